@@ -1,0 +1,48 @@
+# Commands for working on slam-asr. Each one first makes `.venv` with everything it needs, so a fresh
+# clone takes one command; later runs reinstall only when pyproject.toml has changed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO := runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint format slow demo clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+install: $(INSTALLED)  ## Create .venv with the project (editable) and the development tools
+
+# pip 25.1 is the first with `--group`; older ones stand in Python 3.11's own venv.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --editable . --group dev
+	@touch $@
+
+# pytest runs last, so that its summary is the last line.
+test: lint  ## Everything a change must pass: lint, format, types, fast tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## Style, format and type checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/ty check
+
+format: $(INSTALLED)  ## Rewrite the code to the project's format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
+	$(BIN)/python -m pytest -m slow
+
+# The model directory must be empty for a new run; everything below $(DEMO) is made by this target.
+demo: $(INSTALLED)  ## Generate a miniature world, train on it, evaluate: the whole path in about a minute
+	rm -rf $(DEMO)
+	$(BIN)/python -m modeling_slam.demo.tiny_world $(DEMO)/world
+	$(BIN)/python train.py recipes/demo.yaml
+
+clean:  ## Remove the environment, caches and the demo's files; other runs stay
+	rm -rf .venv $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
