@@ -51,7 +51,7 @@ class TinyWorld(NamedTuple):
 
 
 def build_tiny_world(directory: Path, seed: int = 0) -> TinyWorld:
-    """Write the speech set, the Whisper and the causal LM below `directory`; one seed always gives one world."""
+    """Write speech, Whisper and causal LM below `directory`; one seed always gives one world."""
     world = TinyWorld(directory / "speech", directory / "whisper", directory / "qwen2")
     write_speech(world.dataset, np.random.default_rng(seed))
     # The caller's own random state is not touched.
@@ -97,7 +97,7 @@ def speak(words: list[str], speaker: int, rng: np.random.Generator) -> np.ndarra
 
 
 def write_whisper(directory: Path) -> None:
-    """A Whisper of 4 + 1 layers and its feature extractor; with a decoder because real checkpoints have one."""
+    """A Whisper of 4 + 1 layers with its feature extractor; it has a decoder because real ones do."""
     config = WhisperConfig(
         vocab_size=64, d_model=32, max_target_positions=16, num_mel_bins=80,
         encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=64,
