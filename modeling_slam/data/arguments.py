@@ -1,0 +1,75 @@
+"""Data arguments: which speech, which columns, which clips; shared by `train.py` and `eval.py`.
+
+Everything a run says about its data is here and checked on creation, before any file is opened.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+
+@dataclass
+class DataArguments:
+    """Which speech to read, and which of its clips to use."""
+
+    dataset: str = field(
+        metadata={
+            "help": "A Common Voice folder or .tar.gz, a directory of <split>/metadata.csv, a Hub id or "
+            "local directory for `datasets`, or mdc:<id> at the Mozilla Data Collective."
+        }
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration name of a Hub dataset that has several."}
+    )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "ISO code such as da, nl or en: picks text rules and the Common Voice folder."},
+    )
+    train_split: str = field(default="train", metadata={"help": "Name of the split to train on."})
+    validation_split: str = field(
+        default="validation",
+        metadata={"help": "Name of the split to validate on; Common Voice calls it dev."},
+    )
+    test_split: str = field(default="test", metadata={"help": "Name of the split to test on."})
+    audio_column: str = field(
+        default="audio", metadata={"help": "Column of a `datasets` source that has the audio."}
+    )
+    text_column: str = field(default="text", metadata={"help": "Column that has the transcript."})
+    id_column: str | None = field(
+        default=None,
+        metadata={"help": "Column with a unique clip id; by default the file name or row number."},
+    )
+    speaker_column: str | None = field(
+        default=None, metadata={"help": "Column that names the speaker, for reports by speaker."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read a `datasets` source only as far as the limits need, in its own order."},
+    )
+    min_seconds: float = field(default=0.5, metadata={"help": "Shorter clips are dropped and listed."})
+    max_seconds: float = field(default=30.0, metadata={"help": "Longer clips are dropped and listed."})
+    max_train_hours: float | None = field(
+        default=None, metadata={"help": "Train on a seeded random subset of at most this many hours."}
+    )
+    max_validation_clips: int | None = field(
+        default=None, metadata={"help": "Validate on a seeded random subset of this many clips."}
+    )
+    max_test_clips: int | None = field(
+        default=None, metadata={"help": "Test on a seeded random subset of this many clips."}
+    )
+    subset_seed: int = field(default=42, metadata={"help": "Seed of the subsets above."})
+
+    def __post_init__(self):
+        if not self.dataset.strip():
+            raise ValueError("`dataset` is empty; give a folder, an archive, a Hub id or mdc:<id>.")
+        if self.language is not None and not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?", self.language):
+            raise ValueError(
+                f"`language` must be an ISO code such as da, nl or sv-SE, got {self.language!r}."
+            )
+        if not 0 <= self.min_seconds < self.max_seconds:
+            raise ValueError(
+                f"Expected 0 <= `min_seconds` < `max_seconds`, got {self.min_seconds} and {self.max_seconds}."
+            )
+        for name in ("max_train_hours", "max_validation_clips", "max_test_clips"):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                raise ValueError(f"`{name}` must be positive, or left out for no limit; got {limit}.")

@@ -1,0 +1,95 @@
+"""`load_speech`: any source in, a checked `datasets.Dataset` and its report out."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import datasets
+from datasets.arrow_writer import ArrowWriter
+
+from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.clips import DataError, Source
+from modeling_slam.data.report import DataReport
+from modeling_slam.data.selection import KeptClip, Limits, select_clips
+from modeling_slam.data.sources import find_source
+from modeling_slam.data.text import normalize_text
+
+# Written as a plain struct and only then called audio: encoding through `datasets.Audio` needs torchcodec.
+FEATURES = datasets.Features(
+    {
+        "id": datasets.Value("string"),
+        "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        "text": datasets.Value("string"),
+        "raw_text": datasets.Value("string"),
+        "duration": datasets.Value("float64"),
+        "speaker": datasets.Value("string"),
+        "language": datasets.Value("string"),
+    }
+)
+ROWS_PER_BATCH = 100  # Audio bytes of a batch are held in memory, and Arrow wants them below 2 GB.
+
+
+def load_speech(
+    arguments: DataArguments, split: Literal["train", "validation", "test"]
+) -> tuple[datasets.Dataset, DataReport]:
+    """Read, check and select the clips of one split.
+
+    The dataset has the columns `id`, `audio` (undecoded `{"bytes", "path"}`), `text` (normalised),
+    `raw_text`, `duration` (seconds of the decoded audio), `speaker` and `language`.
+    """
+    split_name = {
+        "train": arguments.train_split,
+        "validation": arguments.validation_split,
+        "test": arguments.test_split,
+    }[split]
+    source = find_source(arguments.dataset).open_source(arguments, split_name)
+    report = DataReport(arguments.dataset, source.kind, source.split, source.language)
+    limits = Limits(
+        min_seconds=arguments.min_seconds,
+        max_seconds=arguments.max_seconds,
+        max_hours=arguments.max_train_hours if split == "train" else None,
+        max_clips={"validation": arguments.max_validation_clips, "test": arguments.max_test_clips}.get(split),
+        seed=arguments.subset_seed,
+    )
+    report.subset = _describe_subset(limits, source)
+    normalize = functools.partial(normalize_text, language=source.language)
+    dataset = _write(select_clips(source, limits, normalize, report), source)
+    if not report.kept_clips:
+        raise DataError(f"No clip is left to use.\n{report.summary()}")
+    return dataset, report
+
+
+def _describe_subset(limits: Limits, source: Source) -> str | None:
+    if not limits.is_subset:
+        return None
+    amount = f"{limits.max_clips:,} clips" if limits.max_hours is None else f"{limits.max_hours:g} hours"
+    choice = "the first of the stream" if source.streaming else f"random by seed {limits.seed}"
+    return f"at most {amount}, {choice}"
+
+
+def _write(kept: Iterable[KeptClip], source: Source) -> datasets.Dataset:
+    """Put the kept clips on disk as they come: neither a stream nor a corpus has to fit into memory."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="slam_asr_", dir=cache))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = str(folder / "clips.arrow")
+    with ArrowWriter(path=path, features=FEATURES, writer_batch_size=ROWS_PER_BATCH) as writer:
+        for kept_clip in kept:
+            writer.write(
+                {
+                    "id": kept_clip.clip.id,
+                    "audio": source.read_audio(kept_clip.clip),
+                    "text": kept_clip.text,
+                    "raw_text": kept_clip.clip.text,
+                    "duration": kept_clip.seconds,
+                    "speaker": kept_clip.clip.speaker,
+                    "language": source.language,
+                }
+            )
+        writer.finalize()
+    return datasets.Dataset.from_file(path).cast_column("audio", datasets.Audio(decode=False))

@@ -1,0 +1,95 @@
+"""The data report: what was read, what was kept, and every clip that was dropped, with the reason.
+
+A number from an experiment means little without knowing which clips it is about. The report travels in
+`metrics.json` and the model card, so everything in it is plain JSON.
+"""
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+LISTED_IN_SUMMARY = 5  # Drops shown by name per reason; `to_dict` has them all.
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A clip that is not used. `detail` is for people, `reason` is one of few, and counted."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class DataReport:
+    """What one split of one source gave. Clips neither kept nor dropped were not needed for the subset."""
+
+    source: str
+    kind: str
+    split: str
+    language: str | None
+    read_clips: int = 0
+    kept_clips: int = 0
+    kept_seconds: float = 0.0
+    dropped: list[Drop] = field(default_factory=list)
+    subset: str | None = None
+    paper: dict[str, Any] | None = None
+
+    @property
+    def kept_hours(self) -> float:
+        return self.kept_seconds / 3600
+
+    @property
+    def not_needed_clips(self) -> int:
+        return self.read_clips - self.kept_clips - len(self.dropped)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Number of dropped clips by reason, the most frequent first."""
+        return dict(Counter(drop.reason for drop in self.dropped).most_common())
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        lines = [
+            f"{self.source} ({self.kind}), split {self.split}: kept {self.kept_clips:,} of "
+            f"{self.read_clips:,} clips, {self.kept_hours:.2f} hours"
+        ]
+        if self.subset:
+            lines.append(f"  subset: {self.subset}; {self.not_needed_clips:,} clips were not needed")
+        for reason, count in self.reasons.items():
+            ids = [drop.id for drop in self.dropped if drop.reason == reason]
+            more = f" and {count - LISTED_IN_SUMMARY:,} more" if count > LISTED_IN_SUMMARY else ""
+            lines.append(f"  dropped {count:,}, {reason}: {', '.join(ids[:LISTED_IN_SUMMARY])}{more}")
+        if self.paper:
+            lines.append(
+                f"  compared with the paper ({self.paper['source']}): "
+                f"{self.kept_clips:,} clips here, {self.paper['clips']:,} there "
+                f"({self.paper['clips_difference']:+,}); {self.kept_hours:.2f} hours here, "
+                f"{self.paper['hours']:.2f} there ({self.paper['hours_difference']:+.2f})"
+            )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = asdict(self)
+        dropped = fields.pop("dropped")
+        return {
+            **fields,
+            "kept_hours": self.kept_hours,
+            "not_needed_clips": self.not_needed_clips,
+            "dropped_clips": len(dropped),
+            "reasons": self.reasons,
+            "dropped": dropped,
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the report as JSON; a reader finds the old file or the whole new one, never half of it."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(
+            json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
+        temporary.replace(path)

@@ -1,0 +1,137 @@
+"""Selection: which clips of a source a run uses, and why the others are not.
+
+Each clip that is used was decoded once here, so training never meets an unreadable one and hours are those
+of the decoded audio. With a limit the clips are shuffled by seed and checked in that order until the next
+one would exceed it: a dropped clip is replaced by the next, and a corpus of a million clips is not decoded
+for a subset of a hundred hours.
+"""
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from modeling_slam.audio_io import AudioError, load_audio
+from modeling_slam.data.clips import Clip, Source
+from modeling_slam.data.report import DataReport, Drop
+
+SAMPLING_RATE = 16_000
+CHUNK_CLIPS = 64  # Clips decoded at a time by the threads; at most this many are decoded past a limit.
+# Corpora measure durations with other tools than ours: a difference up to this is not a loss of audio.
+STATED_TOLERANCE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one clip and on all of them; None is no bound, and `seed` picks where there is one."""
+
+    min_seconds: float
+    max_seconds: float
+    max_hours: float | None = None
+    max_clips: int | None = None
+    seed: int = 42
+
+    @property
+    def is_subset(self) -> bool:
+        return self.max_hours is not None or self.max_clips is not None
+
+
+@dataclass(frozen=True)
+class KeptClip:
+    """A clip that passed, with its place in the source, its normalised text and its decoded duration."""
+
+    position: int
+    clip: Clip
+    text: str
+    seconds: float
+
+
+def select_clips(
+    source: Source, limits: Limits, normalize: Callable[[str], str], report: DataReport
+) -> Iterator[KeptClip]:
+    """Yield the clips to use and enter all others in `report`.
+
+    A corpus that is all there gives its clips in its own order; a stream is read no further than needed and
+    so gives its first clips instead of random ones.
+    """
+    candidates = _with_usable_text(source.clips, normalize, report)
+    if source.streaming:
+        yield from _within_limits(source, candidates, limits, report, total=None)
+        return
+    candidates = list(candidates)
+    if limits.is_subset:
+        # Sorted first, so that the choice does not depend on the order of a listing.
+        candidates.sort(key=lambda candidate: candidate[1].id)
+        random.Random(limits.seed).shuffle(candidates)
+    total = None if limits.is_subset else len(candidates)
+    kept = _within_limits(source, candidates, limits, report, total)
+    yield from sorted(kept, key=lambda kept_clip: kept_clip.position)
+
+
+def _with_usable_text(
+    clips: Iterable[Clip], normalize: Callable[[str], str], report: DataReport
+) -> Iterator[tuple[int, Clip, str]]:
+    """(position, clip, normalised text) of clips that have a text, each id once."""
+    seen = set()
+    for position, clip in enumerate(clips):
+        report.read_clips += 1
+        text = normalize(clip.text)
+        if clip.id in seen:
+            report.dropped.append(Drop(clip.id, "duplicate id", f"row {position + 1}, the first one is used"))
+        elif not text:
+            report.dropped.append(Drop(clip.id, "empty transcript", f"after normalisation of {clip.text!r}"))
+        else:
+            yield position, clip, text
+        seen.add(clip.id)
+
+
+def _within_limits(
+    source: Source,
+    candidates: Iterable[tuple[int, Clip, str]],
+    limits: Limits,
+    report: DataReport,
+    total: int | None,
+) -> Iterator[KeptClip]:
+    """Decode candidates in order and yield those that pass, until the next would exceed the limits."""
+    max_seconds = float("inf") if limits.max_hours is None else limits.max_hours * 3600
+    max_clips = float("inf") if limits.max_clips is None else limits.max_clips
+    check = lambda candidate: _check(source, candidate[1], limits)  # noqa: E731
+    candidates = iter(candidates)
+    threads = min(8, os.cpu_count() or 1)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(desc=f"checking {source.split}", total=total, unit="clip", disable=None) as progress,
+    ):
+        while chunk := list(itertools.islice(candidates, CHUNK_CLIPS)):
+            for (position, clip, text), outcome in zip(chunk, pool.map(check, chunk), strict=True):
+                progress.update()
+                if isinstance(outcome, Drop):
+                    report.dropped.append(outcome)
+                    continue
+                if report.kept_clips + 1 > max_clips or report.kept_seconds + outcome > max_seconds:
+                    return
+                report.kept_clips += 1
+                report.kept_seconds += outcome
+                yield KeptClip(position, clip, text, outcome)
+
+
+def _check(source: Source, clip: Clip, limits: Limits) -> float | Drop:
+    """Decode one clip: its seconds, or why it cannot be used."""
+    try:
+        samples = load_audio(source.read_audio(clip), target_rate=SAMPLING_RATE)
+    except AudioError as error:
+        return Drop(clip.id, error.reason, str(error))
+    seconds = len(samples) / SAMPLING_RATE
+    if clip.stated_seconds is not None and seconds < clip.stated_seconds - STATED_TOLERANCE_SECONDS:
+        return Drop(
+            clip.id, "truncated", f"{seconds:.2f} s decoded, the corpus states {clip.stated_seconds:.2f} s"
+        )
+    if seconds < limits.min_seconds:
+        return Drop(clip.id, "too short", f"{seconds:.2f} s, the least is {limits.min_seconds:g} s")
+    if seconds > limits.max_seconds:
+        return Drop(clip.id, "too long", f"{seconds:.2f} s, the most is {limits.max_seconds:g} s")
+    return seconds
