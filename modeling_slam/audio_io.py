@@ -67,7 +67,7 @@ def load_audio(
     elif isinstance(source, (bytes, bytearray, memoryview)):
         name = "audio bytes"
         samples, rate = _decode(bytes(source), name)
-    elif hasattr(source, "read"):
+    elif isinstance(source, io.IOBase) or callable(getattr(source, "read", None)):
         name = str(getattr(source, "name", "audio file object"))
         samples, rate = _decode(source.read(), name)
     else:

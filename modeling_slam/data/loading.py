@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 import datasets
+from datasets import config
 from datasets.arrow_writer import ArrowWriter
 
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import DataError, Source
+from modeling_slam.data.paper_table import compare_with_paper
 from modeling_slam.data.report import DataReport
 from modeling_slam.data.selection import KeptClip, Limits, select_clips
-from modeling_slam.data.sources import find_source
+from modeling_slam.data.sources import common_voice, find_source
 from modeling_slam.data.text import normalize_text
 
 # Written as a plain struct and only then called audio: encoding through `datasets.Audio` needs torchcodec.
@@ -60,6 +62,8 @@ def load_speech(
     dataset = _write(select_clips(source, limits, normalize, report), source)
     if not report.kept_clips:
         raise DataError(f"No clip is left to use.\n{report.summary()}")
+    if source.kind == common_voice.KIND:
+        report.paper = compare_with_paper(source.language, source.split, report.kept_clips, report.kept_hours)
     return dataset, report
 
 
@@ -73,7 +77,7 @@ def _describe_subset(limits: Limits, source: Source) -> str | None:
 
 def _write(kept: Iterable[KeptClip], source: Source) -> datasets.Dataset:
     """Put the kept clips on disk as they come: neither a stream nor a corpus has to fit into memory."""
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    cache = Path(config.HF_DATASETS_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="slam_asr_", dir=cache))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -6,6 +6,7 @@ one would exceed it: a dropped clip is replaced by the next, and a corpus of a m
 for a subset of a hundred hours.
 """
 
+import functools
 import itertools
 import os
 import random
@@ -99,7 +100,7 @@ def _within_limits(
     """Decode candidates in order and yield those that pass, until the next would exceed the limits."""
     max_seconds = float("inf") if limits.max_hours is None else limits.max_hours * 3600
     max_clips = float("inf") if limits.max_clips is None else limits.max_clips
-    check = lambda candidate: _check(source, candidate[1], limits)  # noqa: E731
+    check = functools.partial(_check, source, limits)
     candidates = iter(candidates)
     threads = min(8, os.cpu_count() or 1)
     with (
@@ -119,8 +120,9 @@ def _within_limits(
                 yield KeptClip(position, clip, text, outcome)
 
 
-def _check(source: Source, clip: Clip, limits: Limits) -> float | Drop:
+def _check(source: Source, limits: Limits, candidate: tuple[int, Clip, str]) -> float | Drop:
     """Decode one clip: its seconds, or why it cannot be used."""
+    _, clip, _ = candidate
     try:
         samples = load_audio(source.read_audio(clip), target_rate=SAMPLING_RATE)
     except AudioError as error:
