@@ -42,6 +42,8 @@ demo: $(INSTALLED)  ## Generate a miniature world, train on it, evaluate: the wh
 	rm -rf $(DEMO)
 	$(BIN)/python -m modeling_slam.demo.tiny_world $(DEMO)/world
 	$(BIN)/python train.py recipes/demo.yaml
+	$(BIN)/python eval.py --model $(DEMO)/model --dataset $(DEMO)/world/speech --max_new_tokens 16 \
+		--output_dir $(DEMO)/results
 
 clean:  ## Remove the environment, caches and the demo's files; other runs stay
 	rm -rf .venv $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist
