@@ -2,15 +2,16 @@
 
 Training, evaluation and the pipeline all read through `load_audio`, so a clip means the same samples
 everywhere. wav, flac, mp3, ogg and opus decode with the libsndfile that `soundfile` carries (no ffmpeg), and
-soxr resamples. A file cut short decodes without complaint in most formats, so each format whose header or
-last page tells gets a check in `_cut_short`; a new format needs one line there.
+soxr resamples. A file cut short decodes without complaint in most formats, so `_cut_short` looks for its end
+as each format marks it; a new format gets a check there.
 """
 
 import io
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,10 @@ BLOCK_FRAMES = 1 << 20  # Decode in blocks: a damaged header may promise more sa
 # Encoders count their own delay differently; a file that lost less than this lost no speech.
 MP3_SLACK_FRAMES = 2 * 1152
 WAV_UNKNOWN_SIZE = 0x7FFFF000  # Streaming writers put this or more where the size is not known yet.
+MP3_HERTZ = (44_100, 48_000, 32_000)
+MP3_KBITS_MPEG1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+MP3_KBITS_MPEG2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+UNKNOWN_FRAMES = 1 << 60  # libsndfile's count for a stream that does not state its length.
 
 
 class AudioError(ValueError):
@@ -67,9 +72,9 @@ def load_audio(
     elif isinstance(source, (bytes, bytearray, memoryview)):
         name = "audio bytes"
         samples, rate = _decode(bytes(source), name)
-    elif isinstance(source, io.IOBase) or callable(getattr(source, "read", None)):
+    elif callable(read := getattr(source, "read", None)):
         name = str(getattr(source, "name", "audio file object"))
-        samples, rate = _decode(source.read(), name)
+        samples, rate = _decode(read(), name)
     else:
         name = "audio array"
         samples, rate = _as_samples(source), sampling_rate or target_rate
@@ -95,7 +100,7 @@ def _decode(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
     if cut:
         raise AudioError(f"{name}: truncated, {cut}. Fetch or export the clip again.", reason="truncated")
     try:
-        file = soundfile.SoundFile(io.BytesIO(encoded))
+        file = _ForwardFile(io.BytesIO(_with_mp3_length(encoded)))
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{name}: not readable as audio ({error.error_string.strip()}). "
@@ -103,7 +108,6 @@ def _decode(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
             reason="unreadable",
         ) from error
     with file:
-        stated = file.frames
         blocks = [np.zeros((0, file.channels), np.float32)]
         try:
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
@@ -115,60 +119,21 @@ def _decode(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
                 reason="truncated",
             ) from error
         samples = np.concatenate(blocks)
-        # An mp3 without a Xing/Info header only has an estimate of its length, which proves nothing.
-        is_mp3 = file.format == "MP3"
-        counted = _mp3_states(encoded)[0] if is_mp3 else stated < np.iinfo(np.int64).max
-        if counted and len(samples) < stated - (MP3_SLACK_FRAMES if is_mp3 else 0):
+        missing = file.frames - len(samples) if file.frames < UNKNOWN_FRAMES else 0
+        if missing > (MP3_SLACK_FRAMES if file.format == "MP3" else 0):
             raise AudioError(
-                f"{name}: truncated, {len(samples)} of the {stated} samples its header states could be "
+                f"{name}: truncated, {len(samples)} of the {file.frames} samples its header states could be "
                 "decoded. Fetch or export the clip again.",
                 reason="truncated",
             )
         return samples, file.samplerate
 
 
-def _cut_short(encoded: bytes) -> str | None:
-    """What shows that the end of a file is missing, where decoding alone would not tell; else None."""
-    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WAVE":
-        position = 12
-        while position + 8 <= len(encoded):
-            size = int.from_bytes(encoded[position + 4 : position + 8], "little")
-            if encoded[position : position + 4] == b"data":
-                there = len(encoded) - position - 8
-                if there < size < WAV_UNKNOWN_SIZE:
-                    return f"{there} of the {size} bytes its header states are there"
-                return None
-            position += 8 + size + size % 2  # Chunks start at even positions.
-        return None  # No data chunk at all: libsndfile says so better.
-    if encoded[:4] == b"OggS":
-        last_page = encoded.rfind(b"OggS")
-        header = encoded[last_page : last_page + 27]
-        lacing = encoded[last_page + 27 : last_page + 27 + (header[26] if len(header) == 27 else 0)]
-        complete = len(header) == 27 and len(encoded) >= last_page + 27 + header[26] + sum(lacing)
-        if not complete or not header[5] & 4:  # Bit 2 marks the last page of the stream (RFC 3533).
-            return "the page that ends the stream is missing"
-    _, stated_bytes = _mp3_states(encoded)
-    if stated_bytes and len(encoded) < 0.98 * stated_bytes:  # The decoded length tells smaller losses.
-        return f"{len(encoded)} of the {stated_bytes} bytes its header states are there"
-    return None
+class _ForwardFile(soundfile.SoundFile if soundfile else object):
+    """Read from start to end: soundfile seeks after each read, which fails where the length is not stated."""
 
-
-def _mp3_states(encoded: bytes) -> tuple[int | None, int | None]:
-    """(frames, bytes) that the Xing/Info header in the first mp3 frame counts; None where it does not say.
-
-    The tag follows the frame's header and side information, its flags say which counts follow it.
-    """
-    start = 0
-    if encoded[:3] == b"ID3":  # An ID3 tag comes first; its size has 7 bits a byte.
-        start = 10 + sum(byte << shift for byte, shift in zip(encoded[6:10], (21, 14, 7, 0), strict=False))
-    for tag in (b"Xing", b"Info"):
-        position = encoded.find(tag, start, start + 200)
-        if position >= 0 and len(encoded) >= position + 16:
-            flags, first, second = struct.unpack_from(">3I", encoded, position + 4)
-            frames = first if flags & 1 else None
-            size = (second if flags & 1 else first) if flags & 2 else None
-            return frames, size
-    return None, None
+    def seekable(self) -> bool:
+        return False
 
 
 def _as_samples(source: Any) -> np.ndarray:
@@ -208,3 +173,107 @@ def _to_mono_at(samples: np.ndarray, rate: int, target_rate: int, name: str) -> 
         if not mono.size:  # A handful of samples can round to none.
             raise AudioError(f"{name}: too short to resample to {target_rate} Hz.", reason="empty")
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def _cut_short(encoded: bytes) -> str | None:
+    """What shows that the end of a file is missing, where decoding alone would not tell; else None."""
+    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WAVE":
+        return _wav_cut_short(encoded)
+    if encoded[:4] == b"OggS":
+        return _ogg_cut_short(encoded)
+    if first := next(_mp3_frames(encoded), None):
+        return _mp3_cut_short(encoded, first)
+    return None  # libsndfile itself refuses a FLAC file that stops early.
+
+
+def _wav_cut_short(encoded: bytes) -> str | None:
+    position = 12
+    while position + 8 <= len(encoded):
+        size = int.from_bytes(encoded[position + 4 : position + 8], "little")
+        if encoded[position : position + 4] == b"data":
+            there = len(encoded) - position - 8
+            is_cut = there < size < WAV_UNKNOWN_SIZE
+            return f"{there} of the {size} bytes its header states are there" if is_cut else None
+        position += 8 + size + size % 2  # Chunks start at even positions.
+    return None  # No samples at all: libsndfile says so better.
+
+
+def _ogg_cut_short(encoded: bytes) -> str | None:
+    last_page = encoded.rfind(b"OggS")
+    header = encoded[last_page : last_page + 27]
+    if len(header) == 27:
+        segments = encoded[last_page + 27 : last_page + 27 + header[26]]
+        is_whole = len(encoded) >= last_page + 27 + header[26] + sum(segments)
+        if is_whole and header[5] & 4:  # Bit 2 marks the last page of the stream (RFC 3533).
+            return None
+    return "the page that ends the stream is missing"
+
+
+class _Mp3Frame(NamedTuple):
+    start: int
+    size: int
+    tag: int  # Where the Xing/Info tag begins, if this frame holds one instead of sound.
+
+
+def _mp3_cut_short(encoded: bytes, first: _Mp3Frame) -> str | None:
+    _, stated_bytes = _xing_counts(encoded, first) or (None, None)
+    if stated_bytes:  # Writers differ by a few bytes of tags; the decoded length tells smaller losses.
+        is_cut = len(encoded) < 0.98 * stated_bytes
+        return f"{len(encoded)} of the {stated_bytes} bytes its header states are there" if is_cut else None
+    *_, last = _mp3_frames(encoded)
+    return "its last frame is not whole" if last.start + last.size > len(encoded) else None
+
+
+def _with_mp3_length(encoded: bytes) -> bytes:
+    """The file, with a Xing header before the first frame if it is an mp3 that does not state its length.
+
+    libsndfile guesses the length of such files from their first frame and reads no further: at a variable
+    bit rate most of the sound can be lost without a word.
+    """
+    first = next(_mp3_frames(encoded), None)
+    if first is None or (_xing_counts(encoded, first) or (None,))[0]:
+        return encoded
+    head = bytearray(encoded[first.start : first.start + 4])
+    head[1] |= 1  # No checksum.
+    head[2] = head[2] & 0x0F | 0xE0  # The highest bit rate makes a frame that has room for the tag.
+    header = next(_mp3_frames(bytes(head)))
+    frame = bytes(head).ljust(header.tag, b"\0") + struct.pack(
+        ">4sII", b"Xing", 1, sum(1 for _ in _mp3_frames(encoded))
+    )
+    return encoded[: first.start] + frame.ljust(header.size, b"\0") + encoded[first.start :]
+
+
+def _xing_counts(encoded: bytes, first: _Mp3Frame) -> tuple[int | None, int | None] | None:
+    """(frames, bytes) as the Xing/Info tag in the first frame counts them; its flags say which are there."""
+    tag = encoded[first.start + first.tag :][:16]
+    if tag[:4] not in (b"Xing", b"Info") or len(tag) < 16:
+        return None
+    flags, *counts = struct.unpack(">3I", tag[4:])
+    frames = counts.pop(0) if flags & 1 else None
+    return frames, counts.pop(0) if flags & 2 else None
+
+
+def _mp3_frames(encoded: bytes) -> Iterator[_Mp3Frame]:
+    """The chain of MPEG layer III frames from the start of a file; none if it is not an mp3.
+
+    Source: ISO/IEC 11172-3 section 2.4.1.3 and ISO/IEC 13818-3 section 2.4.2.3
+    """
+    position = 0
+    if encoded[:3] == b"ID3" and len(encoded) > 10:  # A tag comes first; its size has 7 bits a byte.
+        position = 10 + sum(byte << shift for byte, shift in zip(encoded[6:10], (21, 14, 7, 0), strict=True))
+    while len(head := encoded[position : position + 4]) == 4:
+        version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3  # Version 3 is MPEG-1, 2 MPEG-2, 0 MPEG-2.5.
+        bit_rate, rate = head[2] >> 4, head[2] >> 2 & 3
+        is_frame = head[0] == 0xFF and head[1] >> 5 == 7 and version != 1 and layer == 1
+        if not is_frame or bit_rate in (0, 15) or rate == 3:
+            return
+        is_mono = head[3] >> 6 == 3
+        if version == 3:
+            kbits, hertz = MP3_KBITS_MPEG1[bit_rate], MP3_HERTZ[rate]
+            bytes_per_kbit, tag = 144_000, 4 + (17 if is_mono else 32)
+        else:
+            kbits, hertz = MP3_KBITS_MPEG2[bit_rate], MP3_HERTZ[rate] // (2 if version == 2 else 4)
+            bytes_per_kbit, tag = 72_000, 4 + (9 if is_mono else 17)
+        size = bytes_per_kbit * kbits // hertz + (head[2] >> 1 & 1)
+        yield _Mp3Frame(position, size, tag)
+        position += size

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import fsspec
+from datasets.exceptions import DatasetGenerationError
 
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import Clip, DataError, Source, pick_split, require_columns
@@ -65,14 +66,15 @@ def _open_table(arguments: DataArguments, split: str) -> datasets.Dataset | data
         tables = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
         table = tables[pick_split(split, map(str, tables), path)]
         return table.to_iterable_dataset() if arguments.streaming else table
-    name, kind = (
-        (str(path), "a local directory") if path.exists() else (arguments.dataset, "taken for a Hub id")
-    )
+    if path.exists():
+        name, kind = str(path), "a local directory"
+    else:
+        name, kind = arguments.dataset, "no local path, so taken for a Hub id"
     try:
         return datasets.load_dataset(
             name, arguments.dataset_config, split=split, streaming=arguments.streaming
         )
-    except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
+    except (ValueError, OSError, DatasetGenerationError) as error:
         raise DataError(
             f"`datasets` could not open {name!r} ({kind}), configuration {arguments.dataset_config}, split {split!r}: "
             f"{error.__cause__ or error}. Check the name, --dataset_config, and --train_split, "
