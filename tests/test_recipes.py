@@ -60,6 +60,7 @@ def test_the_papers_nine_recipes_hold_the_papers_values(language, size):
 
 def test_the_learning_rate_climbs_for_5_percent_and_falls_to_10_percent_of_its_peak():
     *_, run = parse("nl-medium")
+    assert isinstance(run.lr_scheduler_kwargs, dict)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=run.learning_rate)
     schedule = get_scheduler(
         run.lr_scheduler_type,
