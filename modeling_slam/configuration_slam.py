@@ -1,0 +1,162 @@
+"""Configuration of a SLAM-ASR model: every architecture choice, validated once.
+
+Composite in the way of transformers: a Whisper config, a causal-LM config, and what stands between them. Run settings
+(learning rate, data, ...) are not here; derived values are properties. To add a knob: a field, a line in the docstring
+and, where it can be wrong, a check in `__post_init__`.
+
+Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning, https://huggingface.co/papers/2603.27981
+"""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .audio_lengths import Count, TailRule, audio_token_count
+from .projectors import PROJECTORS
+
+
+class SlamAsrConfig(PreTrainedConfig):
+    r"""
+    Args:
+        audio_config (`WhisperConfig` or `dict`):
+            The unpruned Whisper; its decoder fields are kept but nothing is built from them.
+        text_config (`PreTrainedConfig` or `dict`, defaults to a Qwen2 config):
+            Any causal LM that takes `inputs_embeds`.
+        num_encoder_layers (`int`, *optional*):
+            Encoder layers kept, counted from the bottom (of `kept_encoder_layers` where that is given). All by
+            default. Fewer make the model smaller and faster and its error rate higher.
+        kept_encoder_layers (`list[int]`, *optional*):
+            Indices of the layers to keep, ascending, for other strategies than cutting the top.
+        projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTORS`.
+        projector_stack (`int`, defaults to 5):
+            Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger value shortens
+            the prompt and blurs fast speech.
+        projector_tail (`"pad"` or `"drop"`, defaults to `"pad"`):
+            What becomes of frames beyond a multiple of `projector_stack`; `"drop"` reproduces the paper's code.
+        projector_hidden_size (`int`, defaults to 2048): Width inside the projector.
+        projector_dropout (`float`, defaults to 0.1): Dropout inside the projector while training.
+        projector_queries (`int`, *optional*):
+            Audio tokens of any clip; only for projectors that resample to a fixed number (`"qformer"`: 64).
+        projector_layers (`int`, defaults to 8): Transformer layers of the `"qformer"` projector; others have none.
+        lora_rank (`int`, defaults to 0): Rank of the LLM's LoRA update; 0 leaves the LLM as it is.
+        lora_alpha (`int`, defaults to 32): The update is scaled by `lora_alpha / lora_rank`.
+        lora_dropout (`float`, defaults to 0.1): Dropout before LoRA's first matrix while training.
+        lora_target_modules (`list[str]`, defaults to q, k, v and o projections): Linear layers of the LLM that LoRA adapts.
+        audio_model_id, text_model_id (`str`, *optional*):
+            Hub ids or directories of the base models. Where given, checkpoints leave the base weights out and
+            `from_pretrained` fetches them from there.
+        audio_model_revision, text_model_revision (`str`, *optional*): Their pinned revisions.
+        audio_token_id (`int`, *optional*):
+            Placeholder in the prompt, replaced by one projector output each. May lie outside the LLM's vocabulary: its
+            embedding is never looked up. Defaults to the first id after the vocabulary.
+        initializer_range (`float`, defaults to 0.02): Standard deviation for weights without an initialiser of their own.
+
+    Raises:
+        ValueError: a field is out of its range; the message says what was expected.
+    """
+
+    model_type = "slam_asr"
+    sub_configs_defaults = {  # noqa: RUF012 (transformers reads this class attribute)
+        "audio_config": WhisperConfig,
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
+    }
+
+    audio_config: Any = None
+    text_config: Any = None
+    num_encoder_layers: int | None = None
+    kept_encoder_layers: list[int] | None = None
+    projector_type: str = "stack_mlp"
+    projector_stack: int = 5
+    projector_tail: TailRule = "pad"
+    projector_hidden_size: int = 2048
+    projector_dropout: float = 0.1
+    projector_queries: int | None = None
+    projector_layers: int = 8
+    lora_rank: int = 0
+    lora_alpha: int = 32
+    lora_dropout: float = 0.1
+    lora_target_modules: list[str] | tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    audio_model_id: str | None = None
+    audio_model_revision: str | None = None
+    text_model_id: str | None = None
+    text_model_revision: str | None = None
+    audio_token_id: int | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._check_layers()
+        self._check_projector()
+        if self.lora_rank < 0:
+            raise ValueError(f"`lora_rank` must be 0 (no LoRA) or positive, got {self.lora_rank}.")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise ValueError(f"`lora_dropout` must lie in [0, 1), got {self.lora_dropout}.")
+        if self.lora_rank and self.lora_alpha <= 0:
+            raise ValueError(f"`lora_alpha` must be positive, got {self.lora_alpha}.")
+        self.lora_target_modules = list(self.lora_target_modules)
+        if self.lora_rank and not self.lora_target_modules:
+            raise ValueError("`lora_target_modules` is empty; name the LLM's linear layers, or set `lora_rank` to 0.")
+        if self.audio_token_id is None:
+            self.audio_token_id = self.text_config.vocab_size
+
+    def _check_layers(self) -> None:
+        total = self.audio_config.encoder_layers
+        kept = self.kept_encoder_layers
+        if kept is not None and (not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total):
+            raise ValueError(
+                f"`kept_encoder_layers` must be ascending layer indices between 0 and {total - 1}, got {kept}."
+            )
+        available = total if kept is None else len(kept)
+        if self.num_encoder_layers is None:
+            self.num_encoder_layers = available
+        if not 1 <= self.num_encoder_layers <= available:
+            raise ValueError(
+                f"`num_encoder_layers` must be between 1 and {available}, the layers that can be kept, "
+                f"got {self.num_encoder_layers}."
+            )
+
+    def _check_projector(self) -> None:
+        if self.projector_type not in PROJECTORS:
+            raise ValueError(f"`projector_type` must be one of {sorted(PROJECTORS)}, got {self.projector_type!r}.")
+        if self.projector_tail not in ("pad", "drop"):
+            raise ValueError(f'`projector_tail` must be "pad" or "drop", got {self.projector_tail!r}.')
+        for name in ("projector_stack", "projector_hidden_size", "projector_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not 0.0 <= self.projector_dropout < 1.0:
+            raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
+        default_queries = PROJECTORS[self.projector_type].default_queries
+        if default_queries is None and self.projector_queries is not None:
+            raise ValueError(
+                f"`projector_queries` is {self.projector_queries}, but {self.projector_type!r} makes one token per "
+                "`projector_stack` frames; leave it out."
+            )
+        if self.projector_queries is None:
+            self.projector_queries = default_queries
+
+    @property
+    def encoder_layer_indices(self) -> list[int]:
+        """Which layers of the full Whisper encoder this model keeps, in order."""
+        candidates = self.kept_encoder_layers or list(range(self.audio_config.encoder_layers))
+        return candidates[: self.num_encoder_layers]
+
+    @property
+    def adds_lora(self) -> bool:
+        return self.lora_rank > 0
+
+    @property
+    def has_base_models(self) -> bool:
+        """Whether the frozen weights can be fetched from base models and so need no copy in a checkpoint."""
+        return self.audio_model_id is not None and self.text_model_id is not None
+
+    def audio_tokens(self, encoder_frames: Count) -> Count:
+        """Audio tokens that the projector makes of a clip of `encoder_frames`."""
+        return audio_token_count(encoder_frames, self.projector_stack, self.projector_tail, self.projector_queries)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers, without the directories that the base configs happened to be read from."""
+        output = super().to_dict()
+        for key in self.sub_configs:
+            output[key].pop("_name_or_path", None)
+        return output

@@ -1,0 +1,314 @@
+"""SLAM-ASR: a frozen, pruned Whisper encoder, a trained projector, and a frozen causal LM that LoRA may adapt.
+
+    audio -> mel -> Whisper encoder, first N layers -> projector -> LLM + LoRA -> text
+                    frozen                             trained      frozen   trained
+
+The prompt holds one placeholder per audio token; the projector's outputs take their places. `B` clips, `F` mel frames, `T`
+encoder frames, `A` audio tokens of the longest clip, `L` prompt or sequence length.
+
+Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning, https://huggingface.co/papers/2603.27981
+"""
+
+import contextlib
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from .base_weights import base_tensors, lazy_tensors
+from .configuration_slam import SlamAsrConfig
+from .projectors import PROJECTORS
+from .whisper_encoder import PrunedWhisperEncoder
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
+
+
+class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """Speech in, text out. Train `model.projector` and the LLM's LoRA; everything else stays frozen."""
+
+    config_class = SlamAsrConfig
+    base_model_prefix = ""
+    main_input_name = "input_features"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ("WhisperEncoderLayer",)
+    # The loss divides by `num_items_in_batch` itself, so accumulated and distributed batches weigh every label alike.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: SlamAsrConfig):
+        super().__init__(config)
+        if config.audio_config._attn_implementation is None:  # set by the caller for both parts, or as the whole resolved it
+            config.audio_config._attn_implementation = config._attn_implementation
+        self.loss_type = None  # the labels are counted as they stand; the class name would suggest otherwise to Trainer
+        self.encoder = PrunedWhisperEncoder(config.audio_config, config.num_encoder_layers)
+        self.projector = PROJECTORS[config.projector_type](config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+        if config.adds_lora:
+            self._inject_lora()
+        self.freeze()
+
+    # ---------------------------------------------------------------- what learns
+
+    def _inject_lora(self) -> None:
+        """Put LoRA of the config's shape into the LLM; it starts as no change (its second matrix is zero)."""
+        try:
+            from peft import LoraConfig
+        except ImportError as error:
+            raise ImportError(f"This model has LoRA of rank {self.config.lora_rank}: `pip install peft`.") from error
+        self.language_model.add_adapter(
+            LoraConfig(
+                r=self.config.lora_rank,
+                lora_alpha=self.config.lora_alpha,
+                lora_dropout=self.config.lora_dropout,
+                target_modules=self.config.lora_target_modules,
+                task_type="CAUSAL_LM",
+            )
+        )
+
+    def add_lora(self, rank: int, alpha: int, dropout: float, target_modules: list[str]) -> None:
+        """Give the LLM fresh LoRA weights. LoRA: https://huggingface.co/papers/2106.09685
+
+        Raises:
+            ValueError: the model has LoRA already, or the LLM has no layer of these names.
+        """
+        if self.config.adds_lora:
+            raise ValueError(f"The model has LoRA of rank {self.config.lora_rank} already; train that one on.")
+        self.config.lora_rank, self.config.lora_alpha = rank, alpha
+        self.config.lora_dropout, self.config.lora_target_modules = dropout, list(target_modules)
+        self._inject_lora()
+        self.freeze()
+
+    def freeze(self) -> None:
+        """Leave gradients to the projector and LoRA. Loading turns them on everywhere, so it calls this again.
+
+        Frozen weights that the base models hold are not saved again; without base models everything is.
+        """
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(is_trained(name))
+        frozen = {name for name in self.state_dict() if not is_trained(name)}
+        self._keys_to_ignore_on_save = frozen if self.config.has_base_models else set()
+
+    def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
+        """Training mode for what learns. The frozen parts stay in evaluation mode: their dropout never acts."""
+        super().train(mode)
+        self.encoder.eval()
+        for name, module in self.language_model.named_modules():
+            recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+            module.training = mode and ("lora_" in name or recomputes)
+        return self
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters by part; `encoder_removed` counts what the full Whisper encoder has beyond the kept layers."""
+        layer = sum(p.numel() for p in self.encoder.layers[0].parameters())
+        removed_layers = self.config.audio_config.encoder_layers - len(self.encoder.layers)
+        counts = {
+            "encoder_kept": sum(p.numel() for p in self.encoder.parameters()),
+            "encoder_removed": layer * removed_layers,
+            "projector": sum(p.numel() for p in self.projector.parameters()),
+            "lora": sum(p.numel() for n, p in self.language_model.named_parameters() if ".lora_" in n),
+            "llm": sum(p.numel() for n, p in self.language_model.named_parameters() if ".lora_" not in n),
+            "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
+        }
+        counts["total"] = counts["encoder_kept"] + counts["projector"] + counts["lora"] + counts["llm"]
+        return counts
+
+    # ---------------------------------------------------------------- forward
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def audio_embeddings(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, M, F) log-mel -> (B, A, D_llm) audio tokens, and the (B,) number of them that are real."""
+        with torch.no_grad():
+            frames, frame_mask = self.encoder(input_features, input_features_mask)
+        # The trained weights may be kept in another dtype than the frozen ones.
+        frames = frames.to(next(self.projector.parameters()).dtype)
+        return self.projector(frames, frame_mask), self.config.audio_tokens(frame_mask.sum(dim=1))
+
+    def prompt_embeddings(
+        self,
+        input_ids: torch.Tensor,
+        input_features: torch.Tensor | None,
+        input_features_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """(B, L) ids with placeholders -> (B, L, D_llm) with the clips' audio tokens in their places.
+
+        Raises:
+            ValueError: a row does not hold one placeholder per audio token of its clip.
+        """
+        is_audio = input_ids == self.config.audio_token_id  # (B, L)
+        embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
+        if input_features is None:
+            return embeddings
+        tokens, counts = self.audio_embeddings(input_features, input_features_mask)
+        slots = is_audio.sum(dim=1)
+        if not torch.equal(slots, counts):
+            raise ValueError(
+                f"`input_ids` holds {slots.tolist()} audio placeholders but the projector made {counts.tolist()} audio "
+                "tokens. Prepare text and audio with one `SlamAsrProcessor`, that of this checkpoint."
+            )
+        is_real = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]  # (B, A)
+        return embeddings.masked_scatter(is_audio[..., None], tokens[is_real].to(embeddings.dtype))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """One pass over prompt and transcript.
+
+        Args:
+            input_ids: (B, L) audio placeholders, instruction, transcript.
+            input_features: (B, M, F) log-mel of the clips.
+            input_features_mask: (B, F), True on real mel frames; all are by default.
+            attention_mask: (B, L), 1 on real tokens.
+            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The vocabulary is then projected
+                at these places alone: `logits` is (number of labels, V).
+            num_items_in_batch: the loss is the summed cross-entropy over this number; the mean over `labels` without it.
+            logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
+        """
+        embeddings = self.prompt_embeddings(input_ids, input_features, input_features_mask)
+        if attention_mask is not None:
+            # Positions count real tokens, so padding on either side changes nothing.
+            kwargs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        targets = None
+        if labels is not None:
+            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # what the output at each place must be
+            logits_to_keep = next_labels != -100
+            targets = next_labels[logits_to_keep]
+            kwargs["use_cache"] = False
+        outputs = self.language_model(
+            inputs_embeds=embeddings, attention_mask=attention_mask, logits_to_keep=logits_to_keep, **kwargs
+        )
+        loss = None
+        if targets is not None:
+            loss = nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
+            loss = loss / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
+        return CausalLMOutputWithPast(loss=loss, logits=outputs.logits, past_key_values=outputs.past_key_values)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.Tensor,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        generation_config: Any = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Transcribe left-padded prompts; takes what `generate` of the LLM takes (`num_beams=2`, `max_new_tokens`, ...).
+
+        Returns: the (B, N) new tokens, without the prompt.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        settings = copy.deepcopy(generation_config or self.generation_config)
+        others = settings.update(**kwargs)
+        if settings.max_new_tokens is None:  # the prompt is not part of the output, so both limits mean the same here
+            settings.max_new_tokens = settings.max_length
+        settings.max_length = None
+        return self.language_model.generate(
+            inputs_embeds=self.prompt_embeddings(input_ids, input_features, input_features_mask),
+            attention_mask=attention_mask,
+            generation_config=settings,
+            **others,
+        )
+
+    # ---------------------------------------------------------------- weights in and out
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The projector starts as torch's layers do, as in the paper's code; the rest as transformers would."""
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """As in transformers, and what the checkpoint leaves out is read from the base models its config names.
+
+        Raises:
+            RuntimeError: weights are missing, unexpected or of another shape, each named.
+            OSError: the checkpoint or a base model cannot be found.
+        """
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        source, revision = str(pretrained_model_name_or_path), kwargs.pop("revision", None)
+        if config is None:
+            config, kwargs = cls.config_class.from_pretrained(
+                source, return_unused_kwargs=True, revision=revision, **hub, **kwargs
+            )
+        tensors = lazy_tensors(source, revision, **hub)
+        if config.has_base_models and not any(name.startswith("encoder.") for name in tensors):
+            tensors |= base_tensors(config, **hub)
+        model = cls._from_tensors(tensors, config, source, *model_args, **kwargs)
+        model.name_or_path = model.config.name_or_path = source
+        with contextlib.suppress(OSError):  # a checkpoint may come without generation settings
+            model.generation_config = GenerationConfig.from_pretrained(source, revision=revision, **hub)
+        return model
+
+    @classmethod
+    def from_base_models(cls, config: SlamAsrConfig, **kwargs) -> "SlamAsrForConditionalGeneration":
+        """A model to train: base models as the config names them, a fresh projector, fresh LoRA if the config has any.
+
+        `kwargs` go to transformers' `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, `token`, ...).
+        """
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        without_lora = type(config)(**{**config.to_dict(), "lora_rank": 0})
+        projector = PROJECTORS[config.projector_type](config)
+        tensors = base_tensors(without_lora, **hub)
+        tensors |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
+        model = cls._from_tensors(tensors, without_lora, "the base models", **kwargs)
+        if config.adds_lora:
+            model.add_lora(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules)
+        return model
+
+    @classmethod
+    def _from_tensors(cls, tensors, config, source, *model_args, **kwargs):
+        """Build the model from named tensors, all of them and no others."""
+        model, info = super().from_pretrained(
+            None, *model_args, config=config, state_dict=tensors, output_loading_info=True, **kwargs
+        )
+        problems = [
+            f"{kind}: {', '.join(map(str, names[:5]))}{' …' if len(names) > 5 else ''}"
+            for kind, names in (
+                ("missing", sorted(info["missing_keys"])),
+                ("unexpected", sorted(info["unexpected_keys"])),
+                ("of another shape", sorted(info["mismatched_keys"])),
+            )
+            if names
+        ]
+        if problems:
+            raise RuntimeError(
+                f"The weights of {source} do not fit their config (base models {config.audio_model_id} and "
+                f"{config.text_model_id}). {'; '.join(problems)}. Load a checkpoint with the config and the base models "
+                "it was trained with."
+            )
+        model.freeze()
+        return model
+
+
+def is_trained(name: str) -> bool:
+    """Whether the parameter of this name learns: the projector and LoRA do."""
+    return name.startswith("projector.") or ".lora_" in name

@@ -1,0 +1,111 @@
+"""Projectors: encoder frames in, LLM-sized audio tokens out.
+
+The projector is the part of SLAM-ASR that is trained from scratch, so most experiments happen here. `B` clips, `T` encoder
+frames, `A` audio tokens, `k` frames per token (`projector_stack`). Each projector takes frames (B, T, D_enc), zero where
+`frame_mask` (B, T) is False, and returns (B, A, D_llm). To add one: write it, name it in `PROJECTORS`.
+
+Source: SLAM-ASR, https://huggingface.co/papers/2402.08846
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+
+class StackMLPProjector(nn.Module):
+    """Stack k frames, two linear layers with ReLU and dropout, LayerNorm: the projector of the pruning paper."""
+
+    default_queries: ClassVar[int | None] = None
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.stack, self.tail = config.projector_stack, config.projector_tail
+        self.linear1 = nn.Linear(config.audio_config.d_model * self.stack, config.projector_hidden_size)
+        self.dropout = nn.Dropout(config.projector_dropout)
+        self.linear2 = nn.Linear(config.projector_hidden_size, config.text_config.hidden_size)
+        self.norm = nn.LayerNorm(config.text_config.hidden_size)
+
+    def forward(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """(B, T, D_enc) -> (B, A, D_llm), with A = ceil(T / k), or floor where the tail is dropped."""
+        frames = whole_tokens(frames, self.stack, self.tail)
+        batch, length, dim = frames.shape
+        stacked = frames.reshape(batch, length // self.stack, dim * self.stack)  # (B, A, k * D_enc)
+        return self.norm(self.linear2(self.dropout(nn.functional.relu(self.linear1(stacked)))))
+
+
+class ConvProjector(nn.Module):
+    """A convolution of width and stride k, then two linear layers with ReLU."""
+
+    default_queries: ClassVar[int | None] = None
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.stack, self.tail = config.projector_stack, config.projector_tail
+        width = config.audio_config.d_model
+        self.conv = nn.Conv1d(width, width, kernel_size=self.stack, stride=self.stack)
+        self.linear1 = nn.Linear(width, config.projector_hidden_size)
+        self.dropout = nn.Dropout(config.projector_dropout)
+        self.linear2 = nn.Linear(config.projector_hidden_size, config.text_config.hidden_size)
+
+    def forward(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """(B, T, D_enc) -> (B, A, D_llm), with A = ceil(T / k), or floor where the tail is dropped."""
+        frames = whole_tokens(frames, self.stack, self.tail)
+        tokens = nn.functional.relu(self.conv(frames.transpose(1, 2)).transpose(1, 2))  # (B, A, D_enc)
+        return self.linear2(self.dropout(nn.functional.relu(self.linear1(tokens))))
+
+
+class QFormerProjector(nn.Module):
+    """Learned queries attend to the clip's frames; as many tokens for a word as for a minute.
+
+    Source: BLIP-2, https://huggingface.co/papers/2301.12597
+    """
+
+    default_queries: ClassVar[int | None] = 64
+    head_width: ClassVar[int] = 64
+
+    def __init__(self, config: Any):
+        super().__init__()
+        hidden = config.projector_hidden_size
+        if hidden % self.head_width:
+            raise ValueError(
+                f"`projector_hidden_size` must be a multiple of {self.head_width} for a qformer projector "
+                f"(768 is usual), got {hidden}."
+            )
+        qformer = Blip2QFormerConfig(
+            hidden_size=hidden,
+            intermediate_size=4 * hidden,
+            num_hidden_layers=config.projector_layers,
+            num_attention_heads=hidden // self.head_width,
+            encoder_hidden_size=config.audio_config.d_model,
+            hidden_dropout_prob=config.projector_dropout,
+            attention_probs_dropout_prob=config.projector_dropout,
+        )
+        self.queries = nn.Parameter(torch.randn(1, config.projector_queries, hidden))
+        self.qformer = Blip2QFormerModel(qformer)
+        self.linear = nn.Linear(hidden, config.text_config.hidden_size)
+        self.norm = nn.LayerNorm(config.text_config.hidden_size)
+
+    def forward(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """(B, T, D_enc) -> (B, A, D_llm), with A = `projector_queries`."""
+        queries = self.queries.expand(frames.shape[0], -1, -1)
+        hidden = self.qformer(
+            query_embeds=queries, encoder_hidden_states=frames, encoder_attention_mask=frame_mask
+        ).last_hidden_state
+        return self.norm(self.linear(hidden))
+
+
+PROJECTORS: dict[str, type[nn.Module]] = {
+    "stack_mlp": StackMLPProjector,
+    "conv": ConvProjector,
+    "qformer": QFormerProjector,
+}
+
+
+def whole_tokens(frames: torch.Tensor, stack: int, tail: str) -> torch.Tensor:
+    """(B, T, D) -> (B, A * stack, D): by default the tail is padded, as it often holds the last phoneme."""
+    remainder = frames.shape[1] % stack
+    if tail == "drop":
+        return frames[:, : frames.shape[1] - remainder]
+    return nn.functional.pad(frames, (0, 0, 0, -frames.shape[1] % stack))

@@ -1,0 +1,86 @@
+"""From settings to a model and a processor: base models pinned, encoder pruned, projector and LoRA fresh."""
+
+import torch
+from huggingface_hub import ResolvedRevision
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, WhisperConfig, WhisperFeatureExtractor
+from transformers.utils.hub import resolve_revision
+
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
+from modeling_slam.training.arguments import LoraArguments, ModelArguments
+
+
+def build_config(model_args: ModelArguments, lora_args: LoraArguments) -> SlamAsrConfig:
+    """The architecture; reads the base models' configs and no weights.
+
+    Raises:
+        ValueError: a setting does not fit the base models. OSError: a base model cannot be found.
+    """
+    encoder_revision = pinned(model_args.encoder, model_args.encoder_revision)
+    llm_revision = pinned(model_args.llm, model_args.llm_revision)
+    audio_config = AutoConfig.from_pretrained(model_args.encoder, revision=encoder_revision)
+    if not isinstance(audio_config, WhisperConfig):
+        raise ValueError(f"`encoder` must be a Whisper model, {model_args.encoder} is a {audio_config.model_type}.")
+    return SlamAsrConfig(
+        audio_config=audio_config,
+        text_config=AutoConfig.from_pretrained(model_args.llm, revision=llm_revision),
+        num_encoder_layers=model_args.keep_layers,
+        kept_encoder_layers=model_args.kept_layer_indices,
+        projector_type=model_args.projector_type,
+        projector_stack=model_args.projector_stack,
+        projector_tail=model_args.projector_tail,
+        projector_hidden_size=model_args.projector_hidden_size,
+        projector_dropout=model_args.projector_dropout,
+        projector_queries=model_args.projector_queries,
+        projector_layers=model_args.projector_layers,
+        lora_rank=lora_args.lora_rank,
+        lora_alpha=lora_args.lora_alpha,
+        lora_dropout=lora_args.lora_dropout,
+        lora_target_modules=lora_args.lora_target_modules,
+        audio_model_id=model_args.encoder,
+        audio_model_revision=encoder_revision,
+        text_model_id=model_args.llm,
+        text_model_revision=llm_revision,
+    )
+
+
+def build_processor(model_args: ModelArguments, config: SlamAsrConfig) -> SlamAsrProcessor:
+    """The processor that belongs to `config`; sets the config's placeholder id to the processor's."""
+    processor = SlamAsrProcessor(
+        WhisperFeatureExtractor.from_pretrained(config.audio_model_id, revision=config.audio_model_revision),
+        AutoTokenizer.from_pretrained(config.text_model_id, revision=config.text_model_revision),
+        instruction=model_args.instruction,
+        projector_stack=config.projector_stack,
+        projector_tail=config.projector_tail,
+        projector_queries=config.projector_queries,
+        pad_to_seconds=model_args.pad_to_seconds,
+    )
+    config.audio_token_id = processor.audio_token_id
+    return processor
+
+
+def build_model(
+    config: SlamAsrConfig, processor: SlamAsrProcessor, model_args: ModelArguments, bf16: bool
+) -> SlamAsrForConditionalGeneration:
+    """Base weights, fresh projector and LoRA. What learns is float32 whatever the type of the frozen weights."""
+    frozen_dtype = {"auto": torch.bfloat16 if bf16 else torch.float32}.get(
+        model_args.frozen_dtype, getattr(torch, model_args.frozen_dtype, None)
+    )
+    model = SlamAsrForConditionalGeneration.from_base_models(
+        config, dtype=frozen_dtype, attn_implementation=model_args.attn_implementation
+    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    model.generation_config = GenerationConfig(
+        num_beams=2,
+        max_new_tokens=200,
+        eos_token_id=processor.eos_token_id,
+        pad_token_id=processor.pad_token_id,
+    )
+    return model
+
+
+def pinned(model_id: str, revision: str | None) -> str | None:
+    """The commit that a Hub model's revision names now, so that a checkpoint always finds the weights it was trained on."""
+    resolved = resolve_revision(model_id, revision)
+    return resolved.resolved if isinstance(resolved, ResolvedRevision) else revision

@@ -1,0 +1,114 @@
+"""A run's directory: what was asked for, and which checkpoint to go on from.
+
+`run.json` holds the settings a run was started with. A directory that holds another run is refused, and so is resuming with
+settings that would make the rest of the run another one.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from modeling_slam.data import DataArguments
+from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
+
+RUN_FILE = "run.json"
+# Settings of the trainer that shape the result; a resumed run must not change them.
+RESULT_SETTINGS = (
+    "learning_rate",
+    "weight_decay",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "train_sampling_strategy",
+    "bf16",
+    "seed",
+    "data_seed",
+    "optim",
+)
+
+
+def result_settings(
+    model_args: ModelArguments, lora_args: LoraArguments, data_args: DataArguments, run_args: RunArguments
+) -> dict[str, Any]:
+    """Every setting that the trained weights depend on, as plain JSON."""
+    run = {name: getattr(run_args, name) for name in RESULT_SETTINGS}
+    settings = {"model": asdict(model_args), "lora": asdict(lora_args), "data": asdict(data_args), "run": run}
+    return json.loads(json.dumps(settings, default=str))
+
+
+def claim_run_directory(run_args: RunArguments, settings: dict[str, Any]) -> str | None:
+    """Check that the directory is free, or that the run in it may go on; return the checkpoint to resume from.
+
+    Raises:
+        ValueError: it holds another run, or the checkpoint to resume from is not there or belongs to other settings.
+    """
+    directory = Path(run_args.output_dir)
+    if run_args.resume_from_checkpoint is None:
+        if directory.exists() and any(directory.iterdir()):
+            raise ValueError(
+                f"`output_dir` {directory} is not empty. Go on with the run in it by `--resume_from_checkpoint last`, "
+                "or name another directory."
+            )
+        return None
+    checkpoint = find_checkpoint(directory, run_args.resume_from_checkpoint)
+    if checkpoint is None:  # killed before its first checkpoint: start over in the same place
+        return None
+    run_file = checkpoint.parent / RUN_FILE
+    if not run_file.exists():
+        raise ValueError(f"{checkpoint} cannot be resumed: {run_file}, the settings of its run, is missing.")
+    differences = differing(json.loads(run_file.read_text(encoding="utf-8")), settings)
+    if differences:
+        raise ValueError(
+            f"{checkpoint} belongs to a run with other settings: {'; '.join(differences)}. Resume with the settings "
+            "it was started with, or start a new run in another `output_dir`."
+        )
+    return str(checkpoint)
+
+
+def write_run_file(directory: Path, settings: dict[str, Any]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f".{RUN_FILE}.tmp"
+    temporary.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, directory / RUN_FILE)
+
+
+def find_checkpoint(directory: Path, wanted: str) -> Path | None:
+    """The checkpoint `wanted`, or the newest complete one in `directory` for "last" (`None` if there is none yet)."""
+    if wanted != "last":
+        checkpoint = Path(wanted)
+        if not is_complete(checkpoint):
+            raise ValueError(
+                f"{checkpoint} is not a complete checkpoint: {checkpoint / 'trainer_state.json'} is missing or cut "
+                "off. Use `--resume_from_checkpoint last` for the newest complete one in `output_dir`."
+            )
+        return checkpoint
+    candidates = [path for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if is_complete(path)]
+    return max(candidates, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """The trainer writes its state last, so a checkpoint with a readable state is whole."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return False
+    return True
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Settings with two values, as `name was A, is B`."""
+    return [
+        f"{name} was {before.get(group, {}).get(name)!r}, is {value!r}"
+        for group, settings in now.items()
+        for name, value in settings.items()
+        if before.get(group, {}).get(name) != value
+    ]

@@ -1,0 +1,83 @@
+"""The trainer: transformers' Seq2SeqTrainer, validating by transcription, each clip counted once.
+
+Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transformers'.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import EvalPrediction, Seq2SeqTrainer
+
+from modeling_slam.data.text import normalize_text
+from modeling_slam.evaluation.metrics import count_character_errors, count_word_errors
+from modeling_slam.processing_slam import SlamAsrProcessor
+
+
+class SlamTrainer(Seq2SeqTrainer):
+    """Trains on the transcript's tokens; validates with `generate` on the prompt alone."""
+
+    def evaluation_loop(self, *args, **kwargs):
+        # Seq2SeqTrainer keeps the clips that pad the last batch of a distributed run; they would be counted twice.
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **gen_kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Loss of a batch, its transcripts as new tokens (B, N), and its labels (B, L)."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = model(**inputs).loss
+            if prediction_loss_only or not self.args.predict_with_generate:
+                return loss, None, None
+            prompts = prompts_of(inputs, self.processing_class.pad_token_id)
+            # A prompt has ten tokens per second of audio, more than anyone speaks: an untrained model is stopped there.
+            longest = prompts["input_ids"].shape[1]
+            tokens = self.accelerator.unwrap_model(model).generate(
+                **prompts,
+                num_beams=self.args.generation_num_beams or 1,
+                max_new_tokens=min(longest, self.args.generation_max_new_tokens),
+            )
+        return loss, tokens, inputs["labels"]
+
+
+def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """The prompts of a training batch, left-padded: what comes before the first label of each row."""
+    lengths = (inputs["labels"] != -100).int().argmax(dim=1)
+    rows = [ids[:length] for ids, length in zip(inputs["input_ids"], lengths, strict=True)]
+    masks = [torch.ones_like(row) for row in rows]
+    return {
+        "input_features": inputs["input_features"],
+        "input_features_mask": inputs["input_features_mask"],
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id, padding_side="left"),
+        "attention_mask": pad_sequence(masks, batch_first=True, padding_side="left"),
+    }
+
+
+class ValidationMetrics:
+    """`compute_metrics` for the trainer: corpus WER and CER of the transcripts."""
+
+    def __init__(self, processor: SlamAsrProcessor, language: str | None):
+        self.processor = processor
+        self.language = language
+
+    def __call__(self, output: EvalPrediction) -> dict[str, float]:
+        predictions = self._texts(output.predictions)
+        references = self._texts(output.label_ids)
+        return {
+            "wer": count_word_errors(references, predictions).rate,
+            "cer": count_character_errors(references, predictions).rate,
+            "empty": sum(not prediction for prediction in predictions) / len(predictions),
+        }
+
+    def _texts(self, ids: np.ndarray) -> list[str]:
+        ids = np.where(ids < 0, self.processor.pad_token_id, ids)
+        texts = self.processor.batch_decode(ids, skip_special_tokens=True)
+        return [normalize_text(text, self.language) for text in texts]

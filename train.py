@@ -1,0 +1,95 @@
+"""Train a SLAM-ASR model: recipe in, checkpoint out.
+
+    python train.py recipes/nl-medium.yaml --keep_layers 22
+    accelerate launch train.py --encoder openai/whisper-small --llm Qwen/Qwen2.5-0.5B --dataset my/speech --output_dir runs/mine
+"""
+
+import logging
+from pathlib import Path
+
+import datasets
+from accelerate import PartialState
+from transformers import EarlyStoppingCallback, set_seed
+
+from modeling_slam.cli import parse_arguments
+from modeling_slam.data import DataArguments, DataReport, load_speech
+from modeling_slam.data.collator import SpeechCollator
+from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
+from modeling_slam.training.assembly import build_config, build_model, build_processor
+from modeling_slam.training.run_directory import claim_run_directory, result_settings, write_run_file
+from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
+
+logger = logging.getLogger("slam-asr")
+
+
+def main(argv: list[str] | None = None) -> None:
+    model_args, lora_args, data_args, run_args = parse_arguments(
+        ModelArguments,
+        LoraArguments,
+        DataArguments,
+        RunArguments,
+        description="Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder.",
+        argv=argv,
+    )
+    logging.basicConfig(level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s")
+
+    # Everything that can be wrong with the settings shows before the first long step.
+    settings = result_settings(model_args, lora_args, data_args, run_args)
+    checkpoint = claim_run_directory(run_args, settings)
+    config = build_config(model_args, lora_args)
+    processor = build_processor(model_args, config)
+
+    train_data = load_split(data_args, run_args, "train")
+    validation_data = load_split(data_args, run_args, "validation") if run_args.validates else None
+    if PartialState().is_main_process:
+        write_run_file(Path(run_args.output_dir), settings)
+
+    set_seed(run_args.seed)
+    model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
+    logger.info(describe_parameters(model.parameter_counts()))
+
+    trainer = SlamTrainer(
+        model=model,
+        args=run_args,
+        train_dataset=train_data,
+        eval_dataset=validation_data,
+        data_collator=SpeechCollator(processor),
+        processing_class=processor,
+        compute_metrics=ValidationMetrics(processor, data_args.language),
+        callbacks=early_stopping(run_args),
+    )
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
+    logger.info("The model is in %s; evaluate it: python eval.py --model %s ...", *[run_args.output_dir] * 2)
+
+
+def load_split(data_args: DataArguments, run_args: RunArguments, split: str) -> datasets.Dataset:
+    """One split with a `length` column to group batches by; its report goes to the log and to the run's directory."""
+    # One process of a machine reads and checks the clips; the others find them in the page cache.
+    dataset, report = load_speech(data_args, split)
+    save_report(report, Path(run_args.output_dir) / f"data_{split}.json")
+    return dataset.add_column(run_args.length_column_name, [round(100 * seconds) for seconds in dataset["duration"]])
+
+
+def save_report(report: DataReport, path: Path) -> None:
+    if PartialState().is_main_process:
+        logger.info(report.summary())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report.save(path)
+
+
+def describe_parameters(counts: dict[str, int]) -> str:
+    parts = ("encoder_kept", "encoder_removed", "projector", "llm", "lora", "trainable")
+    return "Parameters: " + ", ".join(f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in parts)
+
+
+def early_stopping(run_args: RunArguments) -> list[EarlyStoppingCallback]:
+    if not run_args.early_stopping_patience or not run_args.load_best_model_at_end:
+        return []
+    return [EarlyStoppingCallback(run_args.early_stopping_patience)]
+
+
+if __name__ == "__main__":
+    main()
