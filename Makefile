@@ -38,7 +38,7 @@ slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 	$(BIN)/python -m pytest -m slow
 
 # The model directory must be empty for a new run; everything below $(DEMO) is made by this target.
-demo: $(INSTALLED)  ## Generate a miniature world, train on it, evaluate: the whole path in about a minute
+demo: $(INSTALLED)  ## Generate a miniature world, train on it, evaluate: the whole path in a minute or two
 	rm -rf $(DEMO)
 	$(BIN)/python -m modeling_slam.demo.tiny_world $(DEMO)/world
 	$(BIN)/python train.py recipes/demo.yaml
