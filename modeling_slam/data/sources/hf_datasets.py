@@ -76,9 +76,9 @@ def _open_table(arguments: DataArguments, split: str) -> datasets.Dataset | data
         )
     except (ValueError, OSError, DatasetGenerationError) as error:
         raise DataError(
-            f"`datasets` could not open {name!r} ({kind}), configuration {arguments.dataset_config}, split {split!r}: "
-            f"{error.__cause__ or error}. Check the name, --dataset_config, and --train_split, "
-            "--validation_split or --test_split."
+            f"`datasets` could not open {name!r} ({kind}), configuration {arguments.dataset_config}, "
+            f"split {split!r}: {error.__cause__ or error}. Check the name, --dataset_config, and "
+            "--train_split, --validation_split or --test_split."
         ) from error
 
 

@@ -1,0 +1,122 @@
+"""datasets sources: parquet, json, saved and streamed data give the same clips as any other source."""
+
+import io
+
+import datasets
+import pytest
+import soundfile
+
+from modeling_slam.audio_io import load_audio
+from modeling_slam.data import DataArguments, DataError, load_speech
+
+
+@pytest.fixture
+def table(make_sound):
+    """Ten FLAC clips of 1.0 to 1.9 s with their bytes in the table, the fourth without a text."""
+
+    def flac(number):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, make_sound(1 + number / 10), 16_000, format="FLAC")
+        return buffer.getvalue()
+
+    return datasets.Dataset.from_dict(
+        {
+            "speech": [{"bytes": flac(number), "path": f"{number}.flac"} for number in range(10)],
+            "sentence": [None if number == 3 else f"Sentence {number}!" for number in range(10)],
+            "key": [f"key-{number}" for number in range(10)],
+            "who": [number % 2 for number in range(10)],
+        }
+    ).cast_column("speech", datasets.Audio(decode=False))
+
+
+@pytest.fixture
+def parquet(table, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    table.to_parquet(tmp_path / "corpus" / "train-00000-of-00001.parquet")
+    return tmp_path / "corpus"
+
+
+def arguments(dataset, **settings):
+    columns = {"audio_column": "speech", "text_column": "sentence", "speaker_column": "who"}
+    return DataArguments(str(dataset), language="en", **{**columns, **settings})
+
+
+def check(clips, report, ids):
+    assert clips["id"][:] == ids
+    assert clips["text"][:] == [f"sentence {number}" for number in range(10) if number != 3]
+    assert clips["speaker"][:3] == ["0", "1", "0"]
+    assert clips["duration"][0] == 1.0
+    assert len(load_audio(clips[0]["audio"])) == 16_000
+    assert report.reasons == {"empty transcript": 1}
+
+
+def test_local_parquet_with_mapped_columns_loads(parquet):
+    clips, report = load_speech(arguments(parquet), "train")
+    check(clips, report, [f"{number}.flac" for number in range(10) if number != 3])
+
+
+def test_an_id_column_names_the_clips(parquet):
+    clips, report = load_speech(arguments(parquet, id_column="key"), "train")
+    check(clips, report, [f"key-{number}" for number in range(10) if number != 3])
+
+
+def test_saved_datasets_load_with_and_without_splits(table, tmp_path):
+    table.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "both")
+    ids = [f"{number}.flac" for number in range(10) if number != 3]
+    check(*load_speech(arguments(tmp_path / "one"), "train"), ids)
+    check(*load_speech(arguments(tmp_path / "both"), "train"), ids)
+    assert load_speech(arguments(tmp_path / "both"), "test")[0]["id"][:] == ["1.flac"]
+    with pytest.raises(DataError, match="no split 'test'; it has train"):
+        load_speech(arguments(tmp_path / "one"), "test")
+
+
+def test_paths_that_are_not_unique_give_way_to_row_numbers(table, tmp_path):
+    same = [{"bytes": row["bytes"], "path": "audio.flac"} for row in table["speech"]]
+    renamed = table.remove_columns("speech").add_column("speech", same)
+    renamed.cast_column("speech", datasets.Audio(decode=False)).save_to_disk(tmp_path / "same")
+    clips, _ = load_speech(arguments(tmp_path / "same"), "train")
+    assert clips["id"][:3] == ["00000000", "00000001", "00000002"]
+    assert len(clips) == 9
+
+
+def test_json_lines_with_paths_load(tmp_path, make_sound):
+    (tmp_path / "corpus").mkdir()
+    lines = []
+    for number in range(3):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, make_sound(1.0), 16_000)
+        lines.append(f'{{"speech": "{path}", "sentence": "Number {number}", "who": "me"}}')
+    (tmp_path / "corpus" / "train.jsonl").write_text("\n".join(lines))
+    clips, _ = load_speech(arguments(tmp_path / "corpus"), "train")
+    assert clips["id"][:] == ["0.wav", "1.wav", "2.wav"]
+    assert clips["text"][:] == ["number 0", "number 1", "number 2"]
+
+
+def test_a_stream_gives_the_same_clips_as_the_table(parquet):
+    clips, report = load_speech(arguments(parquet, streaming=True, id_column="key"), "train")
+    check(clips, report, [f"key-{number}" for number in range(10) if number != 3])
+    assert isinstance(clips, datasets.Dataset)
+
+
+def test_a_stream_is_read_only_as_far_as_the_limit_needs(parquet, monkeypatch):
+    monkeypatch.setattr("modeling_slam.data.selection.CHUNK_CLIPS", 2)
+    settings = {"streaming": True, "id_column": "key", "max_train_hours": 2.5 / 3600}
+    clips, report = load_speech(arguments(parquet, **settings), "train")
+    assert clips["id"][:] == ["key-0", "key-1"]  # 1.0 and 1.1 s; the next has 1.2.
+    assert report.read_clips <= 5
+    assert "first of the stream" in report.summary()
+
+
+def test_wrong_columns_splits_and_names_are_explained(parquet, table, tmp_path, monkeypatch):
+    with pytest.raises(
+        DataError, match=r"no column 'text' \(--text_column\); it has speech, sentence, key, who"
+    ):
+        load_speech(arguments(parquet, text_column="text"), "train")
+    with pytest.raises(DataError, match=r"'who' is Value\('int64'\), which is not audio"):
+        load_speech(arguments(parquet, audio_column="who"), "train")
+    for streaming in (False, True):
+        with pytest.raises(DataError, match=r"split 'nope'.*\['train'\]"):
+            load_speech(arguments(parquet, train_split="nope", streaming=streaming), "train")
+    with pytest.raises(DataError, match="configuration nope"):
+        load_speech(arguments(parquet, dataset_config="nope"), "train")
