@@ -14,7 +14,7 @@ help:  ## Show this list
 
 install: $(INSTALLED)  ## Create .venv with the project (editable) and the development tools
 
-# With the optional extra, so that no test is skipped. pip 25.1 is the first with `--group`; older ones stand in Python 3.11's own venv.
+# With the optional extra, so that no test is skipped. Python 3.11's own pip is too old for `--group`.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
