@@ -129,7 +129,7 @@ def _decode(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
         return samples, file.samplerate
 
 
-class _ForwardFile(soundfile.SoundFile if soundfile else object):
+class _ForwardFile(soundfile.SoundFile if soundfile else object):  # ty: ignore[unsupported-base]
     """Read from start to end: soundfile seeks after each read, which fails where the length is not stated."""
 
     def seekable(self) -> bool:

@@ -6,6 +6,7 @@ the same for all of them and stand in `selection.py` and `loading.py`.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -40,9 +41,9 @@ class Source:
     streaming: bool = False
 
 
-def read_path(clip: Clip) -> dict[str, Any]:
-    """`read_audio` of sources whose locators are file paths."""
-    return {"bytes": None, "path": clip.locator}
+def read_path(path: Path) -> dict[str, Any]:
+    """What `read_audio` returns for a file on disk."""
+    return {"bytes": None, "path": str(path)}
 
 
 def pick_split(wanted: str, available: Iterable[str], where: object) -> str:

@@ -25,7 +25,7 @@ class Drop:
 
 @dataclass
 class DataReport:
-    """What one split of one source gave. Clips neither kept nor dropped were not needed for the subset."""
+    """What one split of one source gave. Clips neither kept nor dropped were not needed, nor looked at."""
 
     source: str
     kind: str

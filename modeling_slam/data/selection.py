@@ -59,30 +59,37 @@ def select_clips(
     A corpus that is all there gives its clips in its own order; a stream is read no further than needed and
     so gives its first clips instead of random ones.
     """
-    candidates = _with_usable_text(source.clips, normalize, report)
+    clips = enumerate(_counted(source.clips, report))
     if source.streaming:
-        yield from _within_limits(source, candidates, limits, report, total=None)
+        yield from _within_limits(
+            source, _with_usable_text(clips, normalize, report), limits, report, total=None
+        )
         return
-    candidates = list(candidates)
+    clips = list(clips)
     if limits.is_subset:
         # Sorted first, so that the choice does not depend on the order of a listing.
-        candidates.sort(key=lambda candidate: candidate[1].id)
-        random.Random(limits.seed).shuffle(candidates)
-    total = None if limits.is_subset else len(candidates)
-    kept = _within_limits(source, candidates, limits, report, total)
+        clips.sort(key=lambda numbered: numbered[1].id)
+        random.Random(limits.seed).shuffle(clips)
+    total = None if limits.is_subset else len(clips)
+    kept = _within_limits(source, _with_usable_text(clips, normalize, report), limits, report, total)
     yield from sorted(kept, key=lambda kept_clip: kept_clip.position)
 
 
-def _with_usable_text(
-    clips: Iterable[Clip], normalize: Callable[[str], str], report: DataReport
-) -> Iterator[tuple[int, Clip, str]]:
-    """(position, clip, normalised text) of clips that have a text, each id once."""
-    seen = set()
-    for position, clip in enumerate(clips):
+def _counted(clips: Iterable[Clip], report: DataReport) -> Iterator[Clip]:
+    for clip in clips:
         report.read_clips += 1
+        yield clip
+
+
+def _with_usable_text(
+    clips: Iterable[tuple[int, Clip]], normalize: Callable[[str], str], report: DataReport
+) -> Iterator[tuple[int, Clip, str]]:
+    """(position, clip, normalised text) of the clips that have a text, each id once."""
+    seen = set()
+    for position, clip in clips:
         text = normalize(clip.text)
         if clip.id in seen:
-            report.dropped.append(Drop(clip.id, "duplicate id", f"row {position + 1}, the first one is used"))
+            report.dropped.append(Drop(clip.id, "duplicate id", f"row {position + 1} repeats an id"))
         elif not text:
             report.dropped.append(Drop(clip.id, "empty transcript", f"after normalisation of {clip.text!r}"))
         else:
@@ -103,9 +110,10 @@ def _within_limits(
     check = functools.partial(_check, source, limits)
     candidates = iter(candidates)
     threads = min(8, os.cpu_count() or 1)
+    hide_bar = os.environ.get("LOCAL_RANK", "0") != "0" or None  # None: shown on a terminal only.
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(desc=f"checking {source.split}", total=total, unit="clip", disable=None) as progress,
+        tqdm(desc=f"checking {source.split}", total=total, unit="clip", disable=hide_bar) as progress,
     ):
         while chunk := list(itertools.islice(candidates, CHUNK_CLIPS)):
             for (position, clip, text), outcome in zip(chunk, pool.map(check, chunk), strict=True):

@@ -44,11 +44,17 @@ def open_source(arguments: DataArguments, split: str) -> Source:
             id=str(row[arguments.id_column or "file_name"]),
             text=row[arguments.text_column] or "",
             speaker=row[speaker_column] or None if speaker_column else None,
-            locator=str(metadata.parent / row["file_name"]),
+            locator=row["file_name"],
         )
         for row in rows
     ]
-    return Source("AudioFolder", split, arguments.language, clips, read_path)
+    return Source(
+        "AudioFolder",
+        split,
+        arguments.language,
+        clips,
+        lambda clip: read_path(metadata.parent / clip.locator),
+    )
 
 
 def _metadata_files(root: Path) -> dict[str, Path]:
