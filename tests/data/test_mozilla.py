@@ -54,7 +54,6 @@ def mozilla_server(common_voice, tmp_path, monkeypatch):
 
 
 def test_the_real_client_fetches_a_release_once_and_it_loads(mozilla_server, monkeypatch):
-    pytest.importorskip("datacollective", reason="the optional extra `mdc` is not installed")
     monkeypatch.setenv("MDC_API_KEY", "secret")
     arguments = DataArguments("mdc:nl-22", language="nl")
     clips, report = load_speech(arguments, "train")
@@ -67,7 +66,6 @@ def test_the_real_client_fetches_a_release_once_and_it_loads(mozilla_server, mon
 
 
 def test_without_a_key_nothing_is_asked_of_the_network(mozilla_server, monkeypatch):
-    pytest.importorskip("datacollective", reason="the optional extra `mdc` is not installed")
     monkeypatch.delenv("MDC_API_KEY", raising=False)
     with pytest.raises(DataError, match="MDC_API_KEY"):
         load_speech(DataArguments("mdc:nl-22"), "train")
