@@ -1,17 +1,18 @@
 """Train a SLAM-ASR model: recipe in, checkpoint out.
 
-    python train.py recipes/nl-medium.yaml --keep_layers 22
-    accelerate launch train.py --encoder openai/whisper-small --llm Qwen/Qwen2.5-0.5B --dataset my/speech --output_dir runs/mine
+python train.py recipes/nl-medium.yaml --keep_layers 22
+accelerate launch train.py --encoder openai/whisper-small --llm Qwen/Qwen2.5-0.5B --dataset my/speech
+--output_dir runs/mine
 """
 
 import logging
 from pathlib import Path
+from typing import Any, Literal
 
-import datasets
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
-from modeling_slam.cli import parse_arguments
+from modeling_slam.cli import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
@@ -20,6 +21,7 @@ from modeling_slam.training.run_directory import claim_run_directory, result_set
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
 
 logger = logging.getLogger("slam-asr")
+Split = Literal["train", "validation"]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,18 +33,19 @@ def main(argv: list[str] | None = None) -> None:
         description="Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder.",
         argv=argv,
     )
-    logging.basicConfig(level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s")
+    logging.basicConfig(
+        level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
+    )
 
     # Everything that can be wrong with the settings shows before the first long step.
-    settings = result_settings(model_args, lora_args, data_args, run_args)
-    checkpoint = claim_run_directory(run_args, settings)
-    config = build_config(model_args, lora_args)
-    processor = build_processor(model_args, config)
-
-    train_data = load_split(data_args, run_args, "train")
-    validation_data = load_split(data_args, run_args, "validation") if run_args.validates else None
-    if PartialState().is_main_process:
-        write_run_file(Path(run_args.output_dir), settings)
+    with clear_errors():
+        settings = result_settings(model_args, lora_args, data_args, run_args)
+        checkpoint = claim_run_directory(run_args, settings)
+        config = build_config(model_args, lora_args)
+        processor = build_processor(model_args, config)
+        train_data = load_split(data_args, run_args, "train")
+        validation_data = load_split(data_args, run_args, "validation") if run_args.validates else None
+        write_run_file(run_args, settings)
 
     set_seed(run_args.seed)
     model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
@@ -62,15 +65,18 @@ def main(argv: list[str] | None = None) -> None:
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
-    logger.info("The model is in %s; evaluate it: python eval.py --model %s ...", *[run_args.output_dir] * 2)
+    logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)
 
 
-def load_split(data_args: DataArguments, run_args: RunArguments, split: str) -> datasets.Dataset:
-    """One split with a `length` column to group batches by; its report goes to the log and to the run's directory."""
-    # One process of a machine reads and checks the clips; the others find them in the page cache.
-    dataset, report = load_speech(data_args, split)
+def load_split(data_args: DataArguments, run_args: RunArguments, split: Split) -> Any:
+    """One split, with a `length` column to group batches by; its report goes to the log and output_dir."""
+    # One process of a machine unpacks an archive; the others find it unpacked.
+    with PartialState().local_main_process_first():
+        dataset, report = load_speech(data_args, split)
     save_report(report, Path(run_args.output_dir) / f"data_{split}.json")
-    return dataset.add_column(run_args.length_column_name, [round(100 * seconds) for seconds in dataset["duration"]])
+    return dataset.add_column(
+        run_args.length_column_name, [round(100 * seconds) for seconds in dataset["duration"]]
+    )
 
 
 def save_report(report: DataReport, path: Path) -> None:
@@ -82,10 +88,12 @@ def save_report(report: DataReport, path: Path) -> None:
 
 def describe_parameters(counts: dict[str, int]) -> str:
     parts = ("encoder_kept", "encoder_removed", "projector", "llm", "lora", "trainable")
-    return "Parameters: " + ", ".join(f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in parts)
+    return "Parameters: " + ", ".join(
+        f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in parts
+    )
 
 
-def early_stopping(run_args: RunArguments) -> list[EarlyStoppingCallback]:
+def early_stopping(run_args: RunArguments) -> list[TrainerCallback]:
     if not run_args.early_stopping_patience or not run_args.load_best_model_at_end:
         return []
     return [EarlyStoppingCallback(run_args.early_stopping_patience)]

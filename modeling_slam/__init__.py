@@ -1,4 +1,4 @@
-"""slam-asr: speech recognition with a pruned Whisper encoder, a trained projector, and a causal LM with LoRA."""
+"""slam-asr: speech recognition with a pruned Whisper encoder, a projector, and a causal LM with LoRA."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForSpeechSeq2Seq, AutoProcessor
 

@@ -1,7 +1,7 @@
 """Lengths along the audio path: samples -> mel frames -> encoder frames -> audio tokens.
 
-The processor writes one placeholder per audio token and the model fills each of them, so both must count alike.
-All the arithmetic stands here, once; it works on plain integers and on integer tensors.
+The processor writes one placeholder per audio token and the model fills each of them, so both must count
+alike. All the arithmetic stands here, once; it works on plain integers and on integer tensors.
 """
 
 from typing import Literal, TypeVar
@@ -40,7 +40,7 @@ def audio_token_count(encoder_frames: Count, stack: int, tail: TailRule, queries
         encoder_frames: frames of 20 ms that the encoder gave for the clip.
         stack: encoder frames per audio token.
         tail: "pad" fills the last token with silence; "drop" leaves out the frames that do not fill one.
-        queries: audio tokens of any clip, for projectors whose output does not grow with the clip; else `None`.
+        queries: audio tokens of any clip, where the output does not grow with the clip; else `None`.
     """
     if queries is not None:
         return encoder_frames * 0 + queries

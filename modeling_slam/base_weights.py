@@ -1,8 +1,8 @@
 """Weights of the base models, read lazily: only the kept encoder layers, never Whisper's decoder.
 
-A lean checkpoint holds what was trained; the rest lies with the base models it names. Here safetensors files are opened
-without being read, and their tensors are renamed to where they sit in `SlamAsrForConditionalGeneration`. The loader
-of transformers then reads just the tensors it is handed.
+A lean checkpoint holds what was trained; the rest lies with the base models it names. Here safetensors files
+are opened without being read, and their tensors are renamed to where they sit in
+`SlamAsrForConditionalGeneration`. The loader of transformers then reads just the tensors it is handed.
 """
 
 from typing import Any
@@ -19,7 +19,9 @@ def lazy_tensors(model_id: str, revision: str | None = None, **hub_kwargs: Any) 
         OSError: there is no such model, or it has no safetensors weights.
     """
     hub_kwargs["revision"] = revision
-    single = cached_file(model_id, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+    single = cached_file(
+        model_id, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub_kwargs
+    )
     if single is not None:
         files = [single]
     else:
@@ -28,7 +30,7 @@ def lazy_tensors(model_id: str, revision: str | None = None, **hub_kwargs: Any) 
         )
         if index is None:
             raise OSError(
-                f"{model_id} (revision {revision}) has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}. "
+                f"{model_id} (revision {revision}) has no {SAFE_WEIGHTS_NAME} and no index of shards. "
                 "Only safetensors weights are read; convert the model, or name another one."
             )
         files, _ = get_checkpoint_shard_files(model_id, index, **hub_kwargs)
@@ -57,7 +59,7 @@ def encoder_tensors(whisper: dict[str, Any], layers: list[int]) -> dict[str, Any
 
 
 def language_model_tensors(llm: dict[str, Any], lora_modules: list[str]) -> dict[str, Any]:
-    """The LLM's checkpoint under `language_model.`; a layer that LoRA wraps is renamed to its `base_layer`."""
+    """The LLM's checkpoint under `language_model.`; layers that LoRA wraps become `base_layer`."""
     renamed = {}
     for name, tensor in llm.items():
         module, _, leaf = f"language_model.{name}".rpartition(".")

@@ -2,15 +2,17 @@
 
     python train.py recipes/nl-medium.yaml --lora_rank 8
 
-A recipe's lines become flags placed before those of the command line, so one parser checks the names and choices of both
-and the command line has the last word. `--help` shows our settings; `--help_all` those inherited from transformers too.
+A recipe's lines become flags placed before those of the command line, so one parser checks the names and
+choices of both and the command line has the last word. `--help` shows our settings; `--help_all` those
+inherited from transformers too.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ import yaml
 from transformers import HfArgumentParser
 
 
-def parse_arguments(*dataclass_types: type, description: str, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """One instance of each dataclass. Bad names or values end the program with one clear line (exit code 2)."""
+def parse_arguments(
+    *dataclass_types: Any, description: str, argv: Sequence[str] | None = None
+) -> tuple[Any, ...]:
+    """One instance of each dataclass. Bad names or values end the program with one clear line."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(*dataclass_types, description=description, show_all="--help_all" in argv)
     if argv and not argv[0].startswith("-"):
@@ -35,7 +39,16 @@ def parse_arguments(*dataclass_types: type, description: str, argv: Sequence[str
     return tuple(instances)
 
 
-def build_parser(*dataclass_types: type, description: str, show_all: bool = False) -> HfArgumentParser:
+@contextlib.contextmanager
+def clear_errors() -> Generator[None]:
+    """What a user can mend ends the program with its message instead of a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def build_parser(*dataclass_types: Any, description: str, show_all: bool = False) -> HfArgumentParser:
     """A parser with one group of flags per dataclass; inherited flags form a group of their own."""
     parser = HfArgumentParser(
         dataclass_types,
@@ -61,7 +74,9 @@ def build_parser(*dataclass_types: type, description: str, show_all: bool = Fals
             action.help = argparse.SUPPRESS
     help_group = parser.add_argument_group("Help")
     help_group.add_argument("--help", "-h", action="help", help="show the settings of this project")
-    help_group.add_argument("--help_all", action="help", help="show every setting of transformers' trainer as well")
+    help_group.add_argument(
+        "--help_all", action="help", help="show every setting of transformers' trainer as well"
+    )
     return parser
 
 
@@ -75,7 +90,8 @@ class ReadableHelp(argparse.HelpFormatter):
         """`--keep_layers N`: without its twin `--keep-layers`, which works as well."""
         if len(action.option_strings) < 2 or action.nargs == 0:
             return super()._format_action_invocation(action)
-        return f"{action.option_strings[0]} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+        metavar = self._get_default_metavar_for_optional(action)
+        return f"{action.option_strings[0]} {self._format_args(action, metavar)}"
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return "N" if action.type in (int, float) else "VALUE"
@@ -95,7 +111,9 @@ class ReadableHelp(argparse.HelpFormatter):
 def recipe_flags(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     """The lines of a YAML recipe as flags."""
     if not path.is_file():
-        parser.error(f"There is no recipe {path}. The first argument is a YAML file, or leave it out and give flags.")
+        parser.error(
+            f"There is no recipe {path}. The first argument is a YAML file, or leave it out and give flags."
+        )
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -105,11 +123,15 @@ def recipe_flags(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     known = {action.dest for action in parser._actions}
     unknown = sorted(str(name) for name in recipe if name not in known)
     if unknown:
-        parser.error(f"{path} has settings that do not exist: {', '.join(unknown)}. See --help and --help_all.")
+        parser.error(
+            f"{path} has settings that do not exist: {', '.join(unknown)}. See --help and --help_all."
+        )
     flags = []
     for name, value in recipe.items():
         if value is None:
             continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        values = (
+            value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        )
         flags += [f"--{name}", *map(str, values)]
     return flags

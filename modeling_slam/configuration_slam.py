@@ -1,10 +1,11 @@
 """Configuration of a SLAM-ASR model: every architecture choice, validated once.
 
-Composite in the way of transformers: a Whisper config, a causal-LM config, and what stands between them. Run settings
-(learning rate, data, ...) are not here; derived values are properties. To add a knob: a field, a line in the docstring
-and, where it can be wrong, a check in `__post_init__`.
+Composite in the way of transformers: a Whisper config, a causal-LM config, and what stands between them.
+Run settings (learning rate, data, ...) are not here; derived values are properties. To add a knob: a field,
+a line in the docstring and, where it can be wrong, a check in `__post_init__`.
 
-Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning, https://huggingface.co/papers/2603.27981
+Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
+https://huggingface.co/papers/2603.27981
 """
 
 from typing import Any
@@ -24,33 +25,37 @@ class SlamAsrConfig(PreTrainedConfig):
         text_config (`PreTrainedConfig` or `dict`, defaults to a Qwen2 config):
             Any causal LM that takes `inputs_embeds`.
         num_encoder_layers (`int`, *optional*):
-            Encoder layers kept, counted from the bottom (of `kept_encoder_layers` where that is given). All by
+            Encoder layers kept, counted from the bottom (of `kept_encoder_layers` where that is given). All
+            by
             default. Fewer make the model smaller and faster and its error rate higher.
         kept_encoder_layers (`list[int]`, *optional*):
             Indices of the layers to keep, ascending, for other strategies than cutting the top.
         projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTORS`.
         projector_stack (`int`, defaults to 5):
-            Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger value shortens
-            the prompt and blurs fast speech.
+            Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger
+            value shortens the prompt and blurs fast speech.
         projector_tail (`"pad"` or `"drop"`, defaults to `"pad"`):
-            What becomes of frames beyond a multiple of `projector_stack`; `"drop"` reproduces the paper's code.
+            What becomes of frames beyond a multiple of `projector_stack`; `"drop"` reproduces the paper's
+            code.
         projector_hidden_size (`int`, defaults to 2048): Width inside the projector.
         projector_dropout (`float`, defaults to 0.1): Dropout inside the projector while training.
         projector_queries (`int`, *optional*):
             Audio tokens of any clip; only for projectors that resample to a fixed number (`"qformer"`: 64).
-        projector_layers (`int`, defaults to 8): Transformer layers of the `"qformer"` projector; others have none.
+        projector_layers (`int`, defaults to 8): Transformer layers of the `"qformer"` projector.
         lora_rank (`int`, defaults to 0): Rank of the LLM's LoRA update; 0 leaves the LLM as it is.
         lora_alpha (`int`, defaults to 32): The update is scaled by `lora_alpha / lora_rank`.
         lora_dropout (`float`, defaults to 0.1): Dropout before LoRA's first matrix while training.
-        lora_target_modules (`list[str]`, defaults to q, k, v and o projections): Linear layers of the LLM that LoRA adapts.
+        lora_target_modules (`list[str]`, defaults to the q, k, v and o projections):
+            Linear layers of the LLM that LoRA adapts.
         audio_model_id, text_model_id (`str`, *optional*):
             Hub ids or directories of the base models. Where given, checkpoints leave the base weights out and
             `from_pretrained` fetches them from there.
         audio_model_revision, text_model_revision (`str`, *optional*): Their pinned revisions.
         audio_token_id (`int`, *optional*):
-            Placeholder in the prompt, replaced by one projector output each. May lie outside the LLM's vocabulary: its
-            embedding is never looked up. Defaults to the first id after the vocabulary.
-        initializer_range (`float`, defaults to 0.02): Standard deviation for weights without an initialiser of their own.
+            Placeholder in the prompt, replaced by one projector output each. May lie outside the LLM's
+            vocabulary: its embedding is never looked up. Defaults to the first id after the vocabulary.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of random weights without an initialiser of their own.
 
     Raises:
         ValueError: a field is out of its range; the message says what was expected.
@@ -58,7 +63,7 @@ class SlamAsrConfig(PreTrainedConfig):
 
     model_type = "slam_asr"
     sub_configs_defaults = {  # noqa: RUF012 (transformers reads this class attribute)
-        "audio_config": WhisperConfig,
+        "audio_config": SubConfigSpec(config_class=WhisperConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
 
@@ -96,7 +101,9 @@ class SlamAsrConfig(PreTrainedConfig):
             raise ValueError(f"`lora_alpha` must be positive, got {self.lora_alpha}.")
         self.lora_target_modules = list(self.lora_target_modules)
         if self.lora_rank and not self.lora_target_modules:
-            raise ValueError("`lora_target_modules` is empty; name the LLM's linear layers, or set `lora_rank` to 0.")
+            raise ValueError(
+                "`lora_target_modules` is empty; name the LLM's linear layers, or set `lora_rank` to 0."
+            )
         if self.audio_token_id is None:
             self.audio_token_id = self.text_config.vocab_size
 
@@ -105,7 +112,7 @@ class SlamAsrConfig(PreTrainedConfig):
         kept = self.kept_encoder_layers
         if kept is not None and (not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total):
             raise ValueError(
-                f"`kept_encoder_layers` must be ascending layer indices between 0 and {total - 1}, got {kept}."
+                f"`kept_encoder_layers` must be ascending indices between 0 and {total - 1}, got {kept}."
             )
         available = total if kept is None else len(kept)
         if self.num_encoder_layers is None:
@@ -118,7 +125,9 @@ class SlamAsrConfig(PreTrainedConfig):
 
     def _check_projector(self) -> None:
         if self.projector_type not in PROJECTORS:
-            raise ValueError(f"`projector_type` must be one of {sorted(PROJECTORS)}, got {self.projector_type!r}.")
+            raise ValueError(
+                f"`projector_type` must be one of {sorted(PROJECTORS)}, got {self.projector_type!r}."
+            )
         if self.projector_tail not in ("pad", "drop"):
             raise ValueError(f'`projector_tail` must be "pad" or "drop", got {self.projector_tail!r}.')
         for name in ("projector_stack", "projector_hidden_size", "projector_layers"):
@@ -129,8 +138,8 @@ class SlamAsrConfig(PreTrainedConfig):
         default_queries = PROJECTORS[self.projector_type].default_queries
         if default_queries is None and self.projector_queries is not None:
             raise ValueError(
-                f"`projector_queries` is {self.projector_queries}, but {self.projector_type!r} makes one token per "
-                "`projector_stack` frames; leave it out."
+                f"`projector_queries` is {self.projector_queries}, but {self.projector_type!r} makes a token "
+                "per `projector_stack` frames; leave it out."
             )
         if self.projector_queries is None:
             self.projector_queries = default_queries
@@ -152,7 +161,9 @@ class SlamAsrConfig(PreTrainedConfig):
 
     def audio_tokens(self, encoder_frames: Count) -> Count:
         """Audio tokens that the projector makes of a clip of `encoder_frames`."""
-        return audio_token_count(encoder_frames, self.projector_stack, self.projector_tail, self.projector_queries)
+        return audio_token_count(
+            encoder_frames, self.projector_stack, self.projector_tail, self.projector_queries
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As in transformers, without the directories that the base configs happened to be read from."""

@@ -1,12 +1,13 @@
-"""SLAM-ASR: a frozen, pruned Whisper encoder, a trained projector, and a frozen causal LM that LoRA may adapt.
+"""SLAM-ASR: a frozen, pruned Whisper encoder, a trained projector, a frozen causal LM with or without LoRA.
 
     audio -> mel -> Whisper encoder, first N layers -> projector -> LLM + LoRA -> text
                     frozen                             trained      frozen   trained
 
-The prompt holds one placeholder per audio token; the projector's outputs take their places. `B` clips, `F` mel frames, `T`
-encoder frames, `A` audio tokens of the longest clip, `L` prompt or sequence length.
+The prompt holds one placeholder per audio token; the projector's outputs take their places. `B` clips, `F`
+mel frames, `T` encoder frames, `A` audio tokens of the longest clip, `L` prompt or sequence length.
 
-Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning, https://huggingface.co/papers/2603.27981
+Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
+https://huggingface.co/papers/2603.27981
 """
 
 import contextlib
@@ -33,21 +34,23 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = SlamAsrConfig
     base_model_prefix = ""
     main_input_name = "input_features"
-    input_modalities = ("audio", "text")
+    input_modalities = ["audio", "text"]  # noqa: RUF012 (transformers declares a list)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ("WhisperEncoderLayer",)
-    # The loss divides by `num_items_in_batch` itself, so accumulated and distributed batches weigh every label alike.
+    _no_split_modules = ["WhisperEncoderLayer"]  # noqa: RUF012 (transformers declares a list)
+    # The loss divides by `num_items_in_batch` itself, so accumulated and distributed batches weigh every
+    # label alike.
     accepts_loss_kwargs = True
 
     def __init__(self, config: SlamAsrConfig):
         super().__init__(config)
-        if config.audio_config._attn_implementation is None:  # set by the caller for both parts, or as the whole resolved it
+        # The encoder is no `PreTrainedModel` that would choose for itself.
+        if config.audio_config._attn_implementation is None:
             config.audio_config._attn_implementation = config._attn_implementation
-        self.loss_type = None  # the labels are counted as they stand; the class name would suggest otherwise to Trainer
-        self.encoder = PrunedWhisperEncoder(config.audio_config, config.num_encoder_layers)
+        self.loss_type = None  # by the class name Trainer would count the labels as if they were shifted
+        self.encoder = PrunedWhisperEncoder(config.audio_config, len(config.encoder_layer_indices))
         self.projector = PROJECTORS[config.projector_type](config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
@@ -62,7 +65,9 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         try:
             from peft import LoraConfig
         except ImportError as error:
-            raise ImportError(f"This model has LoRA of rank {self.config.lora_rank}: `pip install peft`.") from error
+            raise ImportError(
+                f"This model has LoRA of rank {self.config.lora_rank}: `pip install peft`."
+            ) from error
         self.language_model.add_adapter(
             LoraConfig(
                 r=self.config.lora_rank,
@@ -80,14 +85,16 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: the model has LoRA already, or the LLM has no layer of these names.
         """
         if self.config.adds_lora:
-            raise ValueError(f"The model has LoRA of rank {self.config.lora_rank} already; train that one on.")
+            raise ValueError(
+                f"The model has LoRA of rank {self.config.lora_rank} already; train that one on."
+            )
         self.config.lora_rank, self.config.lora_alpha = rank, alpha
         self.config.lora_dropout, self.config.lora_target_modules = dropout, list(target_modules)
         self._inject_lora()
         self.freeze()
 
     def freeze(self) -> None:
-        """Leave gradients to the projector and LoRA. Loading turns them on everywhere, so it calls this again.
+        """Leave gradients to the projector and LoRA; loading turns them on everywhere and calls this.
 
         Frozen weights that the base models hold are not saved again; without base models everything is.
         """
@@ -97,7 +104,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self._keys_to_ignore_on_save = frozen if self.config.has_base_models else set()
 
     def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
-        """Training mode for what learns. The frozen parts stay in evaluation mode: their dropout never acts."""
+        """Training mode for what learns; the frozen parts stay as they are, their dropout never acts."""
         super().train(mode)
         self.encoder.eval()
         for name, module in self.language_model.named_modules():
@@ -106,7 +113,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters by part; `encoder_removed` counts what the full Whisper encoder has beyond the kept layers."""
+        """Parameters by part; `encoder_removed` is what the full encoder has beyond the kept layers."""
         layer = sum(p.numel() for p in self.encoder.layers[0].parameters())
         removed_layers = self.config.audio_config.encoder_layers - len(self.encoder.layers)
         counts = {
@@ -160,8 +167,8 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         slots = is_audio.sum(dim=1)
         if not torch.equal(slots, counts):
             raise ValueError(
-                f"`input_ids` holds {slots.tolist()} audio placeholders but the projector made {counts.tolist()} audio "
-                "tokens. Prepare text and audio with one `SlamAsrProcessor`, that of this checkpoint."
+                f"`input_ids` holds {slots.tolist()} audio placeholders but the projector made "
+                f"{counts.tolist()} audio tokens. Prepare text and audio with the checkpoint's own processor."
             )
         is_real = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]  # (B, A)
         return embeddings.masked_scatter(is_audio[..., None], tokens[is_real].to(embeddings.dtype))
@@ -184,9 +191,9 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             input_features: (B, M, F) log-mel of the clips.
             input_features_mask: (B, F), True on real mel frames; all are by default.
             attention_mask: (B, L), 1 on real tokens.
-            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The vocabulary is then projected
-                at these places alone: `logits` is (number of labels, V).
-            num_items_in_batch: the loss is the summed cross-entropy over this number; the mean over `labels` without it.
+            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The vocabulary is then
+                projected at these places alone: `logits` is (number of labels, V).
+            num_items_in_batch: the loss is the summed cross-entropy over this number; without it, the mean.
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
         """
         embeddings = self.prompt_embeddings(input_ids, input_features, input_features_mask)
@@ -195,7 +202,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             kwargs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         targets = None
         if labels is not None:
-            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # what the output at each place must be
+            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each place
             logits_to_keep = next_labels != -100
             targets = next_labels[logits_to_keep]
             kwargs["use_cache"] = False
@@ -206,10 +213,12 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if targets is not None:
             loss = nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
             loss = loss / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
-        return CausalLMOutputWithPast(loss=loss, logits=outputs.logits, past_key_values=outputs.past_key_values)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=outputs.logits, past_key_values=outputs.past_key_values
+        )
 
     @torch.no_grad()
-    def generate(
+    def generate(  # ty: ignore[incompatible-method-override] (the prompt has two parts)
         self,
         input_ids: torch.Tensor,
         input_features: torch.Tensor | None = None,
@@ -218,7 +227,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         generation_config: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Transcribe left-padded prompts; takes what `generate` of the LLM takes (`num_beams=2`, `max_new_tokens`, ...).
+        """Transcribe left-padded prompts; takes what the LLM's `generate` takes (`num_beams=2`, ...).
 
         Returns: the (B, N) new tokens, without the prompt.
         """
@@ -226,7 +235,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask = torch.ones_like(input_ids)
         settings = copy.deepcopy(generation_config or self.generation_config)
         others = settings.update(**kwargs)
-        if settings.max_new_tokens is None:  # the prompt is not part of the output, so both limits mean the same here
+        if settings.max_new_tokens is None:  # the prompt is no part of the output: both limits mean the same
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
         return self.language_model.generate(
@@ -239,7 +248,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
     # ---------------------------------------------------------------- weights in and out
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The projector starts as torch's layers do, as in the paper's code; the rest as transformers would."""
+        """The projector starts as torch's layers do, as in the paper's code; the rest as in transformers."""
         if isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm):
             module.reset_parameters()
         else:
@@ -247,7 +256,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """As in transformers, and what the checkpoint leaves out is read from the base models its config names.
+        """As in transformers; what the checkpoint leaves out is read from the base models it names.
 
         Raises:
             RuntimeError: weights are missing, unexpected or of another shape, each named.
@@ -256,7 +265,7 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         source, revision = str(pretrained_model_name_or_path), kwargs.pop("revision", None)
         if config is None:
-            config, kwargs = cls.config_class.from_pretrained(
+            config, kwargs = SlamAsrConfig.from_pretrained(
                 source, return_unused_kwargs=True, revision=revision, **hub, **kwargs
             )
         tensors = lazy_tensors(source, revision, **hub)
@@ -270,26 +279,31 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_base_models(cls, config: SlamAsrConfig, **kwargs) -> "SlamAsrForConditionalGeneration":
-        """A model to train: base models as the config names them, a fresh projector, fresh LoRA if the config has any.
+        """A model to train: base models as the config names them, fresh projector and LoRA.
 
-        `kwargs` go to transformers' `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, `token`, ...).
+        `kwargs` go to transformers' `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, `token`,
+        ...).
         """
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        without_lora = type(config)(**{**config.to_dict(), "lora_rank": 0})
+        without_lora = copy.deepcopy(config)
+        without_lora.lora_rank = 0
         projector = PROJECTORS[config.projector_type](config)
         tensors = base_tensors(without_lora, **hub)
         tensors |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
         model = cls._from_tensors(tensors, without_lora, "the base models", **kwargs)
         if config.adds_lora:
-            model.add_lora(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules)
+            model.add_lora(
+                config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules
+            )
         return model
 
     @classmethod
     def _from_tensors(cls, tensors, config, source, *model_args, **kwargs):
         """Build the model from named tensors, all of them and no others."""
-        model, info = super().from_pretrained(
+        loaded: Any = super().from_pretrained(
             None, *model_args, config=config, state_dict=tensors, output_loading_info=True, **kwargs
         )
+        model, info = loaded
         problems = [
             f"{kind}: {', '.join(map(str, names[:5]))}{' …' if len(names) > 5 else ''}"
             for kind, names in (
@@ -301,8 +315,8 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ]
         if problems:
             raise RuntimeError(
-                f"The weights of {source} do not fit their config (base models {config.audio_model_id} and "
-                f"{config.text_model_id}). {'; '.join(problems)}. Load a checkpoint with the config and the base models "
+                f"The weights of {source} do not fit its config (base models {config.audio_model_id} and "
+                f"{config.text_model_id}). {'; '.join(problems)}. Load it with the config and the base models "
                 "it was trained with."
             )
         model.freeze()

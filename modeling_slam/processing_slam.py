@@ -1,7 +1,8 @@
 """Processor: audio and transcripts in, tensors for `SlamAsrForConditionalGeneration` out.
 
-A clip becomes log-mel frames and a prompt of one placeholder per audio token and the instruction; for training the
-transcript and end-of-text follow. Each clip is prepared by itself, so its tensors do not depend on its batch.
+A clip becomes log-mel frames and a prompt of one placeholder per audio token and the instruction; for
+training the transcript and end-of-text follow. Each clip is prepared by itself, so its tensors do not depend
+on its batch.
 
 Source of the prompt's order: SLAM-ASR, https://huggingface.co/papers/2402.08846
 """
@@ -32,12 +33,15 @@ class SlamAsrProcessor(ProcessorMixin):
     Args:
         feature_extractor (`WhisperFeatureExtractor`): That of the base Whisper.
         tokenizer (`PreTrainedTokenizerBase`):
-            That of the LLM. A placeholder token is added to it, in a free slot of the LLM's vocabulary or behind it.
+            That of the LLM. A placeholder token is added to it, in a free slot of the LLM's vocabulary or
+            behind it.
         instruction (`str`): What the LLM reads between audio and transcript.
-        projector_stack, projector_tail, projector_queries: As in the model's config; they give the number of placeholders.
+        projector_stack, projector_tail, projector_queries: As in the model's config; they give the number of
+        placeholders.
         pad_to_seconds (`float`, *optional*):
-            Length that every clip is padded to with silence. `None` runs the encoder on the clip's own length; 30 is
-            Whisper's own way, at ten times the cost for a clip of 3 s. Train and transcribe with the same value.
+            Length that every clip is padded to with silence. `None` runs the encoder on the clip's own
+            length; 30 is Whisper's own way, at ten times the cost for a clip of 3 s. Train and transcribe
+            with the same value.
     """
 
     model_input_names = ("input_features", "input_features_mask", "input_ids", "attention_mask")
@@ -53,14 +57,18 @@ class SlamAsrProcessor(ProcessorMixin):
         pad_to_seconds: float | None = None,
     ):
         if pad_to_seconds is not None and not 0 < pad_to_seconds <= MAX_CLIP_SECONDS:
-            raise ValueError(f"`pad_to_seconds` must lie in (0, {MAX_CLIP_SECONDS:g}] or be None, got {pad_to_seconds}.")
+            raise ValueError(
+                f"`pad_to_seconds` must lie in (0, {MAX_CLIP_SECONDS:g}] or be None, got {pad_to_seconds}."
+            )
         super().__init__(feature_extractor, tokenizer)
         self.instruction = instruction
         self.projector_stack = projector_stack
         self.projector_tail = projector_tail
         self.projector_queries = projector_queries
         self.pad_to_seconds = pad_to_seconds
-        tokenizer.add_special_tokens({"additional_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
+        )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
@@ -87,13 +95,13 @@ class SlamAsrProcessor(ProcessorMixin):
         """Prepare one clip or a list of clips.
 
         Args:
-            audio: a path, bytes, a float array (n,) at `sampling_rate` (16 kHz if not given), a dict as `datasets`
-                gives it, or a list of these. Other rates are resampled.
+            audio: a path, bytes, a float array (n,) at `sampling_rate` (16 kHz by default), a dict as `datasets`
+                has it, or a list of these. Other rates are resampled.
             text: the transcripts, to train; `None` to transcribe.
 
         Returns:
-            `input_features` (B, M, F), `input_features_mask` (B, F), `input_ids` (B, L) and `attention_mask` (B, L),
-            padded on the left to transcribe. With `text` padded on the right, and `labels` (B, L).
+            `input_features` (B, M, F), `input_features_mask` (B, F), `input_ids` (B, L) and `attention_mask`
+            (B, L), padded on the left to transcribe. With `text` padded on the right, and `labels` (B, L).
 
         Raises:
             AudioError: a clip cannot be decoded. ValueError: a clip is longer than 30 s, or counts differ.
@@ -103,17 +111,25 @@ class SlamAsrProcessor(ProcessorMixin):
         mels = [self.log_mel(wave) for wave in waves]  # each (F_i, M)
         prompts = [self.prompt_ids(len(mel)) for mel in mels]
         features = {
-            "input_features": pad_sequence(mels, batch_first=True).transpose(1, 2),  # padding comes after the log: 0.0
-            "input_features_mask": pad_sequence([torch.ones(len(mel), dtype=torch.bool) for mel in mels], batch_first=True),
+            "input_features": pad_sequence(mels, batch_first=True).transpose(
+                1, 2
+            ),  # padding comes after the log: 0.0
+            "input_features_mask": pad_sequence(
+                [torch.ones(len(mel), dtype=torch.bool) for mel in mels], batch_first=True
+            ),
         }
         if text is None:
             return BatchFeature(features | self._pad_ids(prompts, side="left"))
 
         transcripts = [text] if isinstance(text, str) else list(text)
         if len(transcripts) != len(clips):
-            raise ValueError(f"Got {len(clips)} clips and {len(transcripts)} transcripts; give one for each clip.")
+            raise ValueError(
+                f"Got {len(clips)} clips and {len(transcripts)} transcripts; give one for each clip."
+            )
         targets = [self.transcript_ids(transcript) for transcript in transcripts]
-        features |= self._pad_ids([torch.cat(pair) for pair in zip(prompts, targets, strict=True)], side="right")
+        features |= self._pad_ids(
+            [torch.cat(pair) for pair in zip(prompts, targets, strict=True)], side="right"
+        )
         labels = [torch.cat([torch.full_like(p, -100), t]) for p, t in zip(prompts, targets, strict=True)]
         features["labels"] = pad_sequence(labels, batch_first=True, padding_value=-100)
         return BatchFeature(features)
@@ -121,26 +137,36 @@ class SlamAsrProcessor(ProcessorMixin):
     def log_mel(self, wave: np.ndarray) -> torch.Tensor:
         """(n,) at 16 kHz -> (F, M), with F a whole number of encoder frames.
 
-        The clip's own end must not matter to its frames, so silence of one analysis window follows before the transform.
+        The clip's own end must not matter to its frames, so silence of one analysis window follows before the
+        transform.
         """
         seconds = len(wave) / SAMPLING_RATE
         if seconds > MAX_CLIP_SECONDS:
-            raise ValueError(f"The clip lasts {seconds:.2f} s; at most {MAX_CLIP_SECONDS:g} s fit. Cut it first.")
+            raise ValueError(
+                f"The clip lasts {seconds:.2f} s; at most {MAX_CLIP_SECONDS:g} s fit. Cut it first."
+            )
         samples = max(len(wave), round((self.pad_to_seconds or 0) * SAMPLING_RATE))
         frames = mel_frames_of_samples(samples)
         extractor = self.feature_extractor
         padded = np.zeros(frames * extractor.hop_length + extractor.n_fft, dtype=np.float32)
         padded[: len(wave)] = wave
-        mel = extractor(padded, sampling_rate=SAMPLING_RATE, padding=False, truncation=False, return_tensors="pt")
+        mel = extractor(
+            padded, sampling_rate=SAMPLING_RATE, padding=False, truncation=False, return_tensors="pt"
+        )
         return mel["input_features"][0, :, :frames].T
 
     def prompt_ids(self, mel_frames: int) -> torch.Tensor:
         """Placeholders of a clip of `mel_frames`, then the instruction: (A + instruction,)."""
         tokens = audio_token_count(
-            encoder_frames_of_mel_frames(mel_frames), self.projector_stack, self.projector_tail, self.projector_queries
+            encoder_frames_of_mel_frames(mel_frames),
+            self.projector_stack,
+            self.projector_tail,
+            self.projector_queries,
         )
         if tokens < 1:
-            raise ValueError(f"A clip of {mel_frames / 100:.2f} s makes no audio token. Leave out clips this short.")
+            raise ValueError(
+                f"A clip of {mel_frames / 100:.2f} s makes no audio token. Leave out clips this short."
+            )
         instruction = self.tokenizer(self.instruction, add_special_tokens=False)["input_ids"]
         return torch.tensor([self.audio_token_id] * tokens + instruction)
 
@@ -151,7 +177,9 @@ class SlamAsrProcessor(ProcessorMixin):
     def _pad_ids(self, rows: list[torch.Tensor], side: str) -> dict[str, torch.Tensor]:
         masks = [torch.ones_like(row) for row in rows]
         return {
-            "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.pad_token_id, padding_side=side),
+            "input_ids": pad_sequence(
+                rows, batch_first=True, padding_value=self.pad_token_id, padding_side=side
+            ),
             "attention_mask": pad_sequence(masks, batch_first=True, padding_side=side),
         }
 

@@ -1,7 +1,8 @@
 """Projectors: encoder frames in, LLM-sized audio tokens out.
 
-The projector is the part of SLAM-ASR that is trained from scratch, so most experiments happen here. `B` clips, `T` encoder
-frames, `A` audio tokens, `k` frames per token (`projector_stack`). Each projector takes frames (B, T, D_enc), zero where
+The projector is the part of SLAM-ASR that is trained from scratch, so most experiments happen here. `B`
+clips, `T` encoder frames, `A` audio tokens, `k` frames per token (`projector_stack`). Each projector takes
+frames (B, T, D_enc), zero where
 `frame_mask` (B, T) is False, and returns (B, A, D_llm). To add one: write it, name it in `PROJECTORS`.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846
@@ -15,7 +16,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 
 class StackMLPProjector(nn.Module):
-    """Stack k frames, two linear layers with ReLU and dropout, LayerNorm: the projector of the pruning paper."""
+    """Stack k frames, two linear layers with ReLU and dropout, LayerNorm: the pruning paper's projector."""
 
     default_queries: ClassVar[int | None] = None
 
@@ -96,7 +97,7 @@ class QFormerProjector(nn.Module):
         return self.norm(self.linear(hidden))
 
 
-PROJECTORS: dict[str, type[nn.Module]] = {
+PROJECTORS: dict[str, Any] = {
     "stack_mlp": StackMLPProjector,
     "conv": ConvProjector,
     "qformer": QFormerProjector,

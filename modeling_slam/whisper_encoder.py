@@ -1,8 +1,9 @@
 """Whisper's encoder on the layers we keep and on the clip's own length.
 
-transformers' `WhisperEncoder` insists on 30 s and ignores masks. Here a clip costs what its length costs, and padding is
-masked in the convolutions and in attention, so a clip's frames do not depend on what else is in its batch. On 3000 mel
-frames with all layers it equals transformers' encoder. Weights keep Whisper's names; kept layers are numbered anew.
+transformers' `WhisperEncoder` insists on 30 s and ignores masks. Here a clip costs what its length costs, and
+padding is masked in the convolutions and in attention, so a clip's frames do not depend on what else is in
+its batch. On 3000 mel frames with all layers it equals transformers' encoder. Weights keep Whisper's names;
+kept layers are numbered anew.
 
 Source: Whisper, https://huggingface.co/papers/2212.04356
 """
@@ -17,7 +18,7 @@ from .audio_lengths import ENCODER_STRIDE
 
 
 class PrunedWhisperEncoder(nn.Module):
-    """The first convolutions, `num_layers` transformer layers and the final LayerNorm of a Whisper encoder."""
+    """Convolutions, `num_layers` transformer layers and the final LayerNorm of a Whisper encoder."""
 
     def __init__(self, config: WhisperConfig, num_layers: int):
         super().__init__()
@@ -32,7 +33,7 @@ class PrunedWhisperEncoder(nn.Module):
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, M, F) log-mel, and (B, F) with True on real mel frames -> (B, T, D) frames and their (B, T) mask.
+        """(B, M, F) log-mel and (B, F), True on real frames -> (B, T, D) frames and their (B, T) mask.
 
         Frames under a False mask are zero.
 
@@ -52,7 +53,8 @@ class PrunedWhisperEncoder(nn.Module):
         mel_mask = input_features_mask.bool()
         frame_mask = mel_mask[:, ::ENCODER_STRIDE]
 
-        # A convolution reaches one frame to each side: what lies past a clip's end must be zero, as its own padding is.
+        # A convolution reaches one frame to each side: what lies past a clip's end must be zero, as its own
+        # padding is.
         mel = input_features.to(self.conv1.weight.dtype) * mel_mask[:, None]
         hidden = nn.functional.gelu(self.conv1(mel)) * mel_mask[:, None]
         hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)  # (B, T, D)

@@ -46,12 +46,18 @@ def tiny_text_config(**changes) -> Qwen2Config:
 @pytest.fixture
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token a letter; `<pad>` is 0, `<end>` is 1."""
-    vocabulary = {token: index for index, token in enumerate(["<pad>", "<end>", "<unk>", "\n", ":", ".", *LETTERS])}
+    vocabulary = {
+        token: index for index, token in enumerate(["<pad>", "<end>", "<unk>", "\n", ":", ".", *LETTERS])
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unk>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<end>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -90,9 +96,11 @@ def two_clips() -> list[np.ndarray]:
 
 @pytest.fixture
 def real_models() -> Path:
-    """Directory with `whisper-base` and `qwen2.5-0.5b`, named by the environment variable `SLAM_REAL_MODELS`."""
+    """Directory with `whisper-base` and `qwen2.5-0.5b`, named by `SLAM_REAL_MODELS`."""
     import os
 
     if "SLAM_REAL_MODELS" not in os.environ:
-        pytest.fail("`-m slow` tests need SLAM_REAL_MODELS: a directory with whisper-base/ and qwen2.5-0.5b/.")
+        pytest.fail(
+            "`-m slow` tests need SLAM_REAL_MODELS: a directory with whisper-base/ and qwen2.5-0.5b/."
+        )
     return Path(os.environ["SLAM_REAL_MODELS"])

@@ -1,7 +1,7 @@
 """Rows of `load_speech` in, batches for the model out; runs in the data loader's workers.
 
-Audio is decoded here and not before, so memory holds only the batches at hand. Loss is asked for on the transcript alone:
-the processor labels prompt, audio and padding with -100.
+Audio is decoded here and not before, so memory holds only the batches at hand. Loss is asked for on the
+transcript alone: the processor labels prompt, audio and padding with -100.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
 """Settings of a training run, typed and checked on creation; the defaults are the paper's.
 
-Architecture settings are handed to `SlamAsrConfig`, which explains and checks them. `RunArguments` are transformers'
+Architecture settings are handed to `SlamAsrConfig`, which explains and checks them. `RunArguments` are
+transformers'
 `Seq2SeqTrainingArguments` with the paper's values as defaults.
 
-Source: https://huggingface.co/papers/2603.27981, sections 4.2 and 4.3; epochs and learning-rate floor from its code
+Source: https://huggingface.co/papers/2603.27981, sections 4.2 and 4.3; epochs and learning-rate floor from
+its code
 """
 
 from dataclasses import dataclass, field
@@ -14,14 +16,22 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 
+def bf16_is_native() -> bool:
+    """Whether there is an accelerator that computes in bf16; CPUs emulate it, slowly."""
+    return torch.accelerator.is_available() and is_torch_bf16_gpu_available()
+
+
 @dataclass
 class ModelArguments:
     """Base models, pruning and projector"""
 
     encoder: str = field(
-        default="openai/whisper-medium", metadata={"help": "Whisper whose encoder is used: a Hub id or a directory."}
+        default="openai/whisper-medium",
+        metadata={"help": "Whisper whose encoder is used: a Hub id or a directory."},
     )
-    llm: str = field(default="Qwen/Qwen2.5-3B", metadata={"help": "Causal LM that writes: a Hub id or a directory."})
+    llm: str = field(
+        default="Qwen/Qwen2.5-3B", metadata={"help": "Causal LM that writes: a Hub id or a directory."}
+    )
     encoder_revision: str | None = field(
         default=None, metadata={"help": "Revision of the encoder; the newest is pinned if none is given."}
     )
@@ -32,25 +42,36 @@ class ModelArguments:
         default=None, metadata={"help": "Encoder layers to keep, counted from the bottom; all if not given."}
     )
     kept_layer_indices: list[int] | None = field(
-        default=None, metadata={"help": "Indices of the encoder layers to keep, for other strategies than cutting the top."}
+        default=None,
+        metadata={
+            "help": "Indices of the encoder layers to keep, for other strategies than cutting the top."
+        },
     )
-    projector_type: str = field(default="stack_mlp", metadata={"help": "Projector: stack_mlp, conv or qformer."})
+    projector_type: str = field(
+        default="stack_mlp", metadata={"help": "Projector: stack_mlp, conv or qformer."}
+    )
     projector_stack: int = field(default=5, metadata={"help": "Encoder frames of 20 ms per audio token."})
     projector_tail: Literal["pad", "drop"] = field(
-        default="pad", metadata={"help": "Pad the last audio token, or drop frames that do not fill it (the paper's code)."}
+        default="pad",
+        metadata={"help": "Pad the last audio token, or drop frames that do not fill it (the paper's code)."},
     )
     projector_hidden_size: int = field(default=2048, metadata={"help": "Width inside the projector."})
     projector_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the projector."})
-    projector_queries: int | None = field(default=None, metadata={"help": "Audio tokens per clip of a qformer projector."})
+    projector_queries: int | None = field(
+        default=None, metadata={"help": "Audio tokens per clip of a qformer projector."}
+    )
     projector_layers: int = field(default=8, metadata={"help": "Transformer layers of a qformer projector."})
     instruction: str = field(
-        default="Transcribe speech to text.\n", metadata={"help": "What the LLM reads between audio and transcript."}
+        default="Transcribe speech to text.\n",
+        metadata={"help": "What the LLM reads between audio and transcript."},
     )
     pad_to_seconds: float | None = field(
-        default=None, metadata={"help": "Pad every clip to this length; its own length if not given, 30 is Whisper's way."}
+        default=None,
+        metadata={"help": "Pad every clip to this length; its own length if not given, 30 is Whisper's way."},
     )
     frozen_dtype: Literal["auto", "float32", "bfloat16"] = field(
-        default="auto", metadata={"help": "Type of the frozen weights; auto is bfloat16 when training in bf16."}
+        default="auto",
+        metadata={"help": "Type of the frozen weights; auto is bfloat16 when training in bf16."},
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention of encoder and LLM: sdpa, eager, flash_attention_2."}
@@ -74,60 +95,92 @@ class LoraArguments:
 class RunArguments(Seq2SeqTrainingArguments):
     """Training run"""
 
-    output_dir: str = field(default="", metadata={"help": "Directory of the run: checkpoints, logs, the best model."})
+    output_dir: str = field(  # ty: ignore[incompatible-mutable-override] (a run has a directory)
+        default="", metadata={"help": "Directory of the run: checkpoints, logs, the best model."}
+    )
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
     lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning-rate schedule."})
     lr_scheduler_kwargs: dict | str | None = field(
-        default_factory=lambda: {"min_lr_rate": 0.1}, metadata={"help": "Its settings: a floor of 10 %% of the peak."}
+        default_factory=lambda: {"min_lr_rate": 0.1},
+        metadata={"help": "Its settings: a floor of 10 %% of the peak."},
     )
-    warmup_steps: float = field(default=0.05, metadata={"help": "Linear warm-up: steps, or a share of all if below 1."})
+    warmup_steps: float = field(
+        default=0.05, metadata={"help": "Linear warm-up: steps, or a share of all if below 1."}
+    )
     num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the training data."})
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides the number of epochs."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Clips per device and step."})
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Clips per device in validation."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
     train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "How clips are put into batches; by length saves padding."}
+        default="group_by_length",
+        metadata={"help": "How clips are put into batches; by length saves padding."},
     )
-    bf16: bool | None = field(default=None, metadata={"help": "bf16 autocast; on where the device has it."})
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Save memory by computing the LLM's forward pass twice."}
+    bf16: bool = field(
+        default_factory=bf16_is_native, metadata={"help": "bf16 autocast; on where the device has it."}
     )
-    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that decode audio and compute mel."})
+    dataloader_num_workers: int = field(
+        default=2, metadata={"help": "Processes that decode audio and compute mel."}
+    )
     eval_strategy: str = field(default="epoch", metadata={"help": "When to validate: no, steps or epoch."})
-    eval_steps: float | None = field(default=None, metadata={"help": "Steps between validations (eval_strategy steps)."})
+    eval_steps: float | None = field(
+        default=None, metadata={"help": "Steps between validations (eval_strategy steps)."}
+    )
     generation_num_beams: int | None = field(default=1, metadata={"help": "Beams in validation."})
-    generation_max_new_tokens: int = field(default=200, metadata={"help": "Longest transcript in validation, in tokens."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."})
-    save_steps: float = field(default=500, metadata={"help": "Steps between checkpoints (save_strategy steps)."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best one among them."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "Finish with the checkpoint of lowest WER."})
-    metric_for_best_model: str | None = field(default="wer", metadata={"help": "Validation metric: wer, cer or loss."})
-    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether a higher metric is better."})
+    generation_max_new_tokens: int = field(
+        default=200, metadata={"help": "Longest transcript in validation, in tokens."}
+    )
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
+    )
+    save_steps: float = field(
+        default=500, metadata={"help": "Steps between checkpoints (save_strategy steps)."}
+    )
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept, the best one among them."}
+    )
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "Finish with the checkpoint of lowest WER."}
+    )
+    metric_for_best_model: str | None = field(
+        default="wer", metadata={"help": "Validation metric: wer, cer or loss."}
+    )
+    greater_is_better: bool | None = field(
+        default=False, metadata={"help": "Whether a higher metric is better."}
+    )
     early_stopping_patience: int = field(
         default=3, metadata={"help": "Stop after this many validations without a better one; 0 never does."}
     )
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Trackers that transformers knows: tensorboard, wandb, ..."})
+    report_to: str | list[str] | None = field(
+        default="none", metadata={"help": "Trackers that transformers knows: tensorboard, wandb, ..."}
+    )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "A checkpoint directory, or `last` for the newest one in output_dir."}
     )
     seed: int = field(default=42, metadata={"help": "Seed of initialisation, order and dropout."})
     predict_with_generate: bool = field(default=True, metadata={"help": "Validate by transcribing."})
     # What follows is how this project's datasets and model work, not a choice.
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: the collator reads the columns."})
-    label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Names of the targets."})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Frozen weights need no search."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: the collator reads the columns."}
+    )
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "Names of the targets."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Frozen weights need no search."}
+    )
 
     def __post_init__(self):
         if not self.output_dir:
             raise ValueError("`output_dir` is missing: name a directory for the run.")
         if self.early_stopping_patience < 0:
-            raise ValueError(f"`early_stopping_patience` must be 0 or more, got {self.early_stopping_patience}.")
-        if self.bf16 is None:
-            self.bf16 = not self.use_cpu and torch.cuda.is_available() and is_torch_bf16_gpu_available()
+            raise ValueError(
+                f"`early_stopping_patience` must be 0 or more, got {self.early_stopping_patience}."
+            )
+        self.bf16 = self.bf16 and not self.use_cpu
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
         if self.save_strategy == "no":

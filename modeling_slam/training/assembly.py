@@ -2,7 +2,7 @@
 
 import torch
 from huggingface_hub import ResolvedRevision
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, WhisperConfig, WhisperFeatureExtractor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, GenerationConfig, WhisperConfig
 from transformers.utils.hub import resolve_revision
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
@@ -19,7 +19,9 @@ def build_config(model_args: ModelArguments, lora_args: LoraArguments) -> SlamAs
     llm_revision = pinned(model_args.llm, model_args.llm_revision)
     audio_config = AutoConfig.from_pretrained(model_args.encoder, revision=encoder_revision)
     if not isinstance(audio_config, WhisperConfig):
-        raise ValueError(f"`encoder` must be a Whisper model, {model_args.encoder} is a {audio_config.model_type}.")
+        raise ValueError(
+            f"`encoder` must be a Whisper model, {model_args.encoder} is a {audio_config.model_type}."
+        )
     return SlamAsrConfig(
         audio_config=audio_config,
         text_config=AutoConfig.from_pretrained(model_args.llm, revision=llm_revision),
@@ -46,8 +48,8 @@ def build_config(model_args: ModelArguments, lora_args: LoraArguments) -> SlamAs
 def build_processor(model_args: ModelArguments, config: SlamAsrConfig) -> SlamAsrProcessor:
     """The processor that belongs to `config`; sets the config's placeholder id to the processor's."""
     processor = SlamAsrProcessor(
-        WhisperFeatureExtractor.from_pretrained(config.audio_model_id, revision=config.audio_model_revision),
-        AutoTokenizer.from_pretrained(config.text_model_id, revision=config.text_model_revision),
+        AutoFeatureExtractor.from_pretrained(model_args.encoder, revision=config.audio_model_revision),
+        AutoTokenizer.from_pretrained(model_args.llm, revision=config.text_model_revision),
         instruction=model_args.instruction,
         projector_stack=config.projector_stack,
         projector_tail=config.projector_tail,
@@ -61,7 +63,7 @@ def build_processor(model_args: ModelArguments, config: SlamAsrConfig) -> SlamAs
 def build_model(
     config: SlamAsrConfig, processor: SlamAsrProcessor, model_args: ModelArguments, bf16: bool
 ) -> SlamAsrForConditionalGeneration:
-    """Base weights, fresh projector and LoRA. What learns is float32 whatever the type of the frozen weights."""
+    """Base weights, fresh projector and LoRA; what learns is float32, whatever the frozen weights are."""
     frozen_dtype = {"auto": torch.bfloat16 if bf16 else torch.float32}.get(
         model_args.frozen_dtype, getattr(torch, model_args.frozen_dtype, None)
     )
@@ -81,6 +83,6 @@ def build_model(
 
 
 def pinned(model_id: str, revision: str | None) -> str | None:
-    """The commit that a Hub model's revision names now, so that a checkpoint always finds the weights it was trained on."""
+    """The commit that a Hub model's revision names now: a checkpoint must find the weights it grew on."""
     resolved = resolve_revision(model_id, revision)
     return resolved.resolved if isinstance(resolved, ResolvedRevision) else revision

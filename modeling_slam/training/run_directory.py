@@ -1,15 +1,16 @@
 """A run's directory: what was asked for, and which checkpoint to go on from.
 
-`run.json` holds the settings a run was started with. A directory that holds another run is refused, and so is resuming with
-settings that would make the rest of the run another one.
+`run.json` holds the settings a run was started with. A directory that holds another run is refused, and so is
+resuming with settings that would make the rest of the run another one.
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from modeling_slam.data import DataArguments
@@ -46,20 +47,29 @@ def result_settings(
 
 
 def claim_run_directory(run_args: RunArguments, settings: dict[str, Any]) -> str | None:
-    """Check that the directory is free, or that the run in it may go on; return the checkpoint to resume from.
+    """Check that the directory is free, or that the run in it may go on; return its checkpoint.
+
+    The main process looks and tells the others, which may come when it has begun to write.
 
     Raises:
-        ValueError: it holds another run, or the checkpoint to resume from is not there or belongs to other settings.
+        ValueError: it holds another run, or the checkpoint is not there or belongs to other settings.
     """
-    directory = Path(run_args.output_dir)
-    if run_args.resume_from_checkpoint is None:
+    checkpoint = [None]
+    if PartialState().is_main_process:
+        checkpoint = [_claim(Path(run_args.output_dir), run_args.resume_from_checkpoint, settings)]
+    broadcast_object_list(checkpoint)
+    return checkpoint[0]
+
+
+def _claim(directory: Path, resume: str | None, settings: dict[str, Any]) -> str | None:
+    if resume is None:
         if directory.exists() and any(directory.iterdir()):
             raise ValueError(
-                f"`output_dir` {directory} is not empty. Go on with the run in it by `--resume_from_checkpoint last`, "
-                "or name another directory."
+                f"`output_dir` {directory} is not empty. Go on with the run in it by "
+                "`--resume_from_checkpoint last`, or name another directory."
             )
         return None
-    checkpoint = find_checkpoint(directory, run_args.resume_from_checkpoint)
+    checkpoint = find_checkpoint(directory, resume)
     if checkpoint is None:  # killed before its first checkpoint: start over in the same place
         return None
     run_file = checkpoint.parent / RUN_FILE
@@ -68,27 +78,31 @@ def claim_run_directory(run_args: RunArguments, settings: dict[str, Any]) -> str
     differences = differing(json.loads(run_file.read_text(encoding="utf-8")), settings)
     if differences:
         raise ValueError(
-            f"{checkpoint} belongs to a run with other settings: {'; '.join(differences)}. Resume with the settings "
-            "it was started with, or start a new run in another `output_dir`."
+            f"{checkpoint} belongs to a run with other settings: {'; '.join(differences)}. Resume with the "
+            "settings it was started with, or start a new run in another `output_dir`."
         )
     return str(checkpoint)
 
 
-def write_run_file(directory: Path, settings: dict[str, Any]) -> None:
+def write_run_file(run_args: RunArguments, settings: dict[str, Any]) -> None:
+    """Write the settings, whole or not at all; the main process does."""
+    if not PartialState().is_main_process:
+        return
+    directory = Path(run_args.output_dir)
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".{RUN_FILE}.tmp"
     temporary.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, directory / RUN_FILE)
+    temporary.replace(directory / RUN_FILE)
 
 
 def find_checkpoint(directory: Path, wanted: str) -> Path | None:
-    """The checkpoint `wanted`, or the newest complete one in `directory` for "last" (`None` if there is none yet)."""
+    """The checkpoint `wanted`; for "last" the newest complete one in `directory`, `None` before the first."""
     if wanted != "last":
         checkpoint = Path(wanted)
         if not is_complete(checkpoint):
             raise ValueError(
-                f"{checkpoint} is not a complete checkpoint: {checkpoint / 'trainer_state.json'} is missing or cut "
-                "off. Use `--resume_from_checkpoint last` for the newest complete one in `output_dir`."
+                f"{checkpoint} is not a complete checkpoint: its trainer_state.json is missing or cut off. "
+                "Use `--resume_from_checkpoint last` for the newest complete one in `output_dir`."
             )
         return checkpoint
     candidates = [path for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if is_complete(path)]

@@ -13,24 +13,29 @@ from transformers import EvalPrediction, Seq2SeqTrainer
 from modeling_slam.data.text import normalize_text
 from modeling_slam.evaluation.metrics import count_character_errors, count_word_errors
 from modeling_slam.processing_slam import SlamAsrProcessor
+from modeling_slam.training.arguments import RunArguments
 
 
 class SlamTrainer(Seq2SeqTrainer):
     """Trains on the transcript's tokens; validates with `generate` on the prompt alone."""
 
+    args: RunArguments
+    processing_class: SlamAsrProcessor
+
     def evaluation_loop(self, *args, **kwargs):
-        # Seq2SeqTrainer keeps the clips that pad the last batch of a distributed run; they would be counted twice.
+        # Seq2SeqTrainer keeps the clips that pad the last batch of a distributed run; they would be counted
+        # twice.
         self.gather_function = self.accelerator.gather_for_metrics
         return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, torch.Tensor | Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
         **gen_kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:
         """Loss of a batch, its transcripts as new tokens (B, N), and its labels (B, L)."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -38,7 +43,8 @@ class SlamTrainer(Seq2SeqTrainer):
             if prediction_loss_only or not self.args.predict_with_generate:
                 return loss, None, None
             prompts = prompts_of(inputs, self.processing_class.pad_token_id)
-            # A prompt has ten tokens per second of audio, more than anyone speaks: an untrained model is stopped there.
+            # A prompt has ten tokens per second of audio, more than anyone speaks: an untrained model is
+            # stopped there.
             longest = prompts["input_ids"].shape[1]
             tokens = self.accelerator.unwrap_model(model).generate(
                 **prompts,
@@ -77,7 +83,7 @@ class ValidationMetrics:
             "empty": sum(not prediction for prediction in predictions) / len(predictions),
         }
 
-    def _texts(self, ids: np.ndarray) -> list[str]:
+    def _texts(self, ids: Any) -> list[str]:
         ids = np.where(ids < 0, self.processor.pad_token_id, ids)
         texts = self.processor.batch_decode(ids, skip_special_tokens=True)
         return [normalize_text(text, self.language) for text in texts]

@@ -1,0 +1,274 @@
+"""The model: what learns, what is computed, and that a clip's result is its own."""
+
+import pytest
+import torch
+from conftest import tiny_audio_config, tiny_text_config
+from transformers import Qwen2ForCausalLM, WhisperForConditionalGeneration, WhisperModel
+
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam.projectors import PROJECTORS
+
+
+@pytest.fixture
+def base_models(tmp_path) -> dict[str, str]:
+    """A full Whisper and an LLM on disk, as a run names them."""
+    torch.manual_seed(1)
+    WhisperForConditionalGeneration(tiny_audio_config()).save_pretrained(tmp_path / "whisper")
+    Qwen2ForCausalLM(tiny_text_config()).save_pretrained(tmp_path / "llm")
+    return {"audio_model_id": str(tmp_path / "whisper"), "text_model_id": str(tmp_path / "llm")}
+
+
+def lean_config(base_models, **fields) -> SlamAsrConfig:
+    return SlamAsrConfig(
+        audio_config=tiny_audio_config(),
+        text_config=tiny_text_config(),
+        projector_hidden_size=64,
+        **base_models,
+        **fields,
+    )
+
+
+def test_logits_equal_whisper_and_qwen_run_by_hand(base_models, tiny_processor, two_clips):
+    """N layers of transformers' Whisper on 30 s, the projector's arithmetic, embeddings joined by hand,
+    Qwen2."""
+    tiny_processor.pad_to_seconds = 30
+    config = lean_config(base_models, num_encoder_layers=2, audio_token_id=tiny_processor.audio_token_id)
+    model = SlamAsrForConditionalGeneration.from_base_models(config).eval()
+    inputs = tiny_processor(two_clips[:1])
+
+    whisper = WhisperModel.from_pretrained(base_models["audio_model_id"]).eval()
+    whisper.encoder.layers = whisper.encoder.layers[:2]
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"]).eval()
+    with torch.no_grad():
+        frames = whisper.encoder(inputs["input_features"]).last_hidden_state
+        audio = model.projector.norm(
+            model.projector.linear2(torch.relu(model.projector.linear1(frames.reshape(1, 300, 5 * 16))))
+        )
+        instruction = llm.get_input_embeddings()(inputs["input_ids"][:, 300:])
+        expected = llm(inputs_embeds=torch.cat([audio, instruction], dim=1)).logits
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+def test_logits_and_transcripts_do_not_depend_on_the_batch(tiny_config, tiny_processor, two_clips, projector):
+    torch.manual_seed(0)
+    fields = tiny_config.to_dict() | {
+        "projector_type": projector,
+        "projector_layers": 1,
+        "projector_queries": None,
+    }
+    model = SlamAsrForConditionalGeneration(SlamAsrConfig(**fields)).eval()
+    tiny_processor.projector_queries = model.config.projector_queries
+    together = tiny_processor(two_clips)
+    settings = {"num_beams": 2, "max_new_tokens": 12, "eos_token_id": 1, "pad_token_id": 0}
+    transcripts = model.generate(**together, **settings)
+    for row, clip in enumerate(two_clips):
+        alone = tiny_processor(clip)
+        length = alone["input_ids"].shape[1]
+        with torch.no_grad():
+            difference = model(**together).logits[row, -length:] - model(**alone).logits[0]
+        assert difference.abs().max() <= 1e-4
+        new = model.generate(**alone, **settings)[0]
+        assert transcripts[row][: len(new)].tolist() == new.tolist()
+        assert set(transcripts[row][len(new) :].tolist()) <= {0}
+
+
+def test_beam_search_equals_the_llms_own_on_the_same_embeddings(tiny_model, tiny_processor, two_clips):
+    inputs = tiny_processor(two_clips)
+    settings = {"num_beams": 2, "max_new_tokens": 10, "eos_token_id": 1, "pad_token_id": 0}
+    with torch.no_grad():
+        embeddings = tiny_model.prompt_embeddings(
+            inputs["input_ids"], inputs["input_features"], inputs["input_features_mask"]
+        )
+    expected = tiny_model.language_model.generate(
+        inputs_embeds=embeddings, attention_mask=inputs["attention_mask"], **settings
+    )
+    assert torch.equal(tiny_model.generate(**inputs, **settings), expected)
+    assert torch.equal(
+        tiny_model.generate(**inputs, **settings | {"max_new_tokens": None, "max_length": 10}), expected
+    )
+
+
+def test_loss_is_the_cross_entropy_of_the_transcript(tiny_model, tiny_processor, two_clips):
+    """Against full logits in float64, shifted and masked by hand."""
+    batch = tiny_processor(two_clips, text=["one two", "three"])
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        output = tiny_model(**batch, labels=labels)
+        logits = tiny_model(**batch).logits[:, :-1].double()
+    chosen = labels[:, 1:] != -100
+    log_probabilities = logits.log_softmax(-1)[chosen]
+    picked = log_probabilities.gather(1, labels[:, 1:][chosen][:, None])
+    assert output.logits.shape == (int(chosen.sum()), 64)
+    assert output.loss.item() == pytest.approx(-picked.mean().item(), abs=1e-6)
+    over_twenty = tiny_model(**batch, labels=labels, num_items_in_batch=20).loss
+    assert over_twenty.item() == pytest.approx(-picked.sum().item() / 20, abs=1e-6)
+
+
+def test_only_projector_and_lora_learn(tiny_config, tiny_processor, two_clips):
+    tiny_config.lora_rank = 4
+    model = SlamAsrForConditionalGeneration(tiny_config).train()
+    with torch.no_grad():  # fresh LoRA passes no gradient to its first matrix
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    model(**tiny_processor(two_clips, text=["one", "two"])).loss.backward()
+    with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert with_gradient == {
+        n for n, _ in model.named_parameters() if n.startswith("projector.") or ".lora_" in n
+    }
+    assert all(
+        parameter.grad.abs().sum() > 0 for n, parameter in model.named_parameters() if n in with_gradient
+    )
+
+
+def test_frozen_parts_have_no_dropout_while_training(tiny_config, tiny_processor, two_clips):
+    """With the trained parts' dropout off, two training passes agree although Whisper and LLM have dropout
+    set."""
+    tiny_config.audio_config.dropout = tiny_config.audio_config.attention_dropout = 0.5
+    tiny_config.text_config.attention_dropout = 0.5
+    tiny_config.projector_dropout = 0.0
+    model = SlamAsrForConditionalGeneration(tiny_config).train()
+    batch = tiny_processor(two_clips, text=["one", "two"])
+    assert model(**batch).loss.item() == model(**batch).loss.item()
+    assert model.projector.training
+    assert not model.encoder.training
+
+
+def test_gradient_checkpointing_changes_memory_not_gradients(tiny_config, tiny_processor, two_clips):
+    tiny_config.projector_dropout = 0.0
+    model = SlamAsrForConditionalGeneration(tiny_config).train()
+    batch = tiny_processor(two_clips, text=["one", "two"])
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            model.train()
+            assert model.language_model.model.layers[0].training
+        model.zero_grad()
+        model(**batch).loss.backward()
+        gradients.append(model.projector.linear1.weight.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-7, rtol=1e-5)
+
+
+def test_bf16_autocast_trains(tiny_model, tiny_processor, two_clips):
+    batch = tiny_processor(two_clips, text=["one", "two"])
+    exact = tiny_model(**batch).loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = tiny_model.train()(**batch).loss
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=0.05)
+    assert tiny_model.projector.linear1.weight.grad.isfinite().all()
+
+
+def test_fresh_lora_changes_nothing(base_models, tiny_processor, two_clips):
+    torch.manual_seed(3)
+    plain = SlamAsrForConditionalGeneration.from_base_models(lean_config(base_models)).eval()
+    with_lora = SlamAsrForConditionalGeneration.from_base_models(lean_config(base_models, lora_rank=4)).eval()
+    with_lora.projector.load_state_dict(plain.projector.state_dict())
+    for model in (plain, with_lora):
+        model.config.audio_token_id = tiny_processor.audio_token_id
+    inputs = tiny_processor(two_clips)
+    with torch.no_grad():
+        torch.testing.assert_close(with_lora(**inputs).logits, plain(**inputs).logits, atol=0, rtol=0)
+    with pytest.raises(ValueError, match="already"):
+        with_lora.add_lora(4, 8, 0.0, ["q_proj"])
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"num_encoder_layers": 1}, {"kept_encoder_layers": [0, 2], "lora_rank": 4}]
+)
+def test_lean_checkpoints_hold_what_was_trained_and_load_whole(
+    base_models, tmp_path, tiny_processor, two_clips, fields
+):
+    from safetensors.torch import load_file
+
+    model = SlamAsrForConditionalGeneration.from_base_models(lean_config(base_models, **fields)).eval()
+    model.config.audio_token_id = tiny_processor.audio_token_id
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_()
+    model.save_pretrained(tmp_path / "lean")
+    saved = load_file(tmp_path / "lean" / "model.safetensors")
+    assert set(saved) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean")
+    inputs = tiny_processor(two_clips)
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    assert {n for n, p in loaded.named_parameters() if p.requires_grad} == set(saved)
+
+
+def test_full_checkpoints_stand_alone(tiny_model, tmp_path, tiny_processor, two_clips):
+    tiny_model.save_pretrained(tmp_path)
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path)
+    inputs = tiny_processor(two_clips)
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, tiny_model(**inputs).logits)
+
+
+def test_weights_that_do_not_fit_are_an_error(base_models, tmp_path):
+    model = SlamAsrForConditionalGeneration.from_base_models(lean_config(base_models, lora_rank=4))
+    model.save_pretrained(tmp_path / "lean")
+    with pytest.raises(RuntimeError, match=r"unexpected: .*lora_"):
+        SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean", lora_rank=0)
+    with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
+        SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean", lora_rank=8)
+
+
+def test_a_checkpoint_from_another_base_model_is_an_error(base_models, tmp_path):
+    """The LLM behind the recorded name has another width than the projector was trained for."""
+    model = SlamAsrForConditionalGeneration.from_base_models(lean_config(base_models))
+    model.save_pretrained(tmp_path / "lean")
+    Qwen2ForCausalLM(tiny_text_config(hidden_size=64)).save_pretrained(base_models["text_model_id"])
+    with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
+        SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean")
+
+
+def test_placeholders_and_audio_tokens_must_agree(tiny_model, tiny_processor, two_clips):
+    inputs = tiny_processor(two_clips)
+    inputs["input_ids"][0, -8] = tiny_processor.audio_token_id
+    with pytest.raises(ValueError, match="audio placeholders but the projector made"):
+        tiny_model(**inputs)
+
+
+def test_parameter_counts_are_those_of_the_parts(tiny_config):
+    tiny_config.num_encoder_layers, tiny_config.lora_rank = 1, 4
+    model = SlamAsrForConditionalGeneration(tiny_config)
+    counts = model.parameter_counts()
+    whole = WhisperModel(tiny_audio_config()).encoder
+    assert counts["encoder_kept"] + counts["encoder_removed"] == sum(p.numel() for p in whole.parameters())
+    # rank x (inputs + outputs) of q, k, v, o in each of the two layers
+    assert counts["lora"] == 2 * 4 * ((32 + 32) + (32 + 16) + (32 + 16) + (32 + 32))
+    assert counts["trainable"] == counts["projector"] + counts["lora"]
+    assert counts["total"] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_a_clip_keeps_its_logits_and_transcript_beside_others_on_real_models(real_models):
+    """Batch of four noises of 1 to 9 s against each alone: at most 1e-4 apart in float32."""
+    import numpy as np
+    from transformers import WhisperConfig
+
+    from modeling_slam.training.arguments import LoraArguments, ModelArguments
+    from modeling_slam.training.assembly import build_config, build_model, build_processor
+
+    arguments = ModelArguments(
+        encoder=str(real_models / "whisper-base"), llm=str(real_models / "qwen2.5-0.5b")
+    )
+    config = build_config(arguments, LoraArguments(lora_rank=0))
+    assert isinstance(config.audio_config, WhisperConfig)
+    processor = build_processor(arguments, config)
+    torch.manual_seed(0)
+    model = build_model(config, processor, arguments, bf16=False).eval()
+    rng = np.random.default_rng(0)
+    clips = [0.1 * rng.standard_normal(int(s * 16_000)).astype(np.float32) for s in (1, 9, 3.3, 2.02)]
+    together = processor(clips)
+    with torch.no_grad():
+        logits = model(**together).logits
+        for row, clip in enumerate(clips):
+            alone = processor(clip)
+            difference = logits[row, -alone["input_ids"].shape[1] :] - model(**alone).logits[0]
+            assert difference.abs().max() <= 1e-4

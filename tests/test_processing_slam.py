@@ -1,0 +1,87 @@
+"""The processor: a clip's tensors do not depend on its batch, and loss is asked for on the transcript
+alone."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperFeatureExtractor
+
+from modeling_slam import SlamAsrProcessor
+
+
+def test_mel_frames_equal_whispers_own_on_30_seconds(tiny_processor, two_clips):
+    """The first frames of Whisper's 30 s spectrogram, computed by transformers; the rest of it is silence."""
+    whisper = WhisperFeatureExtractor(feature_size=8)
+    for clip in two_clips:
+        ours = tiny_processor.log_mel(clip)
+        theirs = whisper(clip, sampling_rate=16_000, return_tensors="pt")["input_features"][0].T
+        torch.testing.assert_close(ours, theirs[: len(ours)], atol=2e-5, rtol=0)
+
+
+def test_a_clip_is_prepared_alike_alone_and_in_a_batch(tiny_processor, two_clips):
+    together = tiny_processor(two_clips)
+    for row, clip in enumerate(two_clips):
+        alone = tiny_processor(clip)
+        frames = alone["input_features"].shape[2]
+        assert torch.equal(together["input_features"][row, :, :frames], alone["input_features"][0])
+        assert together["input_features_mask"][row].sum() == frames
+        real = together["attention_mask"][row].bool()
+        assert torch.equal(together["input_ids"][row][real], alone["input_ids"][0])
+
+
+def test_an_exact_two_second_clip_stays_two_seconds(tiny_processor):
+    inputs = tiny_processor(np.zeros(32_000, dtype=np.float32))
+    assert inputs["input_features"].shape == (1, 8, 200)
+    assert (inputs["input_ids"] == tiny_processor.audio_token_id).sum() == 20
+
+
+def test_order_is_audio_instruction_transcript_end_and_labels_hold_the_last_two(tiny_processor, two_clips):
+    batch = tiny_processor(two_clips, text=["abc", "a longer one"])
+    tokenizer = tiny_processor.tokenizer
+    for row, text in enumerate(["abc", "a longer one"]):
+        real = batch["attention_mask"][row].bool()
+        ids, labels = batch["input_ids"][row][real], batch["labels"][row][real]
+        audio_tokens = int((ids == tiny_processor.audio_token_id).sum())
+        instruction = tokenizer("say:\n")["input_ids"]
+        target = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        assert ids.tolist() == [tiny_processor.audio_token_id] * audio_tokens + instruction + target
+        assert labels.tolist() == [-100] * (audio_tokens + len(instruction)) + target
+        assert (batch["labels"][row][~real] == -100).all()
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "say:\na longer one"
+
+
+def test_padding_to_30_seconds_is_whispers_own_input(tiny_tokenizer, two_clips):
+    whisper = WhisperFeatureExtractor(feature_size=8)
+    processor = SlamAsrProcessor(whisper, tiny_tokenizer, pad_to_seconds=30)
+    theirs = whisper(two_clips, sampling_rate=16_000, return_tensors="pt")["input_features"]
+    torch.testing.assert_close(processor(two_clips)["input_features"], theirs, atol=2e-5, rtol=0)
+
+
+def test_other_sampling_rates_are_resampled(tiny_processor):
+    inputs = tiny_processor(np.zeros(8_000, dtype=np.float32), sampling_rate=8_000)
+    assert inputs["input_features"].shape[2] == 100
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text", "message"),
+    [(30.1, None, "at most 30 s"), (1.0, ["one", "two"], "1 clips and 2 transcripts")],
+)
+def test_refuses_what_it_cannot_prepare(tiny_processor, seconds, text, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_processor([np.zeros(int(seconds * 16_000), dtype=np.float32)], text=text)
+
+
+def test_saves_and_loads_with_its_settings(tmp_path, tiny_processor, two_clips):
+    tiny_processor.save_pretrained(tmp_path)
+    loaded = SlamAsrProcessor.from_pretrained(tmp_path)
+    before, after = tiny_processor(two_clips), loaded(two_clips)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert loaded.audio_token_id == tiny_processor.audio_token_id
+
+
+def test_adding_the_placeholder_keeps_the_tokenizers_own_special_tokens(tiny_tokenizer):
+    tiny_tokenizer.add_special_tokens({"additional_special_tokens": ["<own>"]})
+    own = tiny_tokenizer.convert_tokens_to_ids("<own>")
+    processor = SlamAsrProcessor(WhisperFeatureExtractor(feature_size=8), tiny_tokenizer)
+    assert processor.tokenizer.decode([own], skip_special_tokens=True) == ""
+    assert processor.audio_token_id not in (own, tiny_tokenizer.unk_token_id)

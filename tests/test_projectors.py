@@ -1,0 +1,64 @@
+"""Every projector of the table: as many tokens as promised, and nothing from padding."""
+
+import pytest
+import torch
+from conftest import tiny_audio_config, tiny_text_config
+
+from modeling_slam import SlamAsrConfig
+from modeling_slam.projectors import PROJECTORS
+
+
+def build(name: str, tail: str = "pad"):
+    torch.manual_seed(0)
+    config = SlamAsrConfig(
+        audio_config=tiny_audio_config(),
+        text_config=tiny_text_config(),
+        projector_type=name,
+        projector_tail=tail,
+        projector_hidden_size=64,
+        projector_layers=2,
+    )
+    return config, PROJECTORS[name](config).eval()
+
+
+@pytest.mark.parametrize("tail", ["pad", "drop"])
+@pytest.mark.parametrize("name", PROJECTORS)
+@pytest.mark.parametrize("length", [5, 7, 50])
+def test_makes_as_many_tokens_as_the_config_promises(name, tail, length):
+    config, projector = build(name, tail)
+    tokens = projector(torch.randn(2, length, 16), torch.ones(2, length, dtype=torch.bool))
+    assert tokens.shape == (2, config.audio_tokens(length), config.text_config.hidden_size)
+
+
+@pytest.mark.parametrize("name", PROJECTORS)
+def test_a_clip_gives_the_same_tokens_alone_and_beside_a_longer_one(name):
+    config, projector = build(name)
+    frames = torch.randn(2, 33, 16)
+    mask = torch.ones(2, 33, dtype=torch.bool)
+    mask[0, 12:] = False
+    frames = frames * mask[..., None]
+    together = projector(frames, mask)
+    alone = projector(frames[:1, :12], mask[:1, :12])
+    count = config.audio_tokens(12)
+    torch.testing.assert_close(together[:1, :count], alone, atol=1e-5, rtol=0)
+
+
+def test_stack_mlp_is_the_papers_projector():
+    """Five frames side by side, linear, ReLU, linear, LayerNorm: computed by hand in float64."""
+    _, projector = build("stack_mlp")
+    projector.double()
+    frames = torch.randn(1, 10, 16, dtype=torch.float64)
+    weights = projector.state_dict()
+    stacked = torch.stack([torch.cat(list(frames[0, start : start + 5])) for start in (0, 5)])
+    hidden = (stacked @ weights["linear1.weight"].T + weights["linear1.bias"]).clamp(min=0)
+    output = hidden @ weights["linear2.weight"].T + weights["linear2.bias"]
+    centred = output - output.mean(dim=1, keepdim=True)
+    expected = centred / (centred.pow(2).mean(dim=1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(projector(frames, torch.ones(1, 10, dtype=torch.bool))[0], expected)
+
+
+def test_qformer_refuses_a_width_that_does_not_split_into_heads():
+    config, _ = build("qformer")
+    config.projector_hidden_size = 100
+    with pytest.raises(ValueError, match="multiple of 64"):
+        PROJECTORS["qformer"](config)
