@@ -97,9 +97,10 @@ class ReadableHelp(argparse.HelpFormatter):
         return "N" if action.type in (int, float) else "VALUE"
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        hidden = (None, argparse.SUPPRESS, dataclasses.MISSING)
+        hidden = (None, "", argparse.SUPPRESS, dataclasses.MISSING)
         if action.help and action.default not in hidden and action.option_strings:
-            return f"{action.help.rstrip('.')} (default: {str(action.default).replace('%', '%%')})."
+            default = str(action.default).replace("%", "%%").replace("\n", "\\n")
+            return f"{action.help.rstrip('.')} (default: {default})."
         return action.help
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:

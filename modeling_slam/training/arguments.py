@@ -154,8 +154,9 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=3, metadata={"help": "Stop after this many validations without a better one; 0 never does."}
     )
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
-    report_to: str | list[str] | None = field(
-        default="none", metadata={"help": "Trackers that transformers knows: tensorboard, wandb, ..."}
+    report_to: str | list[str] = field(  # ty: ignore[incompatible-mutable-override] (the list makes flags)
+        default_factory=lambda: ["none"],
+        metadata={"help": "Trackers that transformers knows: tensorboard, wandb and others."},
     )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "A checkpoint directory, or `last` for the newest one in output_dir."}
