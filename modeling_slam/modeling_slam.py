@@ -300,6 +300,8 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
     @classmethod
     def _from_tensors(cls, tensors, config, source, *model_args, **kwargs):
         """Build the model from named tensors, all of them and no others."""
+        if kwargs.get("dtype") in (None, "auto"):  # transformers would ask a tensor, but none is read yet
+            kwargs["dtype"] = config.dtype or torch.float32
         loaded: Any = super().from_pretrained(
             None, *model_args, config=config, state_dict=tensors, output_loading_info=True, **kwargs
         )
@@ -316,8 +318,8 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if problems:
             raise RuntimeError(
                 f"The weights of {source} do not fit its config (base models {config.audio_model_id} and "
-                f"{config.text_model_id}). {'; '.join(problems)}. Load it with the config and the base models "
-                "it was trained with."
+                f"{config.text_model_id}). {'; '.join(problems)}. Load it with the config and base models it "
+                "was trained with."
             )
         model.freeze()
         return model

@@ -95,8 +95,8 @@ class SlamAsrProcessor(ProcessorMixin):
         """Prepare one clip or a list of clips.
 
         Args:
-            audio: a path, bytes, a float array (n,) at `sampling_rate` (16 kHz by default), a dict as `datasets`
-                has it, or a list of these. Other rates are resampled.
+            audio: a path, bytes, a float array (n,) at `sampling_rate` (16 kHz by default), a dict as
+                `datasets` has it, or a list of these. Other rates are resampled.
             text: the transcripts, to train; `None` to transcribe.
 
         Returns:

@@ -142,7 +142,7 @@ def test_gradient_checkpointing_changes_memory_not_gradients(tiny_config, tiny_p
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
             model.train()
             assert model.language_model.model.layers[0].training
         model.zero_grad()
@@ -229,7 +229,7 @@ def test_a_checkpoint_from_another_base_model_is_an_error(base_models, tmp_path)
 
 def test_placeholders_and_audio_tokens_must_agree(tiny_model, tiny_processor, two_clips):
     inputs = tiny_processor(two_clips)
-    inputs["input_ids"][0, -8] = tiny_processor.audio_token_id
+    inputs["input_ids"][0, -1] = tiny_processor.audio_token_id
     with pytest.raises(ValueError, match="audio placeholders but the projector made"):
         tiny_model(**inputs)
 
