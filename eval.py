@@ -1,0 +1,68 @@
+"""Evaluate a checkpoint: decode a dataset, write predictions.jsonl and metrics.json, print the scores.
+
+    python eval.py --model runs/danish --dataset cv-corpus/da --language da --output_dir results/danish
+    python eval.py --model openai/whisper-base --baseline whisper --num_beams 1 --dataset ... --output_dir ...
+
+Stop it at any time: the same command continues where it stopped. `accelerate launch` shares the clips out.
+"""
+
+import json
+
+import torch
+from accelerate import PartialState
+
+from modeling_slam.cli import parse_arguments
+from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.evaluation.decoding import SlamRecogniser, decode
+from modeling_slam.evaluation.predictions import PredictionStore, write_atomically
+from modeling_slam.evaluation.report import package_versions, score, summary
+from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings
+from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
+
+DESCRIPTION = (
+    "Decode a dataset with a checkpoint; write predictions.jsonl and metrics.json; print the scores."
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments, data = parse_arguments(EvaluationArguments, DataArguments, description=DESCRIPTION, argv=argv)
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    device = state.device or torch.device("cpu")
+    dtype = arguments.torch_dtype(device)
+
+    # Everything that can be wrong is found before a weight is loaded.
+    config_path = check_checkpoint(arguments.model, arguments.baseline)
+    dataset, data_report = load_speech(data, arguments.split)
+    settings = decoding_settings(arguments, data, config_path, dataset, str(dtype).removeprefix("torch."))
+    language = check_baseline(arguments, dataset) if arguments.baseline == "whisper" else None
+    store = PredictionStore(arguments.output_dir)
+    with state.main_process_first():
+        store.start(settings)
+    state.print(data_report.summary())
+
+    if arguments.baseline == "whisper":
+        recogniser = WhisperRecogniser(arguments, device, language)
+    else:
+        recogniser = SlamRecogniser(arguments, device)
+    decode(recogniser, dataset, store, state, arguments.batch_size, arguments.num_workers)
+
+    if state.is_main_process:
+        predictions = store.finish(expected=len(dataset))
+        metrics = {
+            **score(predictions, arguments.max_new_tokens, arguments.batch_mean_size),
+            "parameters": recogniser.parameter_counts(),
+            "settings": {**settings, "processes": state.num_processes, "batch_size": arguments.batch_size},
+            "versions": package_versions(),
+            "data": data_report.to_dict(),
+        }
+        write_atomically(
+            store.directory / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
+        )
+        print(summary(metrics, predictions))
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

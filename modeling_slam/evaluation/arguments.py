@@ -1,0 +1,64 @@
+"""Evaluation arguments: which checkpoint is decoded, how, and where results go. Data: `DataArguments`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+
+@dataclass
+class EvaluationArguments:
+    """What is evaluated, and how it decodes."""
+
+    model: str = field(
+        metadata={
+            "help": "Checkpoint directory or Hub id; with `--baseline whisper` that of the Whisper itself."
+        }
+    )
+    output_dir: str = field(
+        metadata={
+            "help": "Receives predictions.jsonl and metrics.json; an interrupted run continues from here."
+        }
+    )
+    split: Literal["train", "validation", "test"] = field(
+        default="test", metadata={"help": "Which split of the dataset is decoded."}
+    )
+    baseline: Literal["none", "whisper"] = field(
+        default="none", metadata={"help": "whisper: decode with a Whisper and its own decoder instead."}
+    )
+    suppress_numerals: bool = field(
+        default=False,
+        metadata={
+            "help": "Baseline only: forbid digits, so that numbers are written as words like the references."
+        },
+    )
+    num_beams: int = field(default=2, metadata={"help": "Beams; 1 is greedy, faster and slightly worse."})
+    max_new_tokens: int = field(
+        default=256, metadata={"help": "Longest transcript in tokens; transcripts that reach it are counted."}
+    )
+    batch_size: int = field(default=8, metadata={"help": "Clips decoded at once, of similar length."})
+    num_workers: int = field(
+        default=1, metadata={"help": "Processes that read audio and make features; 0 for none of their own."}
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = field(
+        default="auto", metadata={"help": "Weights; auto is bfloat16 on GPUs that have it, else float32."}
+    )
+    batch_mean_size: int = field(
+        default=4,
+        metadata={"help": "Batch size of the authors' WER, the mean over batches in dataset order."},
+    )
+
+    def __post_init__(self):
+        for name in ("num_beams", "max_new_tokens", "batch_size", "batch_mean_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.num_workers < 0:
+            raise ValueError(f"`num_workers` must be 0 or more, got {self.num_workers}.")
+        if self.suppress_numerals and self.baseline != "whisper":
+            raise ValueError("`suppress_numerals` belongs to `--baseline whisper`; leave it out.")
+
+    def torch_dtype(self, device: torch.device) -> torch.dtype:
+        if self.dtype != "auto":
+            return getattr(torch, self.dtype)
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32

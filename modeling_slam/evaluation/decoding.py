@@ -1,0 +1,140 @@
+"""Decoding: every clip of a dataset through a recogniser, into the prediction store.
+
+Longest clips come first, so that memory which does not suffice shows at once, and clips of one batch are
+alike in length. Reading audio and making features happens in loader workers, off the critical path. Under
+`accelerate launch` each process decodes its share. To evaluate something else, write another `Recogniser`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import BatchFeature
+
+from modeling_slam.audio_io import load_audio
+from modeling_slam.data import normalize_text
+from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.evaluation.predictions import Prediction, PredictionStore
+from modeling_slam.modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.processing_slam import SlamAsrProcessor
+
+
+@dataclass(frozen=True)
+class Transcript:
+    text: str  # as decoded, special tokens left out
+    tokens: int  # generated tokens before end-of-text; equal to the limit only where the text was cut
+
+
+class Recogniser(Protocol):
+    """What `decode` needs of a model."""
+
+    def prepare(self) -> Callable[[list[np.ndarray]], BatchFeature]:
+        """The function from 16 kHz clips to features. It runs in workers, so it must not hold the model."""
+        ...
+
+    def transcribe(self, inputs: BatchFeature) -> list[Transcript]: ...
+
+    def parameter_counts(self) -> dict[str, int]: ...
+
+
+class SlamRecogniser:
+    """A SLAM-ASR checkpoint."""
+
+    def __init__(self, arguments: EvaluationArguments, device: torch.device):
+        self.arguments = arguments
+        self.processor = SlamAsrProcessor.from_pretrained(arguments.model)
+        dtype = arguments.torch_dtype(device)
+        self.model = (
+            SlamAsrForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype).to(device).eval()
+        )
+
+    def prepare(self) -> Callable[[list[np.ndarray]], BatchFeature]:
+        return self.processor
+
+    def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
+        generated = self.model.generate(
+            **inputs.to(self.model.device, self.model.dtype),
+            num_beams=self.arguments.num_beams,
+            max_new_tokens=self.arguments.max_new_tokens,
+        )
+        return read_transcripts(generated, self.processor, self.model.generation_config)
+
+    def parameter_counts(self) -> dict[str, int]:
+        return self.model.parameter_counts()
+
+
+def read_transcripts(generated: torch.Tensor, processor: Any, generation_config: Any) -> list[Transcript]:
+    """(B, N) generated ids, each row ended by end-of-text or padding or cut at the limit -> B transcripts."""
+    ends = generation_config.eos_token_id
+    ends = {*(ends if isinstance(ends, list) else [ends]), generation_config.pad_token_id}
+    rows = [row.tolist() for row in generated]
+    lengths = [next((place for place, token in enumerate(row) if token in ends), len(row)) for row in rows]
+    texts = processor.batch_decode(
+        [row[:n] for row, n in zip(rows, lengths, strict=True)], skip_special_tokens=True
+    )
+    return [Transcript(text, length) for text, length in zip(texts, lengths, strict=True)]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Rows of a dataset -> the rows and their features."""
+
+    prepare: Callable[..., BatchFeature]
+
+    def __call__(self, rows: list[dict]) -> tuple[list[dict], BatchFeature]:
+        return rows, self.prepare(audio=[load_audio(row["audio"]) for row in rows])
+
+
+def decode(
+    recogniser: Recogniser,
+    dataset: datasets.Dataset,
+    store: PredictionStore,
+    state: PartialState,
+    batch_size: int,
+    num_workers: int,
+) -> None:
+    """Decode what the store does not hold yet, batch by batch into this process's part of it.
+
+    The clock of a clip runs over all of its batch: waiting for audio and features, generating, writing.
+    """
+    decoded = {row.id for row in store.read()}
+    state.wait_for_everyone()  # every process must have read before one of them appends
+    ids, durations = dataset["id"][:], np.asarray(dataset["duration"][:])
+    pending = [index for index in np.argsort(-durations, kind="stable") if ids[index] not in decoded]
+    share = dataset.add_column("index", range(len(dataset))).select(
+        pending[state.process_index :: state.num_processes]
+    )
+    loader = DataLoader(share, batch_size, collate_fn=Collator(recogniser.prepare()), num_workers=num_workers)
+    progress = tqdm(total=len(share), unit="clip", desc="decoding", disable=not state.is_local_main_process)
+    with store.open_part(state.process_index) as part, progress, torch.inference_mode():
+        started = time.perf_counter()
+        for rows, inputs in loader:
+            transcripts = recogniser.transcribe(inputs)
+            now = time.perf_counter()
+            seconds, started = (now - started) / len(rows), now
+            part.append(to_prediction(*pair, seconds) for pair in zip(rows, transcripts, strict=True))
+            progress.update(len(rows))
+    state.wait_for_everyone()
+
+
+def to_prediction(row: dict, transcript: Transcript, seconds: float) -> Prediction:
+    return Prediction(
+        id=row["id"],
+        index=row["index"],
+        reference=row["text"],
+        prediction=normalize_text(transcript.text, row["language"]),
+        raw_reference=row["raw_text"],
+        raw_prediction=transcript.text,
+        duration=row["duration"],
+        seconds=seconds,
+        tokens=transcript.tokens,
+        speaker=row["speaker"],
+        language=row["language"],
+    )

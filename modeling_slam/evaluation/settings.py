@@ -1,0 +1,91 @@
+"""Settings of a run: everything that decides what is decoded, known before any weight is loaded.
+
+`PredictionStore` compares them on resume. A checkpoint is known by the content of its files and a dataset by
+its clips and texts, so retraining into the same directory or editing a transcript is noticed. Settings that
+cannot change a transcript (batch size, workers, number of processes) stay out.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+
+from modeling_slam.data import DataArguments
+from modeling_slam.evaluation.arguments import EvaluationArguments
+
+MODEL_TYPES = {"none": "slam_asr", "whisper": "whisper"}
+
+
+def check_checkpoint(name: str, baseline: str) -> Path:
+    """The config.json of a checkpoint of the right kind, or an error that says what `name` is instead."""
+    directory = Path(name)
+    if directory.is_dir() and not (directory / "config.json").is_file():
+        inner = sorted(path.parent.name for path in directory.glob("*/config.json"))
+        hint = f" It has the checkpoints {', '.join(inner)}: name one of them." if inner else ""
+        raise ValueError(f"`--model {name}` is no checkpoint: it has no config.json.{hint}")
+    try:
+        path = Path(str(cached_file(name, "config.json")))
+    except OSError as error:
+        raise ValueError(
+            f"`--model {name}` is neither a directory nor a model that can be fetched from the Hub ({error})."
+        ) from error
+    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    if model_type != MODEL_TYPES[baseline]:
+        advice = {
+            ("none", "whisper"): " To decode with Whisper's own decoder, add `--baseline whisper`.",
+            ("whisper", "slam_asr"): " To evaluate it, leave out `--baseline`.",
+        }.get((baseline, model_type), "")
+        raise ValueError(
+            f"`--model {name}` is a {model_type!r} checkpoint; expected {MODEL_TYPES[baseline]!r}.{advice}"
+        )
+    return path
+
+
+def checkpoint_fingerprint(config_path: Path) -> str:
+    """The Hub commit, or a hash over config and weights of a local directory."""
+    commit = extract_commit_hash(str(config_path), None)
+    if commit is not None:
+        return commit
+    digest = hashlib.sha256()
+    for path in sorted([config_path, *config_path.parent.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def dataset_fingerprint(dataset: datasets.Dataset) -> str:
+    """A hash over ids, texts and durations, in order."""
+    rows = dataset.select_columns(["id", "text", "raw_text", "duration"])
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8"))
+    return digest.hexdigest()[:16]
+
+
+def decoding_settings(
+    arguments: EvaluationArguments,
+    data: DataArguments,
+    config_path: Path,
+    dataset: datasets.Dataset,
+    dtype: str,
+) -> dict[str, Any]:
+    settings = {
+        "model": arguments.model,
+        "checkpoint": checkpoint_fingerprint(config_path),
+        "baseline": arguments.baseline,
+        "num_beams": arguments.num_beams,
+        "max_new_tokens": arguments.max_new_tokens,
+        "dtype": dtype,
+        "dataset": data.dataset,
+        "split": arguments.split,
+        "language": data.language,
+        "utterances": len(dataset),
+        "content": dataset_fingerprint(dataset),
+    }
+    if arguments.baseline == "whisper":
+        settings["suppress_numerals"] = arguments.suppress_numerals
+    return settings

@@ -1,0 +1,126 @@
+"""`eval.py` end to end: files, scores, resume, refusals, and two processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jiwer
+import pytest
+
+import eval as eval_script
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def command(checkpoint, speech_folder, tmp_path) -> list[str]:
+    return [
+        "--model", str(checkpoint), "--dataset", str(speech_folder), "--language", "nl",
+        "--output_dir", str(tmp_path / "results"), "--max_new_tokens", "6", "--batch_size", "2",
+        "--num_workers", "0",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    return tmp_path / "results"
+
+
+def read(results: Path) -> tuple[list[dict], dict]:
+    lines = (results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], json.loads(
+        (results / "metrics.json").read_text(encoding="utf-8")
+    )
+
+
+def test_scores_follow_from_the_predictions_and_name_model_data_and_versions(
+    command, results, tiny_model, capsys
+):
+    eval_script.main(command)
+    rows, metrics = read(results)
+    assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
+    assert metrics["wer"] == jiwer.wer(
+        [row["reference"] for row in rows], [row["prediction"] for row in rows]
+    )
+    assert metrics["cer"] == jiwer.cer(
+        [row["reference"] for row in rows], [row["prediction"] for row in rows]
+    )
+    assert metrics["wer_interval"][0] <= metrics["wer"] <= metrics["wer_interval"][1]
+    assert metrics["utterances"] == 5
+    assert metrics["real_time_factor"] == pytest.approx(
+        sum(row["seconds"] for row in rows) / sum(row["duration"] for row in rows)
+    )
+    assert metrics["parameters"] == tiny_model.parameter_counts()
+    assert metrics["settings"]["num_beams"] == 2
+    assert metrics["data"]["kept_clips"] == 5
+    assert metrics["versions"]["jiwer"].startswith("4.")
+    assert f"WER  {100 * metrics['wer']:.2f} %" in capsys.readouterr().out
+    assert sorted(path.name for path in results.iterdir()) == [
+        "metrics.json", "predictions.jsonl", "predictions.settings.json",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_scored_again_without_decoding_and_gives_the_same(command, results):
+    eval_script.main(command)
+    before = read(results)
+    eval_script.main([*command, "--batch_size", "4"])
+    rows, metrics = read(results)
+    assert rows == before[0]
+    assert metrics["decode_seconds"] == before[1]["decode_seconds"]
+
+
+def test_other_settings_in_the_same_directory_are_refused_and_nothing_is_overwritten(command, results):
+    eval_script.main(command)
+    before = (results / "metrics.json").read_bytes()
+    with pytest.raises(ValueError, match="num_beams: 2 there, 1 now"):
+        eval_script.main([*command, "--num_beams", "1"])
+    assert (results / "metrics.json").read_bytes() == before
+
+
+def test_a_dataset_without_usable_clips_is_refused_with_the_reasons(command, results):
+    with pytest.raises(ValueError, match=r"(?s)No clip is left.*dropped 5"):
+        eval_script.main([*command, "--min_seconds", "20"])
+    assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_beams", "0"], "`num_beams` must be at least 1"),
+        (["--split", "dev"], "invalid choice: 'dev'"),
+        (["--suppress_numerals"], "belongs to `--baseline whisper`"),
+        (["--beams", "4"], "unrecognized arguments"),
+    ],
+)
+def test_bad_flags_end_with_one_clear_line(command, flags, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        eval_script.main([*command, *flags])
+    assert message in capsys.readouterr().err
+
+
+def test_two_processes_decode_each_clip_once_and_agree_with_one(command, results, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        environment = os.environ | {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "eval.py", *command], cwd=REPOSITORY, env=environment, stdout=-3
+            )
+        )
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    together, metrics = read(results)
+    assert metrics["settings"]["processes"] == 2
+    alone = tmp_path / "alone"
+    eval_script.main([*command, "--output_dir", str(alone)])
+    for row in together + (rows := read(alone)[0]):
+        del row["seconds"]
+    assert together == rows

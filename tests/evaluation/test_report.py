@@ -1,0 +1,54 @@
+"""The figures beside the error rate: empty, cut and looping predictions, and time."""
+
+import pytest
+
+from modeling_slam.evaluation.predictions import Prediction
+from modeling_slam.evaluation.report import has_repeats, score, summary
+
+
+def row(index: int, reference: str, prediction: str, tokens: int = 5) -> Prediction:
+    return Prediction(
+        id=f"clip-{index}", index=index, reference=reference, prediction=prediction, raw_reference=reference,
+        raw_prediction=prediction, duration=4.0, seconds=1.0, tokens=tokens, speaker=None, language="en",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [
+        ("no no no no", True),
+        ("no no no", False),
+        ("well the end the end the end the end", True),
+        ("the end the end the end the", False),
+        ("a b c d a b c d a b c d a b c d", True),
+        ("a b a b c a b a b", False),
+        ("", False),
+    ],
+)
+def test_a_loop_is_a_phrase_four_times_in_a_row(text, loops):
+    assert has_repeats(text.split()) is loops
+
+
+def test_empty_cut_and_looping_predictions_are_counted_once_each():
+    rows = [
+        row(0, "five five five five", "five five five five"),  # spoken so: no loop
+        row(1, "one two", "two two two two two", tokens=20),
+        row(2, "three", "", tokens=0),
+        row(3, "three four", "three four"),
+    ]
+    metrics = score(rows, max_new_tokens=20, batch_mean_size=4)
+    assert metrics["repetition_loops"] == 1
+    assert metrics["truncated_predictions"] == 1
+    assert metrics["empty_predictions"] == 1
+    assert metrics["wer"] == pytest.approx(5 / 9)
+    assert (metrics["audio_seconds"], metrics["decode_seconds"], metrics["real_time_factor"]) == (16, 4, 0.25)
+
+
+def test_the_summary_shows_rate_interval_counts_parameters_and_examples():
+    rows = [row(index, "one two", "one too") for index in range(7)]
+    metrics = score(rows, max_new_tokens=20, batch_mean_size=4) | {"parameters": {"total": 1234}}
+    text = summary(metrics, rows)
+    assert "WER  50.00 %   95 % interval 50.00 % to 50.00 %" in text
+    assert "7 substituted, 0 deleted, 0 inserted" in text
+    assert "total 1,234" in text
+    assert text.count("prediction: one too") == 5

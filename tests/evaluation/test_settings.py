@@ -1,0 +1,61 @@
+"""A wrong `--model` is explained, and what decides a transcript changes the fingerprint."""
+
+import json
+
+import pytest
+
+from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_fingerprint, dataset_fingerprint
+
+
+def write_config(directory, model_type: str):
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
+    return directory
+
+
+def test_a_training_directory_names_the_checkpoints_inside(tmp_path):
+    write_config(tmp_path / "checkpoint-300", "slam_asr")
+    with pytest.raises(ValueError, match=r"no config\.json\. It has the checkpoints checkpoint-300"):
+        check_checkpoint(str(tmp_path), "none")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "baseline", "advice"),
+    [
+        ("whisper", "none", "add `--baseline whisper`"),
+        ("slam_asr", "whisper", "leave out `--baseline`"),
+        ("qwen2", "none", "expected 'slam_asr'"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_is_named_with_advice(tmp_path, model_type, baseline, advice):
+    with pytest.raises(ValueError, match=advice):
+        check_checkpoint(str(write_config(tmp_path / "model", model_type)), baseline)
+
+
+def test_a_name_that_is_nowhere_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="neither a directory nor a model"):
+        check_checkpoint(str(tmp_path / "runs" / "typo"), "none")
+
+
+def test_retraining_in_place_changes_the_checkpoints_fingerprint(checkpoint):
+    config = check_checkpoint(str(checkpoint), "none")
+    before = checkpoint_fingerprint(config)
+    assert checkpoint_fingerprint(config) == before
+    weights = checkpoint / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    assert checkpoint_fingerprint(config) != before
+
+
+def test_an_edited_transcript_changes_the_datasets_fingerprint(speech_folder):
+    def fingerprint() -> str:
+        return dataset_fingerprint(load_speech(DataArguments(dataset=str(speech_folder)), "test")[0])
+
+    before = fingerprint()
+    assert fingerprint() == before
+    table = speech_folder / "test" / "metadata.csv"
+    table.write_text(table.read_text().replace("Zes", "Zeven"))
+    assert fingerprint() != before
