@@ -5,9 +5,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := runs/demo
+BENCH ?= --encoder openai/whisper-base --llm Qwen/Qwen2.5-0.5B --dataset data/digits-en
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format slow demo clean
+.PHONY: help install test lint format slow bench demo clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -36,6 +37,10 @@ format: $(INSTALLED)  ## Rewrite the code to the project's format
 
 slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 	$(BIN)/python -m pytest -m slow
+
+# Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --steps 4"
+bench: $(INSTALLED)  ## Time and memory of a training step, against each saving undone
+	$(BIN)/python benchmarks/training_step.py $(BENCH)
 
 # The model directory must be empty for a new run; everything below $(DEMO) is made by this target.
 demo: $(INSTALLED)  ## Generate a miniature world, train on it, evaluate: the whole path in a minute or two
