@@ -5,42 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_configs import tiny_audio_config, tiny_text_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, WhisperConfig, WhisperFeatureExtractor
+from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz' "
-
-
-def tiny_audio_config(**changes) -> WhisperConfig:
-    fields = {
-        "d_model": 16,
-        "encoder_layers": 3,
-        "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 32,
-        "decoder_layers": 1,
-        "decoder_attention_heads": 2,
-        "decoder_ffn_dim": 32,
-        "num_mel_bins": 8,
-        "max_source_positions": 1500,
-    }
-    return WhisperConfig(**{**fields, **changes})
-
-
-def tiny_text_config(**changes) -> Qwen2Config:
-    fields = {
-        "vocab_size": 64,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "bos_token_id": None,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-    }
-    return Qwen2Config(**{**fields, **changes})
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The configuration: derived values, round trip, and a clear refusal of what cannot be."""
 
 import pytest
-from conftest import tiny_audio_config, tiny_text_config
+from tiny_configs import tiny_audio_config, tiny_text_config
 
 from modeling_slam import SlamAsrConfig
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_audio_config, tiny_text_config
+from tiny_configs import tiny_audio_config, tiny_text_config
 from transformers import Qwen2ForCausalLM, WhisperForConditionalGeneration, WhisperModel
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_audio_config, tiny_text_config
+from tiny_configs import tiny_audio_config, tiny_text_config
 
 from modeling_slam import SlamAsrConfig
 from modeling_slam.projectors import PROJECTORS

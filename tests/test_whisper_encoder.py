@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_audio_config
+from tiny_configs import tiny_audio_config
 from transformers import WhisperModel
 
 from modeling_slam.whisper_encoder import PrunedWhisperEncoder
