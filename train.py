@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         eval_dataset=validation_data,
         data_collator=SpeechCollator(processor),
         processing_class=processor,
-        compute_metrics=ValidationMetrics(processor, data_args.language),
+        compute_metrics=ValidationMetrics(processor, train_data[0]["language"]),
         callbacks=early_stopping(run_args),
     )
     result = trainer.train(resume_from_checkpoint=checkpoint)
