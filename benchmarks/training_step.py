@@ -3,10 +3,10 @@
     python benchmarks/training_step.py --encoder DIR --llm DIR --dataset DIR
 
 A step is forward, backward, clipping and AdamW of the trained weights, on the CPU in float32. `SETTINGS`
-holds our way and others that undo one saving each; to measure another way, add a row. All settings see the same
-clips and take turns in one process (A B C A B C ...), so a machine that slows down does not bend a ratio. Peak
-memory comes from one fresh process per setting, which nothing before it has shaped. Audio and mel are prepared
-beforehand: data loader workers do that beside the step.
+holds our way and others that undo one saving each; to measure another way, add a row. All settings see the
+same clips and take turns in one process (A B C A B C ...), so a machine that slows down does not bend a
+ratio. Peak memory comes from one fresh process per setting, which nothing before it has shaped. Audio and
+mel are prepared beforehand: data loader workers do that beside the step.
 """
 
 import ctypes
