@@ -17,7 +17,7 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import SlamRecogniser, decode
 from modeling_slam.evaluation.predictions import PredictionStore, write_atomically
 from modeling_slam.evaluation.report import package_versions, score, summary
-from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings
+from modeling_slam.evaluation.settings import check_checkpoint, check_clip_lengths, decoding_settings
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
 
 DESCRIPTION = (
@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> None:
 
     # Everything that can be wrong is found before a weight is loaded.
     config_path = check_checkpoint(arguments.model, arguments.baseline)
-    dataset, data_report = load_speech(data, arguments.split)
+    with state.local_main_process_first():  # one process of a machine unpacks an archive for all
+        dataset, data_report = load_speech(data, arguments.split)
+    check_clip_lengths(dataset)
     settings = decoding_settings(arguments, data, config_path, dataset, str(dtype).removeprefix("torch."))
     language = check_baseline(arguments, dataset) if arguments.baseline == "whisper" else None
     store = PredictionStore(arguments.output_dir)

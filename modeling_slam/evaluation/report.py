@@ -6,9 +6,9 @@ Nothing here needs the model, so a set is decoded once and scored as often as on
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
-from modeling_slam.evaluation.metrics import error_rates
+from modeling_slam.evaluation.metrics import SpeechErrorRate
 from modeling_slam.evaluation.predictions import Prediction
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "jiwer", "numpy", "soundfile", "soxr")
@@ -18,12 +18,16 @@ EXAMPLES = 5
 
 def score(rows: Sequence[Prediction], max_new_tokens: int, batch_mean_size: int) -> dict[str, Any]:
     """All figures of metrics.json that follow from the predictions."""
-    rates = error_rates([row.reference for row in rows], [row.prediction for row in rows], batch_mean_size)
+    rates = SpeechErrorRate(keep_in_memory=True).compute(
+        references=[row.reference for row in rows],
+        predictions=[row.prediction for row in rows],
+        batch_mean_size=batch_mean_size,
+    )
     audio_seconds = sum(row.duration for row in rows)
     # Of all processes together: two processes that take a minute each make two minutes.
     decode_seconds = sum(row.seconds for row in rows)
     return {
-        **rates,
+        **cast(dict, rates),  # `compute` gives None only where several processes share one metric
         "empty_predictions": sum(not row.prediction for row in rows),
         "truncated_predictions": sum(row.tokens >= max_new_tokens for row in rows),
         "repetition_loops": sum(is_loop(row) for row in rows),

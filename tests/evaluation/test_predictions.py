@@ -1,10 +1,9 @@
 """predictions.jsonl survives kills, never mixes settings and can be scored by anyone with jiwer."""
 
 import json
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jiwer
 import pytest
@@ -15,10 +14,8 @@ from modeling_slam.evaluation.predictions import (
     PredictionStore,
     SettingsError,
     read_predictions,
-    to_lines,
 )
 
-REPOSITORY = Path(__file__).parents[2]
 SETTINGS = {"model": "runs/a", "num_beams": 2, "seconds": [0.5, 30.0]}
 
 
@@ -59,17 +56,16 @@ def test_a_torn_last_line_is_dropped_and_the_next_run_appends_after_the_last_who
     assert store.finish(2) == [prediction(0), prediction(1)]
 
 
+def append_and_die(store: PredictionStore) -> None:
+    store.open_part(0).append([prediction(0), prediction(1)])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_killed_process_keeps_every_batch_it_appended(store):
-    script = (
-        "import os, signal, sys;"
-        "from modeling_slam.evaluation.predictions import PredictionStore, read_predictions;"
-        "PredictionStore(sys.argv[1]).open_part(0).append(read_predictions(sys.argv[2]));"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    source = store.directory / "source.jsonl"
-    source.write_text(to_lines([prediction(0), prediction(1)]))
-    process = subprocess.run([sys.executable, "-c", script, store.directory, source], cwd=REPOSITORY)
-    assert process.returncode == -signal.SIGKILL
+    process = multiprocessing.get_context("fork").Process(target=append_and_die, args=(store,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert store.read() == [prediction(0), prediction(1)]
 
 

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from modeling_slam.data import DataArguments, load_speech
-from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_fingerprint, dataset_fingerprint
+from modeling_slam.evaluation.settings import (
+    check_checkpoint,
+    check_clip_lengths,
+    checkpoint_fingerprint,
+    dataset_fingerprint,
+)
 
 
 def write_config(directory, model_type: str):
@@ -48,6 +53,14 @@ def test_retraining_in_place_changes_the_checkpoints_fingerprint(checkpoint):
     changed[-1] ^= 1
     weights.write_bytes(changed)
     assert checkpoint_fingerprint(config) != before
+
+
+def test_a_clip_beyond_the_encoders_30_seconds_is_refused_before_decoding(speech_folder):
+    dataset = load_speech(DataArguments(dataset=str(speech_folder)), "test")[0]
+    check_clip_lengths(dataset)
+    durations = [2.0, 30.0, 30.01, 1.0, 1.0]
+    with pytest.raises(ValueError, match=r"30\.01 s .* set `--max_seconds 30`"):
+        check_clip_lengths(dataset.remove_columns("duration").add_column("duration", durations))
 
 
 def test_an_edited_transcript_changes_the_datasets_fingerprint(speech_folder):
