@@ -125,7 +125,10 @@ def test_two_processes_decode_each_clip_once_and_agree_with_one(command, results
         }  # fmt: skip
         processes.append(
             subprocess.Popen(
-                [sys.executable, "eval.py", *command], cwd=REPOSITORY, env=environment, stdout=-3
+                [sys.executable, "eval.py", *command],
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=subprocess.DEVNULL,
             )
         )
     try:  # the limit is for a hang: two imports of everything on a busy machine take long enough
