@@ -13,3 +13,8 @@ AutoConfig.register("slam_asr", SlamAsrConfig, exist_ok=True)
 for auto_class in (AutoModel, AutoModelForSpeechSeq2Seq):
     auto_class.register(SlamAsrConfig, SlamAsrForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(SlamAsrConfig, SlamAsrProcessor, exist_ok=True)
+
+# Checkpoints carry the code that loads them (`trust_remote_code=True`) without this package.
+SlamAsrConfig.register_for_auto_class()
+SlamAsrForConditionalGeneration.register_for_auto_class()
+SlamAsrProcessor.register_for_auto_class()

@@ -16,6 +16,13 @@ from transformers.configuration_utils import SubConfigSpec
 from .audio_lengths import Count, TailRule, audio_token_count
 from .projectors import PROJECTORS
 
+# Written into every checkpoint: which class of the files beside the weights each auto class loads.
+AUTO_MAP = {
+    "AutoConfig": "configuration_slam.SlamAsrConfig",
+    "AutoModel": "modeling_slam.SlamAsrForConditionalGeneration",
+    "AutoModelForSpeechSeq2Seq": "modeling_slam.SlamAsrForConditionalGeneration",
+}
+
 
 class SlamAsrConfig(PreTrainedConfig):
     r"""
@@ -91,6 +98,7 @@ class SlamAsrConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        self.auto_map = dict(AUTO_MAP)
         self._check_layers()
         self._check_projector()
         if self.lora_rank < 0:
