@@ -11,7 +11,7 @@ import json
 import torch
 from accelerate import PartialState
 
-from modeling_slam.cli import parse_arguments
+from modeling_slam.cli import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import SlamRecogniser, decode
@@ -32,15 +32,16 @@ def main(argv: list[str] | None = None) -> None:
     dtype = arguments.torch_dtype(device)
 
     # Everything that can be wrong is found before a weight is loaded.
-    config_path = check_checkpoint(arguments.model, arguments.baseline)
-    with state.local_main_process_first():  # one process of a machine unpacks an archive for all
-        dataset, data_report = load_speech(data, arguments.split)
-    check_clip_lengths(dataset)
-    settings = decoding_settings(arguments, data, config_path, dataset, str(dtype).removeprefix("torch."))
-    language = check_baseline(arguments, dataset) if arguments.baseline == "whisper" else None
-    store = PredictionStore(arguments.output_dir)
-    with state.main_process_first():
-        store.start(settings)
+    with clear_errors():
+        config_path = check_checkpoint(arguments.model, arguments.baseline)
+        with state.local_main_process_first():  # one process of a machine unpacks an archive for all
+            dataset, data_report = load_speech(data, arguments.split)
+        check_clip_lengths(dataset)
+        settings = decoding_settings(arguments, data, config_path, dataset, str(dtype).removeprefix("torch."))
+        language = check_baseline(arguments, dataset) if arguments.baseline == "whisper" else None
+        store = PredictionStore(arguments.output_dir)
+        with state.main_process_first():
+            store.start(settings)
     state.print(data_report.summary())
 
     if arguments.baseline == "whisper":
