@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     if state.is_main_process:
         predictions = store.finish(expected=len(dataset))
         metrics = {
-            **score(predictions, arguments.max_new_tokens, arguments.batch_mean_size),
+            **score(predictions, arguments.token_limit, arguments.batch_mean_size),
             "parameters": recogniser.parameter_counts(),
             "settings": {**settings, "processes": state.num_processes, "batch_size": arguments.batch_size},
             "versions": package_versions(),

@@ -45,3 +45,8 @@ def audio_token_count(encoder_frames: Count, stack: int, tail: TailRule, queries
     if queries is not None:
         return encoder_frames * 0 + queries
     return encoder_frames // stack if tail == "drop" else -(-encoder_frames // stack)
+
+
+def transcript_budget(mel_frames: Count, tokens_per_second: int) -> Count:
+    """Most tokens that a transcript of the clip may have."""
+    return -(-mel_frames * tokens_per_second * HOP_LENGTH // SAMPLING_RATE)

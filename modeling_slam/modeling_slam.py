@@ -16,10 +16,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from .audio_lengths import transcript_budget
 from .base_weights import base_tensors, lazy_tensors
 from .configuration_slam import SlamAsrConfig
 from .projectors import PROJECTORS
@@ -225,9 +233,13 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         generation_config: Any = None,
+        max_tokens_per_second: int | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Transcribe left-padded prompts; takes what the LLM's `generate` takes (`num_beams=2`, ...).
+
+        With `max_tokens_per_second` each transcript ends at the latest where its own clip cannot hold more: a
+        guard against endless repetition that, unlike `max_new_tokens`, knows how long each clip is.
 
         Returns: the (B, N) new tokens, without the prompt.
         """
@@ -238,6 +250,10 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if settings.max_new_tokens is None:  # the prompt is no part of the output: both limits mean the same
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
+        if max_tokens_per_second is not None and input_features_mask is not None:
+            budgets = transcript_budget(input_features_mask.sum(dim=1), max_tokens_per_second)
+            guard = TranscriptGuard(budgets, settings.num_beams or 1, settings.eos_token_id)
+            others["logits_processor"] = LogitsProcessorList([*others.get("logits_processor", []), guard])
         return self.language_model.generate(
             inputs_embeds=self.prompt_embeddings(input_ids, input_features, input_features_mask),
             attention_mask=attention_mask,
@@ -323,6 +339,21 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         model.freeze()
         return model
+
+
+class TranscriptGuard(LogitsProcessor):
+    """Leaves only end-of-text to a row that has used up its (B,) budget of tokens."""
+
+    def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
+        self.budgets = budgets.repeat_interleave(num_beams)
+        self.eos_token_id = eos_token_id
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(B * beams, new tokens so far) and scores (B * beams, V) -> scores."""
+        used_up = input_ids.shape[1] >= self.budgets
+        ended = torch.full_like(scores, -torch.inf)
+        ended[:, self.eos_token_id] = 0.0
+        return torch.where(used_up[:, None], ended, scores)
 
 
 def is_trained(name: str) -> bool:

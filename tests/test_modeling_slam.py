@@ -89,6 +89,17 @@ def test_beam_search_equals_the_llms_own_on_the_same_embeddings(tiny_model, tiny
     )
 
 
+def test_a_transcript_ends_where_its_clip_cannot_hold_more(tiny_model, tiny_processor, two_clips):
+    """A random model never ends by itself: 1.23 s and 2.5 s at 4 tokens per second leave 5 and 10 tokens."""
+    settings = {"num_beams": 2, "max_new_tokens": 20, "eos_token_id": 1, "pad_token_id": 0}
+    free = tiny_model.generate(**tiny_processor(two_clips), **settings)
+    assert not (free == 1).any()
+    tokens = tiny_model.generate(**tiny_processor(two_clips), **settings, max_tokens_per_second=4)
+    assert (tokens == 1).int().argmax(dim=1).tolist() == [5, 10]
+    alone = tiny_model.generate(**tiny_processor(two_clips[0]), **settings, max_tokens_per_second=4)
+    assert alone[0].tolist() == tokens[0, : alone.shape[1]].tolist()
+
+
 def test_loss_is_the_cross_entropy_of_the_transcript(tiny_model, tiny_processor, two_clips):
     """Against full logits in float64, shifted and masked by hand."""
     batch = tiny_processor(two_clips, text=["one two", "three"])

@@ -5,6 +5,8 @@ from typing import Literal
 
 import torch
 
+from modeling_slam.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
+
 
 @dataclass
 class EvaluationArguments:
@@ -36,6 +38,10 @@ class EvaluationArguments:
     max_new_tokens: int = field(
         default=256, metadata={"help": "Longest transcript in tokens; transcripts that reach it are counted."}
     )
+    max_tokens_per_second: int = field(
+        default=20,
+        metadata={"help": "Longest transcript per second of its clip: ends loops; not for the baseline."},
+    )
     batch_size: int = field(default=8, metadata={"help": "Clips decoded at once, of similar length."})
     num_workers: int = field(
         default=1, metadata={"help": "Processes that read audio and make features; 0 for none of their own."}
@@ -49,13 +55,20 @@ class EvaluationArguments:
     )
 
     def __post_init__(self):
-        for name in ("num_beams", "max_new_tokens", "batch_size", "batch_mean_size"):
+        for name in ("num_beams", "max_new_tokens", "max_tokens_per_second", "batch_size", "batch_mean_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.num_workers < 0:
             raise ValueError(f"`num_workers` must be 0 or more, got {self.num_workers}.")
         if self.suppress_numerals and self.baseline != "whisper":
             raise ValueError("`suppress_numerals` belongs to `--baseline whisper`; leave it out.")
+
+    def token_limit(self, clip_seconds: float) -> int:
+        """Tokens at which the transcript of a clip is cut."""
+        if self.baseline == "whisper":
+            return self.max_new_tokens
+        mel_frames = mel_frames_of_samples(round(clip_seconds * SAMPLING_RATE))
+        return min(self.max_new_tokens, transcript_budget(mel_frames, self.max_tokens_per_second))
 
     def torch_dtype(self, device: torch.device) -> torch.dtype:
         if self.dtype != "auto":

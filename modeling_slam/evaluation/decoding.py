@@ -63,6 +63,7 @@ class SlamRecogniser:
             **inputs.to(self.model.device, self.model.dtype),
             num_beams=self.arguments.num_beams,
             max_new_tokens=self.arguments.max_new_tokens,
+            max_tokens_per_second=self.arguments.max_tokens_per_second,
         )
         return read_transcripts(generated, self.processor, self.model.generation_config)
 

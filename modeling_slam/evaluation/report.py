@@ -4,7 +4,7 @@ Nothing here needs the model, so a set is decoded once and scored as often as on
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -16,7 +16,9 @@ LOOP_REPEATS = 4
 EXAMPLES = 5
 
 
-def score(rows: Sequence[Prediction], max_new_tokens: int, batch_mean_size: int) -> dict[str, Any]:
+def score(
+    rows: Sequence[Prediction], token_limit: Callable[[float], int], batch_mean_size: int
+) -> dict[str, Any]:
     """All figures of metrics.json that follow from the predictions."""
     rates = SpeechErrorRate(keep_in_memory=True).compute(
         references=[row.reference for row in rows],
@@ -29,7 +31,7 @@ def score(rows: Sequence[Prediction], max_new_tokens: int, batch_mean_size: int)
     return {
         **cast(dict, rates),  # `compute` gives None only where several processes share one metric
         "empty_predictions": sum(not row.prediction for row in rows),
-        "truncated_predictions": sum(row.tokens >= max_new_tokens for row in rows),
+        "truncated_predictions": sum(row.tokens >= token_limit(row.duration) for row in rows),
         "repetition_loops": sum(is_loop(row) for row in rows),
         "real_time_factor": decode_seconds / audio_seconds,
         "audio_seconds": audio_seconds,

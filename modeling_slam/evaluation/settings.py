@@ -99,4 +99,6 @@ def decoding_settings(
     }
     if arguments.baseline == "whisper":
         settings["suppress_numerals"] = arguments.suppress_numerals
+    else:
+        settings["max_tokens_per_second"] = arguments.max_tokens_per_second
     return settings

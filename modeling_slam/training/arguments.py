@@ -132,6 +132,9 @@ class RunArguments(Seq2SeqTrainingArguments):
     generation_max_new_tokens: int = field(
         default=200, metadata={"help": "Longest transcript in validation, in tokens."}
     )
+    generation_max_tokens_per_second: int = field(
+        default=20, metadata={"help": "Longest transcript in validation, in tokens per second of its clip."}
+    )
     save_strategy: str = field(
         default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
     )

@@ -42,14 +42,11 @@ class SlamTrainer(Seq2SeqTrainer):
             loss = model(**inputs).loss
             if prediction_loss_only or not self.args.predict_with_generate:
                 return loss, None, None
-            prompts = prompts_of(inputs, self.processing_class.pad_token_id)
-            # A prompt has ten tokens per second of audio, more than anyone speaks: an untrained model is
-            # stopped there.
-            longest = prompts["input_ids"].shape[1]
             tokens = self.accelerator.unwrap_model(model).generate(
-                **prompts,
+                **prompts_of(inputs, self.processing_class.pad_token_id),
                 num_beams=self.args.generation_num_beams or 1,
-                max_new_tokens=min(longest, self.args.generation_max_new_tokens),
+                max_new_tokens=self.args.generation_max_new_tokens,
+                max_tokens_per_second=self.args.generation_max_tokens_per_second,
             )
         return loss, tokens, inputs["labels"]
 

@@ -36,7 +36,7 @@ def test_empty_cut_and_looping_predictions_are_counted_once_each():
         row(2, "three", "", tokens=0),
         row(3, "three four", "three four"),
     ]
-    metrics = score(rows, max_new_tokens=20, batch_mean_size=4)
+    metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4)
     assert metrics["repetition_loops"] == 1
     assert metrics["truncated_predictions"] == 1
     assert metrics["empty_predictions"] == 1
@@ -46,7 +46,7 @@ def test_empty_cut_and_looping_predictions_are_counted_once_each():
 
 def test_the_summary_shows_rate_interval_counts_parameters_and_examples():
     rows = [row(index, "one two", "one too") for index in range(7)]
-    metrics = score(rows, max_new_tokens=20, batch_mean_size=4) | {"parameters": {"total": 1234}}
+    metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4) | {"parameters": {"total": 1234}}
     text = summary(metrics, rows)
     assert "WER  50.00 %   95 % interval 50.00 % to 50.00 %" in text
     assert "7 substituted, 0 deleted, 0 inserted" in text
