@@ -43,13 +43,18 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = claim_run_directory(run_args, settings)
         config = build_config(model_args, lora_args)
         processor = build_processor(model_args, config)
-        train_data = load_split(data_args, run_args, "train")
-        validation_data = load_split(data_args, run_args, "validation") if run_args.validates else None
-        write_run_file(run_args, settings)
+        reports = {}
+        train_data, reports["train"] = load_split(data_args, run_args, "train")
+        validation_data = None
+        if run_args.validates:
+            validation_data, reports["validation"] = load_split(data_args, run_args, "validation")
+        write_run_file(run_args, settings)  # from here on the directory is this run's
+    save_reports(reports, Path(run_args.output_dir))
 
     set_seed(run_args.seed)
     model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
     logger.info(describe_parameters(model.parameter_counts()))
+    logger.info("Processes: %d", run_args.world_size)
 
     trainer = SlamTrainer(
         model=model,
@@ -68,22 +73,20 @@ def main(argv: list[str] | None = None) -> None:
     logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)
 
 
-def load_split(data_args: DataArguments, run_args: RunArguments, split: Split) -> Any:
-    """One split, with a `length` column to group batches by; its report goes to the log and output_dir."""
+def load_split(data_args: DataArguments, run_args: RunArguments, split: Split) -> tuple[Any, DataReport]:
+    """One split, with a `length` column to group batches by, and its report, which also goes to the log."""
     # One process of a machine unpacks an archive; the others find it unpacked.
     with PartialState().local_main_process_first():
         dataset, report = load_speech(data_args, split)
-    save_report(report, Path(run_args.output_dir) / f"data_{split}.json")
-    return dataset.add_column(
-        run_args.length_column_name, [round(100 * seconds) for seconds in dataset["duration"]]
-    )
+    logger.info(report.summary())
+    lengths = [round(100 * seconds) for seconds in dataset["duration"]]
+    return dataset.add_column(run_args.length_column_name, lengths), report
 
 
-def save_report(report: DataReport, path: Path) -> None:
+def save_reports(reports: dict[str, DataReport], directory: Path) -> None:
     if PartialState().is_main_process:
-        logger.info(report.summary())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        report.save(path)
+        for split, report in reports.items():
+            report.save(directory / f"data_{split}.json")
 
 
 def describe_parameters(counts: dict[str, int]) -> str:

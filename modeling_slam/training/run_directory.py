@@ -29,6 +29,7 @@ RESULT_SETTINGS = (
     "max_steps",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "world_size",
     "train_sampling_strategy",
     "bf16",
     "seed",

@@ -1,14 +1,18 @@
 """The trainer: transformers' Seq2SeqTrainer, validating by transcription, each clip counted once.
 
+Batches by length come in an order of their own too, so that a resumed run meets the clips it had not met.
 Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transformers'.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Sampler
 from transformers import EvalPrediction, Seq2SeqTrainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.text import normalize_text
 from modeling_slam.evaluation.metrics import count_character_errors, count_word_errors
@@ -21,6 +25,18 @@ class SlamTrainer(Seq2SeqTrainer):
 
     args: RunArguments
     processing_class: SlamAsrProcessor
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        return self._seeded(super()._get_train_sampler(train_dataset), lambda: int(self.state.epoch or 0))
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        return self._seeded(super()._get_eval_sampler(eval_dataset), lambda: 0)
+
+    def _seeded(self, sampler: Sampler | None, epoch: Callable[[], int]) -> Sampler | None:
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return SeededLengthGroups(sampler.batch_size, list(sampler.lengths), seed, epoch)
 
     def evaluation_loop(self, *args, **kwargs):
         # Seq2SeqTrainer keeps the clips that pad the last batch of a distributed run; they would be counted
@@ -51,6 +67,22 @@ class SlamTrainer(Seq2SeqTrainer):
         return loss, tokens, inputs["labels"]
 
 
+class SeededLengthGroups(LengthGroupedSampler):
+    """Batches of like lengths, in an order that follows from seed and epoch alone.
+
+    transformers draws it from the random state of the process. A run resumed within an epoch, or processes
+    whose dropout has drawn differently, would then meet some clips twice and others never.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        return super().__iter__()
+
+
 def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:
     """The prompts of a training batch, left-padded: what comes before the first label of each row."""
     lengths = (inputs["labels"] != -100).int().argmax(dim=1)
@@ -77,6 +109,7 @@ class ValidationMetrics:
         return {
             "wer": count_word_errors(references, predictions).rate,
             "cer": count_character_errors(references, predictions).rate,
+            "clips": len(predictions),
             "empty": sum(not prediction for prediction in predictions) / len(predictions),
         }
 

@@ -1,0 +1,86 @@
+"""Two processes compute what one does on the same global batches, and validate each clip once.
+
+Clips come in the order of the dataset, so that batches of 2 in two processes, 4 in one, and 2 accumulated
+twice hold the same clips. Their halves hold unequal numbers of labels: a mean of means would differ.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from safetensors.torch import load_file
+from tiny_run import flags, logged, started
+from transformers import AutoTokenizer
+
+import train
+from modeling_slam.data import DataArguments, load_speech
+
+VALIDATION_CLIPS = 7  # odd: one process gets a clip too many, which must not count
+SETTINGS = {
+    "num_train_epochs": 2,
+    "train_sampling_strategy": "sequential",
+    "projector_dropout": 0,
+    "lora_dropout": 0,
+    "max_validation_clips": VALIDATION_CLIPS,
+    "per_device_eval_batch_size": 2,
+}
+# `--cpu` instead of `--multi_gpu` would start a single process, without a word.
+TWO_PROCESSES = (
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+)  # fmt: skip
+
+
+class Runs(NamedTuple):
+    one: Path
+    accumulated: Path
+    two: Path
+    log: str
+
+
+@pytest.fixture(scope="module")
+def runs(world, tmp_path_factory) -> Runs:
+    directory = tmp_path_factory.mktemp("distributed")
+    one, accumulated, two, log = (directory / name for name in ("one", "accumulated", "two", "two.log"))
+    halves = {"per_device_train_batch_size": 2}
+    with started(log, *flags(world, two, **halves, **SETTINGS), launcher=TWO_PROCESSES) as process:
+        train.main(flags(world, one, per_device_train_batch_size=4, **SETTINGS))
+        train.main(flags(world, accumulated, gradient_accumulation_steps=2, **halves, **SETTINGS))
+        assert process.wait() == 0, log.read_text()
+    return Runs(one, accumulated, two, log.read_text())
+
+
+def test_accelerate_launch_starts_two_processes(runs):
+    assert "Processes: 2" in runs.log
+    assert runs.log.count("Processes:") == 1, "only the main process reports"
+
+
+@pytest.mark.parametrize("other", ["two", "accumulated"])
+def test_the_same_global_batches_give_the_same_losses_and_weights(runs, other):
+    directory = getattr(runs, other)
+    expected, losses = logged(runs.one, "loss"), logged(directory, "loss")
+    assert list(expected) == list(range(1, 25))
+    assert losses == pytest.approx(expected, abs=1e-4)
+    one, weights = load_file(runs.one / "model.safetensors"), load_file(directory / "model.safetensors")
+    assert max((one[name] - weights[name]).abs().max() for name in one) <= 1e-4
+
+
+def test_the_halves_of_a_batch_hold_unequal_numbers_of_labels(world):
+    """Else the test above could not tell a mean over labels from a mean of means."""
+    data, _ = load_speech(DataArguments(dataset=str(world.dataset)), "train")
+    tokenizer = AutoTokenizer.from_pretrained(world.llm)
+    labels = [len(tokenizer(text)["input_ids"]) + 1 for text in data["text"]]
+    halves = [sum(labels[start : start + 2]) for start in range(0, len(labels), 2)]
+    assert sum(first != second for first, second in zip(halves[::2], halves[1::2], strict=True)) >= 6
+
+
+def test_validation_counts_each_clip_once(runs):
+    for directory in (runs.one, runs.two):
+        assert set(logged(directory, "eval_clips").values()) == {VALIDATION_CLIPS}
+    for rate in ("eval_wer", "eval_cer"):
+        assert logged(runs.two, rate) == logged(runs.one, rate)
+
+
+def test_only_the_main_process_writes_checkpoints(runs):
+    one, two = ({path.name for path in directory.iterdir()} for directory in (runs.one, runs.two))
+    assert one == two

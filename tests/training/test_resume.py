@@ -1,0 +1,91 @@
+"""A run killed at any moment goes on from its newest whole checkpoint as if it had not been killed."""
+
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_run import flags, logged, started
+
+from modeling_slam.training.run_directory import find_checkpoint, is_complete
+
+# Not a whole number of epochs of 12 steps: the order within an epoch must be found again as well.
+SAVE_STEPS = 15
+# Dropout and LoRA are on, batches are grouped by length, validation falls between checkpoints and after.
+SETTINGS = {
+    "num_train_epochs": 5,
+    "save_strategy": "steps",
+    "save_steps": SAVE_STEPS,
+    "eval_strategy": "steps",
+    "eval_steps": SAVE_STEPS,
+    "save_total_limit": 10,
+}
+
+
+class Runs(NamedTuple):
+    whole: Path
+    killed: Path
+    resumed_at: int
+
+
+@pytest.fixture(scope="module")
+def runs(world, tmp_path_factory) -> Runs:
+    """One run to its end; beside it one that is killed after a checkpoint and resumed."""
+    directory = tmp_path_factory.mktemp("runs")
+    whole, killed = directory / "whole", directory / "killed"
+    log, killed_log, resumed_log = (directory / f"{name}.log" for name in ("whole", "killed", "resumed"))
+    with started(log, *flags(world, whole, **SETTINGS)) as uninterrupted:
+        with started(killed_log, *flags(world, killed, **SETTINGS)) as process:
+            while not is_complete(killed / f"checkpoint-{SAVE_STEPS}"):
+                assert process.poll() is None, killed_log.read_text()
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL, "the run had ended before it was killed"
+        checkpoint = find_checkpoint(killed, "last")
+        argv = flags(world, killed, resume_from_checkpoint="last", **SETTINGS)
+        with started(resumed_log, *argv) as resumed:
+            assert resumed.wait() == 0, resumed_log.read_text()
+        assert uninterrupted.wait() == 0, log.read_text()
+    return Runs(whole, killed, int(checkpoint.name.rpartition("-")[2]))
+
+
+def test_a_killed_run_resumes_with_the_losses_of_one_that_was_not(runs):
+    """The next 20 steps; float32, same seed."""
+    expected, losses = logged(runs.whole, "loss"), logged(runs.killed, "loss")
+    steps = range(runs.resumed_at + 1, runs.resumed_at + 21)
+    assert set(steps) <= set(losses), "the run was killed too late to leave 20 steps"
+    assert max(abs(losses[step] - expected[step]) for step in steps) <= 1e-5
+
+
+def test_a_killed_run_ends_with_the_weights_and_scores_of_one_that_was_not(runs):
+    assert logged(runs.killed, "eval_wer") == logged(runs.whole, "eval_wer")
+    for last_or_best in ("checkpoint-60/model.safetensors", "model.safetensors"):
+        whole, killed = (load_file(directory / last_or_best) for directory in (runs.whole, runs.killed))
+        assert max((whole[name] - killed[name]).abs().max() for name in whole) <= 1e-5
+
+
+def test_a_resumed_run_goes_on_from_its_checkpoint(runs):
+    """It neither starts over nor repeats a step."""
+    steps = list(logged(runs.killed, "loss"))
+    assert steps == list(range(1, 61))
+    assert (runs.killed / "checkpoint-60").is_dir()
+
+
+def test_checkpoints_hold_only_what_was_trained(runs):
+    checkpoint = runs.whole / f"checkpoint-{SAVE_STEPS}"
+    names = set(load_file(checkpoint / "model.safetensors"))
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert names == {
+        f"projector.{layer}.{part}" for layer in ("linear1", "linear2", "norm") for part in ("weight", "bias")
+    } | {
+        f"language_model.model.layers.{layer}.self_attn.{module}.lora_{side}.default.weight"
+        for layer in (0, 1)
+        for module in attention
+        for side in "AB"
+    }
+    optimizer = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    assert len(optimizer["state"]) == len(names)
+    assert [path.name for path in checkpoint.rglob("*.safetensors")] == ["model.safetensors"]

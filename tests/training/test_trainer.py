@@ -1,0 +1,166 @@
+"""The trainer: what it validates on, what it scores, and which model it leaves behind."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jiwer
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_run import flags, history, logged
+
+import train
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
+from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.data.text import normalize_text
+from modeling_slam.training.trainer import SeededLengthGroups, SlamTrainer, prompts_of
+
+
+class Run(NamedTuple):
+    trainer: SlamTrainer
+    directory: Path
+
+
+def run_training(argv: list[str]) -> SlamTrainer:
+    """`train.py` in this process; returns the trainer it used."""
+    trainers = []
+
+    class KeptTrainer(SlamTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            trainers.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "SlamTrainer", KeptTrainer)
+        train.main(argv)
+    return trainers[0]
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory) -> Run:
+    """Five epochs with validation after each, LoRA and dropout on."""
+    directory = tmp_path_factory.mktemp("trainer") / "run"
+    return Run(run_training(flags(world, directory, num_train_epochs=5)), directory)
+
+
+@pytest.fixture(scope="module")
+def validation_clips(world) -> list[dict]:
+    return list(load_speech(DataArguments(dataset=str(world.dataset)), "validation")[0])
+
+
+def transcripts(model, processor, clips: list[dict]) -> list[str]:
+    """Greedy, one clip at a time."""
+    texts = []
+    for clip in clips:
+        prompt = processor(clip["audio"])
+        ids = model.eval().generate(**prompt, num_beams=1, max_new_tokens=16, max_tokens_per_second=20)
+        texts += processor.batch_decode(ids, skip_special_tokens=True)
+    return texts
+
+
+def test_the_prompts_of_a_training_batch_are_those_of_the_processor(tiny_processor, two_clips):
+    batch = tiny_processor(two_clips, text=["a much longer transcript", "one"])
+    prompts, expected = prompts_of(batch, tiny_processor.pad_token_id), tiny_processor(two_clips)
+    assert set(prompts) == set(expected)
+    for name in expected:
+        assert torch.equal(prompts[name], expected[name])
+
+
+def test_the_logged_wer_is_jiwers_on_transcripts_of_the_same_clips(run, validation_clips):
+    best_step = run.trainer.state.best_global_step
+    model, processor = run.trainer.model, run.trainer.processing_class  # the best model, loaded at the end
+    references = [clip["text"] for clip in validation_clips]
+    predictions = [normalize_text(text) for text in transcripts(model, processor, validation_clips)]
+    assert logged(run.directory, "eval_wer")[best_step] == pytest.approx(jiwer.wer(references, predictions))
+    assert logged(run.directory, "eval_cer")[best_step] == pytest.approx(jiwer.cer(references, predictions))
+    assert logged(run.directory, "eval_clips")[best_step] == len(validation_clips) == 8
+
+
+def test_the_model_left_behind_is_the_one_with_the_lowest_wer(run):
+    rates = logged(run.directory, "eval_wer")
+    assert len(rates) == 5
+    assert len(set(rates.values())) > 1, "all rates are equal, so nothing was chosen"
+    best_step = min(rates, key=rates.get)
+    assert best_step != max(rates), "the last model is the best, so nothing was chosen"
+    final = load_file(run.directory / "model.safetensors")
+    best = load_file(run.directory / f"checkpoint-{best_step}" / "model.safetensors")
+    last = load_file(run.directory / f"checkpoint-{max(rates)}" / "model.safetensors")
+    assert all(torch.equal(final[name], best[name]) for name in best)
+    assert any(not torch.equal(final[name], last[name]) for name in last)
+
+
+def test_the_final_model_loads_and_transcribes_as_the_trainers_did(run, validation_clips):
+    model = SlamAsrForConditionalGeneration.from_pretrained(run.directory)
+    processor = SlamAsrProcessor.from_pretrained(run.directory)
+    expected = transcripts(run.trainer.model, run.trainer.processing_class, validation_clips)
+    assert transcripts(model, processor, validation_clips) == expected
+    # Validation has not left its own limits in what users call.
+    assert (model.generation_config.num_beams, model.generation_config.max_new_tokens) == (2, 200)
+    assert model.generation_config.max_length is None
+
+
+def test_a_run_says_what_it_read_and_how_long_it_took(run):
+    for split, clips in (("train", 48), ("validation", 8)):
+        report = json.loads((run.directory / f"data_{split}.json").read_text(encoding="utf-8"))
+        assert report["kept_clips"] == clips
+    assert json.loads((run.directory / "train_results.json").read_text())["train_runtime"] > 0
+
+
+def test_the_loss_falls(run):
+    losses = list(logged(run.directory, "loss").values())
+    assert len(losses) == 60
+    assert sum(losses[-12:]) < 0.8 * sum(losses[:12])
+
+
+def test_training_stops_when_the_wer_no_longer_falls(world, tmp_path):
+    """A learning rate that changes nothing: the first validation stays the best."""
+    argv = flags(world, tmp_path / "run", num_train_epochs=6, learning_rate=1e-12, early_stopping_patience=1)
+    state = run_training(argv).state
+    assert state.global_step == 24
+    assert state.best_global_step == 12
+    assert [entry["step"] for entry in history(tmp_path / "run") if "eval_wer" in entry] == [12, 24]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keep_layers": 5}, r"`num_encoder_layers` must be between 1 and 4, .* got 5"),
+        ({"encoder": "{llm}"}, r"`encoder` must be a Whisper model, .* is a qwen2"),
+        ({"validation_split": "nowhere"}, "nowhere"),
+        ({"text_column": "words"}, "words"),
+    ],
+)
+def test_settings_that_do_not_fit_end_before_the_run_and_leave_its_directory_free(
+    world, tmp_path, changes, message
+):
+    changes = {name: str(value).format(**world._asdict()) for name, value in changes.items()}
+    with pytest.raises(SystemExit, match=rf"error: .*{message}"):
+        train.main(flags(world, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def order_of_clips(epoch: int) -> tuple[list[int], list[int]]:
+    """Indices of 96 clips as a fresh sampler gives them, and the clips' lengths."""
+    lengths = torch.randint(50, 3000, (96,), generator=torch.Generator().manual_seed(0)).tolist()
+    return list(SeededLengthGroups(4, lengths, seed=42, epoch=lambda: epoch)), lengths
+
+
+def test_the_order_of_clips_follows_from_seed_and_epoch_alone():
+    """Whatever the process has drawn before, and whether or not it has been through the epochs before."""
+    orders = [order_of_clips(epoch)[0] for epoch in range(3)]
+    assert orders[0] != orders[1] != orders[2]
+    assert all(sorted(order) == list(range(96)) for order in orders)
+    torch.rand(7)
+    assert [order_of_clips(epoch)[0] for epoch in (2, 0, 1)] == [orders[2], orders[0], orders[1]]
+
+
+def test_clips_of_a_batch_are_of_like_length():
+    order, lengths = order_of_clips(epoch=0)
+    assert padding([lengths[index] for index in order]) < 0.5 * padding(lengths)
+
+
+def padding(lengths: list[int]) -> int:
+    """Frames of padding in batches of 4."""
+    batches = [lengths[start : start + 4] for start in range(0, len(lengths), 4)]
+    return sum(4 * max(batch) - sum(batch) for batch in batches)
