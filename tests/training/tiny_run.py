@@ -46,7 +46,7 @@ def started(log: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> Itera
     try:
         yield process
     finally:
-        process.kill()
+        process.terminate()  # a launcher passes it on to its workers
         process.wait()
 
 
