@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml
 
 # pytest runs last, so that its summary is the last line.
 test: lint  ## Everything a change must pass: lint, format, types, fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## Style, format and type checks
 	$(BIN)/ruff check

@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from modeling_slam.cli import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, DataReport, load_speech
-from modeling_slam.data.collator import SpeechCollator
+from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import build_config, build_model, build_processor
 from modeling_slam.training.run_directory import claim_run_directory, result_settings, write_run_file
@@ -48,11 +48,12 @@ def main(argv: list[str] | None = None) -> None:
         validation_data = None
         if run_args.validates:
             validation_data, reports["validation"] = load_split(data_args, run_args, "validation")
+        for dataset in filter(None, (train_data, validation_data)):
+            check_lengths(dataset, processor)
+        set_seed(run_args.seed)
+        model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
         write_run_file(run_args, settings)  # from here on the directory is this run's
     save_reports(reports, Path(run_args.output_dir))
-
-    set_seed(run_args.seed)
-    model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
     logger.info(describe_parameters(model.parameter_counts()))
     logger.info("Processes: %d", run_args.world_size)
 

@@ -139,11 +139,11 @@ class _ForwardFile(soundfile.SoundFile if soundfile else object):  # ty: ignore[
 def _as_samples(source: Any) -> np.ndarray:
     """Array-like -> float32 (n, channels); the longer axis is time, integers are scaled to [-1, 1]."""
     samples = np.asarray(source)
-    if samples.dtype.kind == "i":
+    if samples.dtype in (np.int16, np.int32):  # wider ones, as of a Python list, do not tell their full scale
         samples = samples / -float(np.iinfo(samples.dtype).min)
     elif samples.dtype.kind != "f":
         raise AudioError(
-            f"Expected audio samples as floats or signed integers, got {samples.dtype} "
+            f"Expected audio samples as floats, int16 or int32, got {samples.dtype} "
             f"({type(source).__name__}).",
             reason="unreadable",
         )

@@ -16,6 +16,8 @@ ENCODER_STRIDE = 2  # mel frames per encoder frame, Whisper's second convolution
 SAMPLES_PER_ENCODER_FRAME = HOP_LENGTH * ENCODER_STRIDE
 MAX_CLIP_SECONDS = 30.0  # Whisper's position table ends here
 
+MAX_TOKENS_PER_SECOND = 20  # no one speaks as fast, in tokens of any common LLM; what goes on is a loop
+
 TailRule = Literal["pad", "drop"]
 
 

@@ -63,7 +63,7 @@ def language_model_tensors(llm: dict[str, Any], lora_modules: list[str]) -> dict
     renamed = {}
     for name, tensor in llm.items():
         module, _, leaf = f"language_model.{name}".rpartition(".")
-        if module.rpartition(".")[2] in lora_modules:
+        if any(module.endswith(f".{target}") for target in lora_modules):
             module += ".base_layer"
         renamed[f"{module}.{leaf}"] = tensor
     return renamed

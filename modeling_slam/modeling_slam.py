@@ -27,13 +27,13 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .audio_lengths import transcript_budget
+from .audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
 from .base_weights import base_tensors, lazy_tensors
 from .configuration_slam import SlamAsrConfig
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
 
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "subfolder", "token")
 
 
 class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -170,6 +170,8 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         is_audio = input_ids == self.config.audio_token_id  # (B, L)
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
         if input_features is None:
+            if is_audio.any():
+                raise ValueError("`input_ids` holds audio placeholders but there are no `input_features`.")
             return embeddings
         tokens, counts = self.audio_embeddings(input_features, input_features_mask)
         slots = is_audio.sum(dim=1)
@@ -233,13 +235,13 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         generation_config: Any = None,
-        max_tokens_per_second: int | None = None,
+        max_tokens_per_second: int | None = MAX_TOKENS_PER_SECOND,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Transcribe left-padded prompts; takes what the LLM's `generate` takes (`num_beams=2`, ...).
 
-        With `max_tokens_per_second` each transcript ends at the latest where its own clip cannot hold more: a
-        guard against endless repetition that, unlike `max_new_tokens`, knows how long each clip is.
+        Each transcript ends at the latest where its own clip cannot hold more, at `max_tokens_per_second`: a
+        guard against endless repetition that, unlike `max_new_tokens`, knows the clip's length. `None`: none.
 
         Returns: the (B, N) new tokens, without the prompt.
         """
@@ -247,10 +249,12 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask = torch.ones_like(input_ids)
         settings = copy.deepcopy(generation_config or self.generation_config)
         others = settings.update(**kwargs)
-        if settings.max_new_tokens is None:  # the prompt is no part of the output: both limits mean the same
+        # The prompt is no part of the output, so both limits mean the same here.
+        if settings.max_new_tokens is None or kwargs.get("max_length") is not None:
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
-        if max_tokens_per_second is not None and input_features_mask is not None:
+        guarded = max_tokens_per_second is not None and settings.eos_token_id is not None
+        if guarded and input_features_mask is not None:
             budgets = transcript_budget(input_features_mask.sum(dim=1), max_tokens_per_second)
             guard = TranscriptGuard(budgets, settings.num_beams or 1, settings.eos_token_id)
             others["logits_processor"] = LogitsProcessorList([*others.get("logits_processor", []), guard])

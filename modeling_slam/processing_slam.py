@@ -90,7 +90,6 @@ class SlamAsrProcessor(ProcessorMixin):
         audio: Any,
         text: str | list[str] | None = None,
         sampling_rate: int | None = None,
-        **kwargs: Any,
     ) -> BatchFeature:
         """Prepare one clip or a list of clips.
 

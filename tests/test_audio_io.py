@@ -158,3 +158,9 @@ def test_a_wav_with_chunks_around_its_samples_is_read():
     extra = b"LIST" + struct.pack("<I", 5) + b"hello\x00"  # Odd size, padded to even.
     whole = wav[:12] + extra + wav[12:] + extra
     assert len(load_audio(whole)) == 32_000
+
+
+def test_integers_of_unknown_full_scale_are_refused():
+    assert np.abs(load_audio(np.array([0, 16384], dtype=np.int16))).max() == 0.5
+    with pytest.raises(AudioError, match="int16 or int32, got int64"):
+        load_audio([0, 1000, -32000])

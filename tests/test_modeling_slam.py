@@ -188,7 +188,13 @@ def test_fresh_lora_changes_nothing(base_models, tiny_processor, two_clips):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"num_encoder_layers": 1}, {"kept_encoder_layers": [0, 2], "lora_rank": 4}]
+    "fields",
+    [
+        {},
+        {"num_encoder_layers": 1},
+        {"kept_encoder_layers": [0, 2], "lora_rank": 4},
+        {"lora_rank": 2, "lora_target_modules": ["self_attn.q_proj"]},
+    ],
 )
 def test_lean_checkpoints_hold_what_was_trained_and_load_whole(
     base_models, tmp_path, tiny_processor, two_clips, fields
@@ -240,6 +246,8 @@ def test_a_checkpoint_from_another_base_model_is_an_error(base_models, tmp_path)
 
 def test_placeholders_and_audio_tokens_must_agree(tiny_model, tiny_processor, two_clips):
     inputs = tiny_processor(two_clips)
+    with pytest.raises(ValueError, match="no `input_features`"):
+        tiny_model(input_ids=inputs["input_ids"])
     inputs["input_ids"][0, -1] = tiny_processor.audio_token_id
     with pytest.raises(ValueError, match="audio placeholders but the projector made"):
         tiny_model(**inputs)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from modeling_slam.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE, mel_frames_of_samples
 from modeling_slam.processing_slam import SlamAsrProcessor
 
 
@@ -21,3 +22,18 @@ class SpeechCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self.processor(audio=[row["audio"] for row in rows], text=[row["text"] for row in rows])
         return dict(batch)
+
+
+def check_lengths(dataset: Any, processor: SlamAsrProcessor) -> None:
+    """Show before a run, and not in the middle of it, that its longest and shortest clips can be prepared.
+
+    Raises:
+        ValueError: the longest clip is over 30 s, or the shortest makes no audio token.
+    """
+    shortest, longest = min(dataset["duration"]), max(dataset["duration"])
+    if longest > MAX_CLIP_SECONDS:
+        raise ValueError(
+            f"The longest clip lasts {longest:.2f} s and the encoder hears {MAX_CLIP_SECONDS:g} s; "
+            f"set `max_seconds` to {MAX_CLIP_SECONDS:g} or less."
+        )
+    processor.prompt_ids(mel_frames_of_samples(round(shortest * SAMPLING_RATE)))

@@ -5,7 +5,12 @@ from typing import Literal
 
 import torch
 
-from modeling_slam.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
+from modeling_slam.audio_lengths import (
+    MAX_TOKENS_PER_SECOND,
+    SAMPLING_RATE,
+    mel_frames_of_samples,
+    transcript_budget,
+)
 
 
 @dataclass
@@ -39,7 +44,7 @@ class EvaluationArguments:
         default=256, metadata={"help": "Longest transcript in tokens; transcripts that reach it are counted."}
     )
     max_tokens_per_second: int = field(
-        default=20,
+        default=MAX_TOKENS_PER_SECOND,
         metadata={"help": "Longest transcript per second of its clip: ends loops; not for the baseline."},
     )
     batch_size: int = field(default=8, metadata={"help": "Clips decoded at once, of similar length."})

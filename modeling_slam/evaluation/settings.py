@@ -62,7 +62,8 @@ def checkpoint_fingerprint(config_path: Path) -> str:
     if commit is not None:
         return commit
     digest = hashlib.sha256()
-    for path in sorted([config_path, *config_path.parent.glob("*.safetensors")]):
+    directory = config_path.parent
+    for path in sorted([*directory.glob("*config.json"), *directory.glob("*.safetensors")]):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

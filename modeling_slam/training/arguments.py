@@ -15,9 +15,13 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
+from modeling_slam.audio_lengths import MAX_TOKENS_PER_SECOND
+
 
 def bf16_is_native() -> bool:
-    """Whether there is an accelerator that computes in bf16; CPUs emulate it, slowly."""
+    """Whether there is an accelerator that computes in bf16; CPUs and older GPUs emulate it, slowly."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.accelerator.is_available() and is_torch_bf16_gpu_available()
 
 
@@ -133,7 +137,8 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=200, metadata={"help": "Longest transcript in validation, in tokens."}
     )
     generation_max_tokens_per_second: int = field(
-        default=20, metadata={"help": "Longest transcript in validation, in tokens per second of its clip."}
+        default=MAX_TOKENS_PER_SECOND,
+        metadata={"help": "Longest transcript in validation, in tokens per second of its clip."},
     )
     save_strategy: str = field(
         default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
@@ -166,6 +171,9 @@ class RunArguments(Seq2SeqTrainingArguments):
     )
     seed: int = field(default=42, metadata={"help": "Seed of initialisation, order and dropout."})
     predict_with_generate: bool = field(default=True, metadata={"help": "Validate by transcribing."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "A resumed run remembers how long it has waited for a better score."}
+    )
     # What follows is how this project's datasets and model work, not a choice.
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay off: the collator reads the columns."}
@@ -190,6 +198,14 @@ class RunArguments(Seq2SeqTrainingArguments):
         if self.save_strategy == "no":
             self.load_best_model_at_end = False
         super().__post_init__()
+        if self.label_smoothing_factor:
+            raise ValueError(
+                "`label_smoothing_factor` is not supported: the loss is computed at labels alone."
+            )
+        if self.validates and not self.predict_with_generate and self.metric_for_best_model in ("wer", "cer"):
+            raise ValueError(
+                "Without `predict_with_generate` there is no WER; set `metric_for_best_model loss`."
+            )
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: the collator reads audio and text.")
 

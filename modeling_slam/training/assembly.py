@@ -1,5 +1,7 @@
 """From settings to a model and a processor: base models pinned, encoder pruned, projector and LoRA fresh."""
 
+from pathlib import Path
+
 import torch
 from huggingface_hub import ResolvedRevision
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, GenerationConfig, WhisperConfig
@@ -38,9 +40,9 @@ def build_config(model_args: ModelArguments, lora_args: LoraArguments) -> SlamAs
         lora_alpha=lora_args.lora_alpha,
         lora_dropout=lora_args.lora_dropout,
         lora_target_modules=lora_args.lora_target_modules,
-        audio_model_id=model_args.encoder,
+        audio_model_id=absolute(model_args.encoder),
         audio_model_revision=encoder_revision,
-        text_model_id=model_args.llm,
+        text_model_id=absolute(model_args.llm),
         text_model_revision=llm_revision,
     )
 
@@ -64,11 +66,10 @@ def build_model(
     config: SlamAsrConfig, processor: SlamAsrProcessor, model_args: ModelArguments, bf16: bool
 ) -> SlamAsrForConditionalGeneration:
     """Base weights, fresh projector and LoRA; what learns is float32, whatever the frozen weights are."""
-    frozen_dtype = {"auto": torch.bfloat16 if bf16 else torch.float32}.get(
-        model_args.frozen_dtype, getattr(torch, model_args.frozen_dtype, None)
-    )
+    automatic = "bfloat16" if bf16 else "float32"
+    frozen_dtype = automatic if model_args.frozen_dtype == "auto" else model_args.frozen_dtype
     model = SlamAsrForConditionalGeneration.from_base_models(
-        config, dtype=frozen_dtype, attn_implementation=model_args.attn_implementation
+        config, dtype=getattr(torch, frozen_dtype), attn_implementation=model_args.attn_implementation
     )
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -86,3 +87,8 @@ def pinned(model_id: str, revision: str | None) -> str | None:
     """The commit that a Hub model's revision names now: a checkpoint must find the weights it grew on."""
     resolved = resolve_revision(model_id, revision)
     return resolved.resolved if isinstance(resolved, ResolvedRevision) else revision
+
+
+def absolute(model_id: str) -> str:
+    """A directory by its full path, so that a checkpoint finds it from anywhere; a Hub id as it is."""
+    return str(Path(model_id).resolve()) if Path(model_id).is_dir() else model_id

@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from modeling_slam.data import DataArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
@@ -63,26 +64,35 @@ def claim_run_directory(run_args: RunArguments, settings: dict[str, Any]) -> str
 
 
 def _claim(directory: Path, resume: str | None, settings: dict[str, Any]) -> str | None:
+    holds_something = directory.exists() and any(directory.iterdir())
     if resume is None:
-        if directory.exists() and any(directory.iterdir()):
+        if holds_something:
             raise ValueError(
                 f"`output_dir` {directory} is not empty. Go on with the run in it by "
                 "`--resume_from_checkpoint last`, or name another directory."
             )
         return None
     checkpoint = find_checkpoint(directory, resume)
-    if checkpoint is None:  # killed before its first checkpoint: start over in the same place
+    if checkpoint is None and not holds_something:
         return None
-    run_file = checkpoint.parent / RUN_FILE
+    if checkpoint is not None and checkpoint.resolve().parent != directory.resolve():
+        raise ValueError(
+            f"{checkpoint} is not in `output_dir` {directory}. A run goes on in its own directory: set "
+            f"`output_dir` to {checkpoint.parent}."
+        )
+    run_file = directory / RUN_FILE
     if not run_file.exists():
-        raise ValueError(f"{checkpoint} cannot be resumed: {run_file}, the settings of its run, is missing.")
+        raise ValueError(f"{directory} cannot be resumed: {run_file}, the settings of its run, is missing.")
     differences = differing(json.loads(run_file.read_text(encoding="utf-8")), settings)
     if differences:
         raise ValueError(
-            f"{checkpoint} belongs to a run with other settings: {'; '.join(differences)}. Resume with the "
+            f"{directory} holds a run with other settings: {'; '.join(differences)}. Resume with the "
             "settings it was started with, or start a new run in another `output_dir`."
         )
-    return str(checkpoint)
+    # Without a checkpoint the run was killed before its first one, or has ended without any.
+    if checkpoint is None and (directory / SAFE_WEIGHTS_NAME).exists():
+        raise ValueError(f"{directory} holds a finished model and no checkpoint to go on from.")
+    return None if checkpoint is None else str(checkpoint)
 
 
 def write_run_file(run_args: RunArguments, settings: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def test_a_named_checkpoint_that_is_not_whole_is_refused(run):
 
 
 def test_resuming_with_other_settings_names_each_difference(run):
-    with pytest.raises(ValueError, match="belongs to a run with other settings") as error:
+    with pytest.raises(ValueError, match="holds a run with other settings") as error:
         claim(run, "last", lora_rank=4, dataset="other", learning_rate=2e-4, seed=1)
     for difference in (
         "lora_rank was 8, is 4",
@@ -139,3 +139,20 @@ def test_the_settings_file_is_whole_or_as_before(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_run_file(run_args, settings_of(run_args))
     assert (run / "run.json").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_directory_is_refused(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ValueError, match="is not in `output_dir`"):
+        claim(other, str(run / "checkpoint-9"))
+
+
+def test_last_does_not_start_over_on_a_finished_run_or_another_one(tmp_path):
+    run_args = run_arguments(tmp_path)
+    write_run_file(run_args, settings_of(run_args))
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        claim(tmp_path, "last", learning_rate=1.0)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="finished model"):
+        claim(tmp_path, "last")
