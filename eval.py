@@ -13,11 +13,12 @@ from accelerate import PartialState
 
 from modeling_slam.cli import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.data.collator import check_clip_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import SlamRecogniser, decode
 from modeling_slam.evaluation.predictions import PredictionStore, write_atomically
 from modeling_slam.evaluation.report import package_versions, score, summary
-from modeling_slam.evaluation.settings import check_checkpoint, check_clip_lengths, decoding_settings
+from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
 
 DESCRIPTION = (

@@ -24,16 +24,21 @@ class SpeechCollator:
         return dict(batch)
 
 
+def check_clip_lengths(dataset: Any) -> None:
+    """Whisper's encoder hears 30 s at most; say so before a run, not in the middle of it."""
+    longest = max(dataset["duration"])
+    if longest > MAX_CLIP_SECONDS:
+        raise ValueError(
+            f"The longest clip lasts {longest:.2f} s and the encoder hears {MAX_CLIP_SECONDS:g} s; "
+            f"set `--max_seconds {MAX_CLIP_SECONDS:g}`."
+        )
+
+
 def check_lengths(dataset: Any, processor: SlamAsrProcessor) -> None:
     """Show before a run, and not in the middle of it, that its longest and shortest clips can be prepared.
 
     Raises:
         ValueError: the longest clip is over 30 s, or the shortest makes no audio token.
     """
-    shortest, longest = min(dataset["duration"]), max(dataset["duration"])
-    if longest > MAX_CLIP_SECONDS:
-        raise ValueError(
-            f"The longest clip lasts {longest:.2f} s and the encoder hears {MAX_CLIP_SECONDS:g} s; "
-            f"set `max_seconds` to {MAX_CLIP_SECONDS:g} or less."
-        )
-    processor.prompt_ids(mel_frames_of_samples(round(shortest * SAMPLING_RATE)))
+    check_clip_lengths(dataset)
+    processor.prompt_ids(mel_frames_of_samples(round(min(dataset["duration"]) * SAMPLING_RATE)))

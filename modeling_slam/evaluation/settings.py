@@ -14,7 +14,6 @@ import datasets
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
-from modeling_slam.audio_lengths import MAX_CLIP_SECONDS
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
 
@@ -44,16 +43,6 @@ def check_checkpoint(name: str, baseline: str) -> Path:
             f"`--model {name}` is a {model_type!r} checkpoint; expected {MODEL_TYPES[baseline]!r}.{advice}"
         )
     return path
-
-
-def check_clip_lengths(dataset: datasets.Dataset) -> None:
-    """Whisper's encoder hears 30 s at most; say so before decoding, not in the middle of it."""
-    longest = max(dataset["duration"])
-    if longest > MAX_CLIP_SECONDS:
-        raise ValueError(
-            f"The longest clip lasts {longest:.2f} s and the encoder hears {MAX_CLIP_SECONDS:g} s; "
-            f"set `--max_seconds {MAX_CLIP_SECONDS:g}`."
-        )
 
 
 def checkpoint_fingerprint(config_path: Path) -> str:

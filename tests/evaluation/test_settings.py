@@ -5,9 +5,9 @@ import json
 import pytest
 
 from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.data.collator import check_clip_lengths
 from modeling_slam.evaluation.settings import (
     check_checkpoint,
-    check_clip_lengths,
     checkpoint_fingerprint,
     dataset_fingerprint,
 )
