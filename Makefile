@@ -5,21 +5,22 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := runs/demo
+DEMO_STUDY := runs/demo-study
 BENCH ?= --encoder openai/whisper-base --llm Qwen/Qwen2.5-0.5B --dataset data/digits-en
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format slow bench demo clean
+.PHONY: help install test lint format slow bench demo demo-study demo-assets clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
 
 install: $(INSTALLED)  ## Create .venv with the project (editable) and the development tools
 
-# With the optional extra, so that no test is skipped. Python 3.11's own pip is too old for `--group`.
+# With the optional extras, so that no test is skipped. Python 3.11's own pip is too old for `--group`.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --editable ".[mdc]" --group dev
+	$(BIN)/python -m pip install --editable ".[mdc,plots]" --group dev
 	@touch $@
 
 # pytest runs last, so that its summary is the last line.
@@ -42,13 +43,15 @@ slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 bench: $(INSTALLED)  ## Time and memory of a training step, against each saving undone
 	$(BIN)/python benchmarks/training_step.py $(BENCH)
 
-# The model directory must be empty for a new run; everything below $(DEMO) is made by this target.
-demo: $(INSTALLED)  ## Generate a miniature world, train on it, evaluate: the whole path in a minute or two
-	rm -rf $(DEMO)
-	$(BIN)/python -m modeling_slam.demo.tiny_world $(DEMO)/world
-	$(BIN)/python train.py recipes/demo.yaml
-	$(BIN)/python eval.py --model $(DEMO)/model --dataset $(DEMO)/world/speech --max_new_tokens 16 \
-		--output_dir $(DEMO)/results
+# Everything below $(DEMO) is replaced.
+demo: $(INSTALLED)  ## Train on the embedded speech and evaluate: the whole path, offline, in four minutes
+	$(BIN)/python -m modeling_slam.demo.quickstart --output_dir $(DEMO)
+
+demo-study: $(INSTALLED)  ## WER against kept encoder layers in three languages, with and without LoRA: half an hour
+	$(BIN)/python -m modeling_slam.demo.study --output_dir $(DEMO_STUDY)
+
+demo-assets: $(INSTALLED)  ## Make the embedded speech and the tiny pretrained backbones anew: half an hour
+	$(BIN)/python -m modeling_slam.demo.build_assets modeling_slam/demo/assets
 
 clean:  ## Remove the environment, caches and the demo's files; other runs stay
 	rm -rf .venv $(DEMO) .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,49 @@
+"""The demo's pretrained stand-ins: small, of the real architectures, and loaded like the real ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer
+
+ASSETS = Path(__file__).parents[2] / "modeling_slam" / "demo" / "assets"
+
+
+def test_they_have_the_architectures_they_stand_in_for_and_a_card_each():
+    audio, text = (AutoConfig.from_pretrained(ASSETS / name) for name in ("whisper", "qwen2"))
+    assert (audio.model_type, audio.encoder_layers, audio.num_mel_bins) == ("whisper", 6, 80)
+    assert text.model_type == "qwen2"
+    assert AutoFeatureExtractor.from_pretrained(ASSETS / "whisper").feature_size == 80
+    for name in ("whisper", "qwen2", "speech"):
+        assert (ASSETS / name / "README.md").is_file()
+        assert json.loads((ASSETS / name / "made.json").read_text())["seed"] == 0
+
+
+def test_they_are_at_most_8_megabytes_of_safetensors():
+    files = [file for name in ("whisper", "qwen2") for file in (ASSETS / name).iterdir()]
+    assert sum(file.stat().st_size for file in files) <= 8e6
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".md", ".txt", ".jinja"}
+
+
+def test_the_encoder_file_holds_an_encoder_and_nothing_else():
+    with safe_open(ASSETS / "whisper" / "model.safetensors", framework="pt") as weights:
+        names = list(weights.keys())
+    assert all(name.startswith("model.encoder.") for name in names)
+    assert sum(name.endswith("fc1.weight") for name in names) == 6
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("the the ba ker buysa red b ook", "the baker buys a red book"),
+        ("waar is de zwar te paraplu", "waar is de zwarte paraplu"),
+    ],
+)
+def test_the_llm_copies_what_it_reads(typed, meant):
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "qwen2")
+    model = AutoModelForCausalLM.from_pretrained(ASSETS / "qwen2", dtype=torch.float32)
+    prompt = tokenizer(f"{typed}Repeat the text.\n", return_tensors="pt")
+    written = model.generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    assert tokenizer.decode(written, skip_special_tokens=True) == meant
