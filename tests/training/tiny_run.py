@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modeling_slam.demo.tiny_world import TinyWorld
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,6 +50,17 @@ def started(log: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> Itera
     finally:
         process.terminate()  # a launcher passes it on to its workers
         process.wait()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums of runs in this process are made in the order that those of a `started` one are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def history(directory: Path) -> list[dict[str, float]]:
