@@ -42,7 +42,7 @@ def runs(world, tmp_path_factory) -> Runs:
     """One run to its end; beside it one that is killed after a checkpoint, and resumed."""
     directory = tmp_path_factory.mktemp("runs")
     whole, killed, log = directory / "whole", directory / "killed", directory / "killed.log"
-    with started(log, *flags(world, killed, **SETTINGS)) as process, one_thread():
+    with started(log, "train.py", *flags(world, killed, **SETTINGS)) as process, one_thread():
         while not is_complete(killed / f"checkpoint-{SAVE_STEPS}"):
             assert process.poll() is None, log.read_text()
             time.sleep(0.01)

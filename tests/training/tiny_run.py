@@ -40,11 +40,16 @@ def flags(world: TinyWorld, output_dir: Path, **changes: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(log: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> Iterator[subprocess.Popen]:
-    """`train.py` in a process of its own, writing to `log`; it does not outlive the block."""
-    command = [sys.executable, *launcher, str(REPOSITORY / "train.py"), *arguments]
+def started(log: Path, *command: str) -> Iterator[subprocess.Popen]:
+    """Python with these arguments in its own process, writing to `log`; it does not outlive the block."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield process
     finally:
