@@ -1,11 +1,10 @@
 """Settings of a training run, typed and checked on creation; the defaults are the paper's.
 
 Architecture settings are handed to `SlamAsrConfig`, which explains and checks them. `RunArguments` are
-transformers'
-`Seq2SeqTrainingArguments` with the paper's values as defaults.
+transformers' `Seq2SeqTrainingArguments` with the paper's values as defaults.
 
-Source: https://huggingface.co/papers/2603.27981, sections 4.2 and 4.3; epochs and learning-rate floor from
-its code
+Source: https://huggingface.co/papers/2603.27981, sections 4.2 and 4.3; epochs and learning-rate floor from its
+code
 """
 
 from dataclasses import dataclass, field
