@@ -3,8 +3,8 @@
 Architecture settings are handed to `SlamAsrConfig`, which explains and checks them. `RunArguments` are
 transformers' `Seq2SeqTrainingArguments` with the paper's values as defaults.
 
-Source: https://huggingface.co/papers/2603.27981, sections 4.2 and 4.3; epochs and learning-rate floor from its
-code
+Source: https://huggingface.co/papers/2603.27981, sections 4.2 and 4.3; epochs and learning-rate floor from
+its code
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.audio_lengths import MAX_TOKENS_PER_SECOND
+from modeling_slam.processing_slam import INSTRUCTION
 
 
 def bf16_is_native() -> bool:
@@ -65,7 +66,7 @@ class ModelArguments:
     )
     projector_layers: int = field(default=8, metadata={"help": "Transformer layers of a qformer projector."})
     instruction: str = field(
-        default="Transcribe speech to text.\n",
+        default=INSTRUCTION,
         metadata={"help": "What the LLM reads between audio and transcript."},
     )
     pad_to_seconds: float | None = field(
