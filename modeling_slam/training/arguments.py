@@ -59,7 +59,10 @@ class ModelArguments:
         default="pad",
         metadata={"help": "Pad the last audio token, or drop frames that do not fill it (the paper's code)."},
     )
-    projector_hidden_size: int = field(default=2048, metadata={"help": "Width inside the projector."})
+    projector_hidden_size: int | None = field(
+        default=None,
+        metadata={"help": "Width inside the projector; if not given its own: 2048, for a qformer 768."},
+    )
     projector_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the projector."})
     projector_queries: int | None = field(
         default=None, metadata={"help": "Audio tokens per clip of a qformer projector."}
