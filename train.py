@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     with clear_errors():
         settings = result_settings(model_args, lora_args, data_args, run_args)
         checkpoint = claim_run_directory(run_args, settings)
-        config = build_config(model_args, lora_args)
+        config = build_config(model_args, lora_args, checkpoint)
         processor = build_processor(model_args, config)
         reports = {}
         train_data, reports["train"] = load_split(data_args, run_args, "train")

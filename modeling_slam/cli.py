@@ -4,13 +4,15 @@
 
 A recipe's lines become flags placed before those of the command line, so one parser checks the names and
 choices of both and the command line has the last word. `--help` shows our settings; `--help_all` those
-inherited from transformers too.
+inherited from transformers too. What a user can mend ends a script with one line; `SLAM_DEBUG=1` in the
+environment shows the traceback as well.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -35,6 +37,8 @@ def parse_arguments(
         try:
             instances.append(dataclass_type(**{name: getattr(namespace, name) for name in names}))
         except ValueError as error:
+            if debugging():
+                raise
             parser.error(str(error))
     return tuple(instances)
 
@@ -45,7 +49,14 @@ def clear_errors() -> Generator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
+        if debugging():
+            raise
         raise SystemExit(f"error: {error}") from error
+
+
+def debugging() -> bool:
+    """Whether the environment asks for tracebacks instead of clear errors."""
+    return os.environ.get("SLAM_DEBUG", "0") not in ("", "0")
 
 
 def build_parser(*dataclass_types: Any, description: str, show_all: bool = False) -> HfArgumentParser:
@@ -72,7 +83,9 @@ def build_parser(*dataclass_types: Any, description: str, show_all: bool = False
     if not show_all:
         for action in inherited._group_actions:
             action.help = argparse.SUPPRESS
-    help_group = parser.add_argument_group("Help")
+    help_group = parser.add_argument_group(
+        "Help", "SLAM_DEBUG=1 in the environment shows where an error arose."
+    )
     help_group.add_argument("--help", "-h", action="help", help="show the settings of this project")
     help_group.add_argument(
         "--help_all", action="help", help="show every setting of transformers' trainer as well"

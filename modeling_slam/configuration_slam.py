@@ -44,7 +44,8 @@ class SlamAsrConfig(PreTrainedConfig):
         projector_tail (`"pad"` or `"drop"`, defaults to `"pad"`):
             What becomes of frames beyond a multiple of `projector_stack`; `"drop"` reproduces the paper's
             code.
-        projector_hidden_size (`int`, defaults to 2048): Width inside the projector.
+        projector_hidden_size (`int`, *optional*):
+            Width inside the projector; by default the projector's own (2048, and 768 for `"qformer"`).
         projector_dropout (`float`, defaults to 0.1): Dropout inside the projector while training.
         projector_queries (`int`, *optional*):
             Audio tokens of any clip; only for projectors that resample to a fixed number (`"qformer"`: 64).
@@ -81,7 +82,7 @@ class SlamAsrConfig(PreTrainedConfig):
     projector_type: str = "stack_mlp"
     projector_stack: int = 5
     projector_tail: TailRule = "pad"
-    projector_hidden_size: int = 2048
+    projector_hidden_size: int | None = None
     projector_dropout: float = 0.1
     projector_queries: int | None = None
     projector_layers: int = 8
@@ -138,19 +139,21 @@ class SlamAsrConfig(PreTrainedConfig):
             )
         if self.projector_tail not in ("pad", "drop"):
             raise ValueError(f'`projector_tail` must be "pad" or "drop", got {self.projector_tail!r}.')
+        projector = PROJECTORS[self.projector_type]
+        if self.projector_hidden_size is None:
+            self.projector_hidden_size = projector.default_width
         for name in ("projector_stack", "projector_hidden_size", "projector_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if not 0.0 <= self.projector_dropout < 1.0:
             raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
-        default_queries = PROJECTORS[self.projector_type].default_queries
-        if default_queries is None and self.projector_queries is not None:
+        if projector.default_queries is None and self.projector_queries is not None:
             raise ValueError(
                 f"`projector_queries` is {self.projector_queries}, but {self.projector_type!r} makes a token "
                 "per `projector_stack` frames; leave it out."
             )
         if self.projector_queries is None:
-            self.projector_queries = default_queries
+            self.projector_queries = projector.default_queries
 
     @property
     def encoder_layer_indices(self) -> list[int]:

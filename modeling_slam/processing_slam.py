@@ -41,7 +41,8 @@ class SlamAsrProcessor(ProcessorMixin):
         pad_to_seconds (`float`, *optional*):
             Length that every clip is padded to with silence. `None` runs the encoder on the clip's own
             length; 30 is Whisper's own way, at ten times the cost for a clip of 3 s. Train and transcribe
-            with the same value.
+            with the same value. `generate` then takes the padded length for the clip's: its limit of tokens
+            per second ends loops later.
     """
 
     model_input_names = ("input_features", "input_features_mask", "input_ids", "attention_mask")

@@ -2,8 +2,9 @@
 
 The projector is the part of SLAM-ASR that is trained from scratch, so most experiments happen here. `B`
 clips, `T` encoder frames, `A` audio tokens, `k` frames per token (`projector_stack`). Each projector takes
-frames (B, T, D_enc), zero where
-`frame_mask` (B, T) is False, and returns (B, A, D_llm). To add one: write it, name it in `PROJECTORS`.
+frames (B, T, D_enc), zero where `frame_mask` (B, T) is False, and returns (B, A, D_llm). Its `default_width`
+and `default_queries` are the `projector_hidden_size` and `projector_queries` of a config that names none.
+To add one: write it, name it in `PROJECTORS`.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846
 """
@@ -18,6 +19,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 class StackMLPProjector(nn.Module):
     """Stack k frames, two linear layers with ReLU and dropout, LayerNorm: the pruning paper's projector."""
 
+    default_width: ClassVar[int] = 2048
     default_queries: ClassVar[int | None] = None
 
     def __init__(self, config: Any):
@@ -39,6 +41,7 @@ class StackMLPProjector(nn.Module):
 class ConvProjector(nn.Module):
     """A convolution of width and stride k, then two linear layers with ReLU."""
 
+    default_width: ClassVar[int] = 2048
     default_queries: ClassVar[int | None] = None
 
     def __init__(self, config: Any):
@@ -63,6 +66,7 @@ class QFormerProjector(nn.Module):
     Source: BLIP-2, https://huggingface.co/papers/2301.12597
     """
 
+    default_width: ClassVar[int] = 768
     default_queries: ClassVar[int | None] = 64
     head_width: ClassVar[int] = 64
 
@@ -71,8 +75,8 @@ class QFormerProjector(nn.Module):
         hidden = config.projector_hidden_size
         if hidden % self.head_width:
             raise ValueError(
-                f"`projector_hidden_size` must be a multiple of {self.head_width} for a qformer projector "
-                f"(768 is usual), got {hidden}."
+                f"`projector_hidden_size` must be a multiple of {self.head_width} for a qformer projector, "
+                f"got {hidden}. Leave it out for {self.default_width}."
             )
         qformer = Blip2QFormerConfig(
             hidden_size=hidden,

@@ -161,6 +161,15 @@ def test_errors_a_user_can_mend_end_the_program_with_their_message(error):
     assert ended.value.code == "error: mend this"
 
 
+@pytest.mark.parametrize(("value", "shown"), [("1", ValueError), ("0", SystemExit), ("", SystemExit)])
+def test_a_debug_switch_shows_where_an_error_arose(monkeypatch, value, shown):
+    monkeypatch.setenv("SLAM_DEBUG", value)
+    with pytest.raises(shown, match="mend this"), clear_errors():
+        raise ValueError("mend this")
+    with pytest.raises(shown):
+        parse("--minutes", "-1")
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(RuntimeError), clear_errors():
         raise RuntimeError("a bug")

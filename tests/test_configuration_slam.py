@@ -1,5 +1,7 @@
 """The configuration: derived values, round trip, and a clear refusal of what cannot be."""
 
+import json
+
 import pytest
 from tiny_configs import tiny_audio_config, tiny_text_config
 
@@ -41,6 +43,7 @@ def test_saved_and_loaded_configs_are_equal_and_name_no_directory(tmp_path):
         ({"projector_type": "nope"}, "'conv', 'qformer', 'stack_mlp'"),
         ({"projector_tail": "cut"}, '"pad" or "drop"'),
         ({"projector_stack": 0}, "at least 1"),
+        ({"projector_hidden_size": 0}, "at least 1"),
         ({"projector_dropout": 1.0}, r"\[0, 1\)"),
         ({"projector_queries": 8}, "leave it out"),
         ({"lora_rank": -1}, "positive"),
@@ -56,3 +59,13 @@ def test_what_cannot_be_is_refused_with_what_was_expected(fields, message):
 def test_only_fixed_length_projectors_have_queries():
     assert config(projector_type="qformer", projector_hidden_size=64).projector_queries == 64
     assert config().projector_queries is None
+
+
+@pytest.mark.parametrize(("name", "width"), [("stack_mlp", 2048), ("conv", 2048), ("qformer", 768)])
+def test_a_projector_has_a_width_of_its_own_and_checkpoints_keep_theirs(name, width, tmp_path):
+    """2048 is the paper's; as every config names its width, a default that changes moves no checkpoint."""
+    assert config(projector_type=name).projector_hidden_size == width
+    for hidden in (width, 2048, 1024):
+        config(projector_type=name, projector_hidden_size=hidden).save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "config.json").read_text())["projector_hidden_size"] == hidden
+        assert SlamAsrConfig.from_pretrained(tmp_path).projector_hidden_size == hidden

@@ -38,7 +38,7 @@ def test_the_papers_nine_recipes_hold_the_papers_values(language, size):
     assert (model.encoder, model.llm) == (f"openai/whisper-{size}", "Qwen/Qwen2.5-3B")
     assert model.keep_layers is None
     assert (model.projector_type, model.projector_stack) == ("stack_mlp", 5)
-    assert (model.projector_hidden_size, model.projector_dropout) == (2048, 0.1)
+    assert (model.projector_hidden_size, model.projector_dropout) == (None, 0.1)  # the projector's own width
     assert (lora.lora_rank, lora.lora_alpha) == LORA[language]
     assert lora.lora_dropout == 0.1
     assert set(lora.lora_target_modules) == {"q_proj", "k_proj", "v_proj", "o_proj"}

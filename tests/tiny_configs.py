@@ -1,4 +1,4 @@
-"""Configs of the tiny models, apart from `conftest.py`: every test directory has a module of that name."""
+"""Configs of the tiny models, for the fixtures and for tests that change them."""
 
 from transformers import Qwen2Config, WhisperConfig
 

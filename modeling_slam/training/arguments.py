@@ -1,8 +1,7 @@
 """Settings of a training run, typed and checked on creation; the defaults are the paper's.
 
 Architecture settings are handed to `SlamAsrConfig`, which explains and checks them. `RunArguments` are
-transformers'
-`Seq2SeqTrainingArguments` with the paper's values as defaults.
+transformers' `Seq2SeqTrainingArguments` with the paper's values as defaults.
 
 Source: https://huggingface.co/papers/2603.27981, sections 4.2 and 4.3; epochs and learning-rate floor from
 its code
@@ -16,6 +15,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.audio_lengths import MAX_TOKENS_PER_SECOND
+from modeling_slam.processing_slam import INSTRUCTION
 
 
 def bf16_is_native() -> bool:
@@ -59,14 +59,17 @@ class ModelArguments:
         default="pad",
         metadata={"help": "Pad the last audio token, or drop frames that do not fill it (the paper's code)."},
     )
-    projector_hidden_size: int = field(default=2048, metadata={"help": "Width inside the projector."})
+    projector_hidden_size: int | None = field(
+        default=None,
+        metadata={"help": "Width inside the projector; if not given its own: 2048, for a qformer 768."},
+    )
     projector_dropout: float = field(default=0.1, metadata={"help": "Dropout inside the projector."})
     projector_queries: int | None = field(
         default=None, metadata={"help": "Audio tokens per clip of a qformer projector."}
     )
     projector_layers: int = field(default=8, metadata={"help": "Transformer layers of a qformer projector."})
     instruction: str = field(
-        default="Transcribe speech to text.\n",
+        default=INSTRUCTION,
         metadata={"help": "What the LLM reads between audio and transcript."},
     )
     pad_to_seconds: float | None = field(

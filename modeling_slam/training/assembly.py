@@ -11,14 +11,22 @@ from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAs
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 
 
-def build_config(model_args: ModelArguments, lora_args: LoraArguments) -> SlamAsrConfig:
+def build_config(
+    model_args: ModelArguments, lora_args: LoraArguments, checkpoint: str | None = None
+) -> SlamAsrConfig:
     """The architecture; reads the base models' configs and no weights.
+
+    A run that goes on from `checkpoint` keeps the revisions of its base models: they may have changed since.
 
     Raises:
         ValueError: a setting does not fit the base models. OSError: a base model cannot be found.
     """
-    encoder_revision = pinned(model_args.encoder, model_args.encoder_revision)
-    llm_revision = pinned(model_args.llm, model_args.llm_revision)
+    if checkpoint is None:
+        encoder_revision = pinned(model_args.encoder, model_args.encoder_revision)
+        llm_revision = pinned(model_args.llm, model_args.llm_revision)
+    else:
+        begun = SlamAsrConfig.from_pretrained(checkpoint)
+        encoder_revision, llm_revision = begun.audio_model_revision, begun.text_model_revision
     audio_config = AutoConfig.from_pretrained(model_args.encoder, revision=encoder_revision)
     if not isinstance(audio_config, WhisperConfig):
         raise ValueError(

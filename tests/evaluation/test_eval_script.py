@@ -1,8 +1,6 @@
-"""`eval.py` end to end: files, scores, resume, refusals, and two processes."""
+"""`eval.py` end to end: files, scores, resume, refusals. In two processes: `training/test_distributed.py`."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -111,35 +109,3 @@ def test_bad_flags_end_with_one_clear_line(command, flags, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         eval_script.main([*command, *flags])
     assert message in capsys.readouterr().err
-
-
-def test_two_processes_decode_each_clip_once_and_agree_with_one(command, results, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(2):
-        environment = os.environ | {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "eval.py", *command],
-                cwd=REPOSITORY,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-            )
-        )
-    try:  # the limit is for a hang: two imports of everything on a busy machine take long enough
-        assert [process.wait(timeout=600) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    together, metrics = read(results)
-    assert metrics["settings"]["processes"] == 2
-    alone = tmp_path / "alone"
-    eval_script.main([*command, "--output_dir", str(alone)])
-    for row in together + (rows := read(alone)[0]):
-        del row["seconds"]
-    assert together == rows

@@ -1,27 +1,30 @@
-"""Two processes compute what one does on the same global batches, and validate each clip once.
+"""Two processes compute what one does on the same global batches, and validate and test each clip once.
 
 Clips come in the order of the dataset, so that batches of 2 in two processes, 4 in one, and 2 accumulated
 twice hold the same clips. Their halves hold unequal numbers of labels: a mean of means would differ.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from safetensors.torch import load_file
-from tiny_run import flags, logged, started
+from tiny_run import flags, logged, one_thread, started
 from transformers import AutoTokenizer
 
+import eval as eval_script
 import train
 from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.demo.tiny_world import TinyWorld
 
-VALIDATION_CLIPS = 7  # odd: one process gets a clip too many, which must not count
+CLIPS = 7  # odd: one process gets a clip too many, which must not count
 SETTINGS = {
     "num_train_epochs": 2,
     "train_sampling_strategy": "sequential",
     "projector_dropout": 0,
     "lora_dropout": 0,
-    "max_validation_clips": VALIDATION_CLIPS,
+    "max_validation_clips": CLIPS,
     "per_device_eval_batch_size": 2,
 }
 # `--cpu` instead of `--multi_gpu` would start a single process, without a word.
@@ -31,23 +34,42 @@ TWO_PROCESSES = (
 )  # fmt: skip
 
 
+# Beside training, so that two processes are started once for both.
+def evaluation(world: TinyWorld, model: Path, output_dir: Path) -> list[str]:
+    """Command line of `eval.py`."""
+    settings = {"model": model, "dataset": world.dataset, "output_dir": output_dir, "max_test_clips": CLIPS}
+    settings |= {"max_new_tokens": 6, "batch_size": 2, "num_workers": 0}
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
 class Runs(NamedTuple):
     one: Path
     accumulated: Path
     two: Path
+    tested_by_one: Path
+    tested_by_two: Path
     log: str
 
 
 @pytest.fixture(scope="module")
 def runs(world, tmp_path_factory) -> Runs:
     directory = tmp_path_factory.mktemp("distributed")
-    one, accumulated, two, log = (directory / name for name in ("one", "accumulated", "two", "two.log"))
+    one, accumulated, two, by_one, by_two = (directory / name for name in Runs._fields[:5])
+    log = directory / "two.log"
     halves = {"per_device_train_batch_size": 2}
-    with started(log, *flags(world, two, **halves, **SETTINGS), launcher=TWO_PROCESSES) as process:
+    scripts = (
+        "train.py",
+        *flags(world, two, **halves, **SETTINGS),
+        "+",
+        "eval.py",
+        *evaluation(world, two, by_two),
+    )
+    with started(log, *TWO_PROCESSES, "tests/scripts_in_turn.py", *scripts) as process, one_thread():
         train.main(flags(world, one, per_device_train_batch_size=4, **SETTINGS))
         train.main(flags(world, accumulated, gradient_accumulation_steps=2, **halves, **SETTINGS))
         assert process.wait() == 0, log.read_text()
-    return Runs(one, accumulated, two, log.read_text())
+        eval_script.main(evaluation(world, two, by_one))
+    return Runs(one, accumulated, two, by_one, by_two, log.read_text())
 
 
 def test_accelerate_launch_starts_two_processes(runs):
@@ -76,7 +98,7 @@ def test_the_halves_of_a_batch_hold_unequal_numbers_of_labels(world):
 
 def test_validation_counts_each_clip_once(runs):
     for directory in (runs.one, runs.two):
-        assert set(logged(directory, "eval_clips").values()) == {VALIDATION_CLIPS}
+        assert set(logged(directory, "eval_clips").values()) == {CLIPS}
     for rate in ("eval_wer", "eval_cer"):
         assert logged(runs.two, rate) == logged(runs.one, rate)
 
@@ -84,3 +106,17 @@ def test_validation_counts_each_clip_once(runs):
 def test_only_the_main_process_writes_checkpoints(runs):
     one, two = ({path.name for path in directory.iterdir()} for directory in (runs.one, runs.two))
     assert one == two
+
+
+def test_two_processes_decode_each_clip_once_and_agree_with_one(runs):
+    alone, together = (
+        [json.loads(line) for line in (directory / "predictions.jsonl").read_text().splitlines()]
+        for directory in (runs.tested_by_one, runs.tested_by_two)
+    )
+    for row in alone + together:
+        del row["seconds"]
+    assert [row["index"] for row in together] == list(range(CLIPS))
+    assert len({row["prediction"] for row in together}) > 1, "the clips cannot be told apart"
+    assert together == alone
+    metrics = json.loads((runs.tested_by_two / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["settings"]["processes"] == 2

@@ -1,4 +1,8 @@
-"""A run killed at any moment goes on from its newest whole checkpoint as if it had not been killed."""
+"""A run killed at any moment goes on from its newest whole checkpoint as if it had not been killed.
+
+The one that is killed is `train.py` in a process of its own. The other two run in this one, which knows of
+the killed one only what its files say, and need not import everything again.
+"""
 
 import signal
 import time
@@ -8,8 +12,9 @@ from typing import NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import flags, logged, started
+from tiny_run import flags, logged, one_thread, started
 
+import train
 from modeling_slam.training.run_directory import find_checkpoint, is_complete
 
 # Not a whole number of epochs of 12 steps: the order within an epoch must be found again as well.
@@ -29,27 +34,30 @@ class Runs(NamedTuple):
     whole: Path
     killed: Path
     resumed_at: int
+    written: dict[Path, int]  # when: the weights of the checkpoints that the killed run left
 
 
 @pytest.fixture(scope="module")
 def runs(world, tmp_path_factory) -> Runs:
-    """One run to its end; beside it one that is killed after a checkpoint and resumed."""
+    """One run to its end; beside it one that is killed after a checkpoint, and resumed."""
     directory = tmp_path_factory.mktemp("runs")
-    whole, killed = directory / "whole", directory / "killed"
-    log, killed_log, resumed_log = (directory / f"{name}.log" for name in ("whole", "killed", "resumed"))
-    with started(log, *flags(world, whole, **SETTINGS)) as uninterrupted:
-        with started(killed_log, *flags(world, killed, **SETTINGS)) as process:
-            while not is_complete(killed / f"checkpoint-{SAVE_STEPS}"):
-                assert process.poll() is None, killed_log.read_text()
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL, "the run had ended before it was killed"
-        checkpoint = find_checkpoint(killed, "last")
-        argv = flags(world, killed, resume_from_checkpoint="last", **SETTINGS)
-        with started(resumed_log, *argv) as resumed:
-            assert resumed.wait() == 0, resumed_log.read_text()
-        assert uninterrupted.wait() == 0, log.read_text()
-    return Runs(whole, killed, int(checkpoint.name.rpartition("-")[2]))
+    whole, killed, log = directory / "whole", directory / "killed", directory / "killed.log"
+    with started(log, "train.py", *flags(world, killed, **SETTINGS)) as process, one_thread():
+        while not is_complete(killed / f"checkpoint-{SAVE_STEPS}"):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run had ended before it was killed"
+        checkpoint, written = find_checkpoint(killed, "last"), times(killed)
+        train.main(flags(world, whole, **SETTINGS))
+        train.main(flags(world, killed, resume_from_checkpoint="last", **SETTINGS))
+    return Runs(whole, killed, int(checkpoint.name.rpartition("-")[2]), written)
+
+
+def times(run: Path) -> dict[Path, int]:
+    """When the weights of each whole checkpoint were written."""
+    checkpoints = filter(is_complete, run.glob("checkpoint-*"))
+    return {path: (path / "model.safetensors").stat().st_mtime_ns for path in checkpoints}
 
 
 def test_a_killed_run_resumes_with_the_losses_of_one_that_was_not(runs):
@@ -71,6 +79,8 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(runs):
     """It neither starts over nor repeats a step."""
     steps = list(logged(runs.killed, "loss"))
     assert steps == list(range(1, 61))
+    assert runs.resumed_at >= SAVE_STEPS
+    assert runs.written.items() <= times(runs.killed).items(), "steps before the kill were taken again"
     assert (runs.killed / "checkpoint-60").is_dir()
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modeling_slam.demo.tiny_world import TinyWorld
 
 REPOSITORY = Path(__file__).parents[2]
@@ -38,16 +40,32 @@ def flags(world: TinyWorld, output_dir: Path, **changes: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(log: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> Iterator[subprocess.Popen]:
-    """`train.py` in a process of its own, writing to `log`; it does not outlive the block."""
-    command = [sys.executable, *launcher, str(REPOSITORY / "train.py"), *arguments]
+def started(log: Path, *command: str) -> Iterator[subprocess.Popen]:
+    """Python with these arguments in its own process, writing to `log`; it does not outlive the block."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield process
     finally:
         process.terminate()  # a launcher passes it on to its workers
         process.wait()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums of runs in this process are made in the order that those of a `started` one are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def history(directory: Path) -> list[dict[str, float]]:

@@ -1,0 +1,77 @@
+"""Fixtures of all tests: tiny random models, two layers on each side, built in milliseconds, none shared."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_configs import tiny_audio_config, tiny_text_config
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
+
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz' "
+
+
+@pytest.fixture
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a letter; `<pad>` is 0, `<end>` is 1."""
+    vocabulary = {
+        token: index for index, token in enumerate(["<pad>", "<end>", "<unk>", "\n", ":", ".", *LETTERS])
+    }
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<end>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+@pytest.fixture
+def tiny_processor(tiny_tokenizer) -> SlamAsrProcessor:
+    return SlamAsrProcessor(WhisperFeatureExtractor(feature_size=8), tiny_tokenizer, instruction="say:\n")
+
+
+@pytest.fixture
+def tiny_config(tiny_processor) -> SlamAsrConfig:
+    return SlamAsrConfig(
+        audio_config=tiny_audio_config(),
+        text_config=tiny_text_config(),
+        projector_hidden_size=64,
+        audio_token_id=tiny_processor.audio_token_id,
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_config) -> SlamAsrForConditionalGeneration:
+    torch.manual_seed(0)
+    return SlamAsrForConditionalGeneration(tiny_config).eval()
+
+
+@pytest.fixture
+def two_clips() -> list[np.ndarray]:
+    """A clip of 1.23 s and one of 2.5 s, noise with a rising tone, at 16 kHz."""
+    rng = np.random.default_rng(0)
+    clips = []
+    for seconds in (1.23, 2.5):
+        time = np.arange(int(seconds * 16_000)) / 16_000
+        tone = np.sin(2 * np.pi * (200 + 300 * time) * time)
+        clips.append((0.3 * tone + 0.05 * rng.standard_normal(len(time))).astype(np.float32))
+    return clips
+
+
+@pytest.fixture
+def real_models() -> Path:
+    """Directory with `whisper-base` and `qwen2.5-0.5b`, named by `SLAM_REAL_MODELS`."""
+    import os
+
+    if "SLAM_REAL_MODELS" not in os.environ:
+        pytest.fail(
+            "`-m slow` tests need SLAM_REAL_MODELS: a directory with whisper-base/ and qwen2.5-0.5b/."
+        )
+    return Path(os.environ["SLAM_REAL_MODELS"])
