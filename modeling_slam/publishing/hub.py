@@ -110,7 +110,7 @@ def push(
         raise
     except Exception as error:
         reason = cause_of(error)
-        if not isinstance(reason, HfHubHTTPError | json.JSONDecodeError | OSError | ValueError | LOST):
+        if not isinstance(reason, (OSError, ValueError, *LOST)):  # OSError: all answers of the Hub
             raise
         raise PublishError(f"{state} {advice(reason, repo_id)}") from error
     return Published(repo_id, commit, f"{api.endpoint}/{repo_id}/tree/{commit}")
