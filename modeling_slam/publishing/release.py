@@ -5,6 +5,7 @@ and logs. To publish another file, add its pattern to `PUBLISHED`.
 """
 
 import fnmatch
+import json
 import re
 import shutil
 from pathlib import Path
@@ -65,9 +66,10 @@ def stage(source: Path, target: Path, full: bool = False, merge_lora: bool = Fal
         from modeling_slam.publishing.formats import write_full_checkpoint
 
         write_full_checkpoint(source, target, merge_lora)
-        for path in [path for path in target.rglob("*") if path.is_file()]:
-            if not matches(path.relative_to(target).as_posix(), PUBLISHED):
-                path.unlink()
+        forget_local_bases(target / "config.json")
+        for path in files_below(target):
+            if not matches(path, PUBLISHED):
+                (target / path).unlink()
     else:
         check_lean(source, config)
         for path in files_below(source):
@@ -118,6 +120,15 @@ def check_bases(config: Any, where: str) -> None:
                 f"{where} has `{kind}_model_revision` {revision!r}, which is no commit: {model_id} could "
                 "change under the trained weights. Set it to the commit that the model was trained on."
             )
+
+
+def forget_local_bases(config_file: Path) -> None:
+    """A full checkpoint needs no base models; where they lay on this machine is nobody's business."""
+    fields = json.loads(config_file.read_text(encoding="utf-8"))
+    for kind in ("audio", "text"):
+        if not HUB_ID.fullmatch(fields.get(f"{kind}_model_id") or ""):
+            fields[f"{kind}_model_id"] = fields[f"{kind}_model_revision"] = None
+    config_file.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def holds_base_weights(source: Path) -> bool:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 PUBLISHED_ID = "org/slam-d32-3L-lora-en-v1"
 COMMAND = "modeling_slam.publishing"
 
-# Runs where neither this repository nor a file that points to it is on the path; the models come from the Hub.
+# Runs where neither this repository nor a file that points to it is on the path; models come from the Hub.
 STRANGER = """
 import importlib.util, json, sys
 sys.path.append(sys.argv[1])

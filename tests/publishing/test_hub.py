@@ -1,6 +1,7 @@
-"""The push over real HTTP: whatever breaks, a version is on the Hub whole or not at all, and the user knows."""
+"""The push over real HTTP: whatever breaks, a version is there whole or not at all, and the user knows."""
 
 import time
+from pathlib import Path
 
 import pytest
 from fake_hub import File
@@ -230,7 +231,7 @@ def test_a_download_that_fails_is_resumed_and_never_half_a_file(
     path = hf_hub_download(
         REPO, "model.safetensors", revision=published.commit, endpoint=hub.url, cache_dir=tmp_path / "cache"
     )
-    assert open(path, "rb").read() == FILES["model.safetensors"]
+    assert Path(path).read_bytes() == FILES["model.safetensors"]
     assert hub.count("GET", "/resolve/.*/model.safetensors") == 2
 
 

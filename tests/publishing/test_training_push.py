@@ -1,4 +1,4 @@
-"""`train.py --push_to_hub`: each push is a release that strangers can load, and nothing else leaves the machine."""
+"""`train.py --push_to_hub`: each push is a release for strangers, and nothing else leaves the machine."""
 
 import json
 
