@@ -21,6 +21,7 @@ AUTO_MAP = {
     "AutoConfig": "configuration_slam.SlamAsrConfig",
     "AutoModel": "modeling_slam.SlamAsrForConditionalGeneration",
     "AutoModelForSpeechSeq2Seq": "modeling_slam.SlamAsrForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_slam.SlamAsrForConditionalGeneration",
 }
 
 
@@ -55,9 +56,18 @@ class SlamAsrConfig(PreTrainedConfig):
         lora_target_modules (`list[str]`, defaults to the q, k, v and o projections):
             Linear layers of the LLM that LoRA adapts.
         audio_model_id, text_model_id (`str`, *optional*):
-            Hub ids or directories of the base models. Where given, checkpoints leave the base weights out and
-            `from_pretrained` fetches them from there.
+            Hub ids or directories of the base models. Where both are given, checkpoints leave the base
+            weights out and `from_pretrained` fetches them from there.
         audio_model_revision, text_model_revision (`str`, *optional*): Their pinned revisions.
+        audio_model_digest, text_model_digest (`str`, *optional*):
+            Digests of the weights read from them, set when a model is built. Other weights under the same
+            name are then refused; `None` takes what is there.
+        self_contained (`bool`, defaults to `False`):
+            Checkpoints hold every weight although base models are named: a full checkpoint, which only says
+            where its weights came from.
+        trained_in_float32 (`bool`, defaults to `False`):
+            Projector and LoRA are float32 beside frozen weights of another dtype, as training in bf16 leaves
+            them. Set on saving.
         audio_token_id (`int`, *optional*):
             Placeholder in the prompt, replaced by one projector output each. May lie outside the LLM's
             vocabulary: its embedding is never looked up. Defaults to the first id after the vocabulary.
@@ -93,6 +103,10 @@ class SlamAsrConfig(PreTrainedConfig):
     audio_model_revision: str | None = None
     text_model_id: str | None = None
     text_model_revision: str | None = None
+    audio_model_digest: str | None = None
+    text_model_digest: str | None = None
+    self_contained: bool = False
+    trained_in_float32: bool = False
     audio_token_id: int | None = None
     initializer_range: float = 0.02
 
@@ -163,9 +177,10 @@ class SlamAsrConfig(PreTrainedConfig):
         return self.lora_rank > 0
 
     @property
-    def has_base_models(self) -> bool:
-        """Whether the frozen weights can be fetched from base models and so need no copy in a checkpoint."""
-        return self.audio_model_id is not None and self.text_model_id is not None
+    def is_lean(self) -> bool:
+        """Whether checkpoints leave the frozen weights to the base models."""
+        has_base_models = self.audio_model_id is not None and self.text_model_id is not None
+        return has_base_models and not self.self_contained
 
     def audio_tokens(self, encoder_frames: Count) -> Count:
         """Audio tokens that the projector makes of a clip of `encoder_frames`."""
