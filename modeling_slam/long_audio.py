@@ -3,9 +3,9 @@
 A chunk ends where the recording is quietest, at a pause between words if there is one. Where there is none,
 the next chunk repeats the last seconds, and the words that both transcripts share tell where to join them.
 
-- Quietness is the mean power over 0.2 s. The quietest point is sought in the second half of a chunk, then
-  in the quarter before; it is a pause if it lies 15 dB below the chunk's speech, the 95th percentile of the same measure. Closures of stops
-  are shorter than 0.2 s, so a cut does not go through a word.
+- Quietness is the mean power over 0.2 s. The quietest point is sought in the second half of a chunk, then in
+  the quarter before; it is a pause if it lies 15 dB below the chunk's speech, the 95th percentile of the same
+  measure. Closures of stops are shorter than 0.2 s, so a cut does not go through a word.
 - Neighbours overlap by 2 s where no pause was found. Of the longest runs of words that the end of one and the
   start of the other have in common, the one that drops the fewest words joins them. A run must be as long as
   what is dropped on either side; without one the transcripts are put together as they are.
@@ -14,8 +14,8 @@ Everything here is numpy and plain Python; the model is not involved.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import product, takewhile
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,14 +30,16 @@ OVERLAP_SECONDS = 2.0
 MAX_WORDS_PER_SECOND = 5  # fast speech; how far from the joint a common word is looked for
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True)
+class Chunk:
     samples: np.ndarray  # (n,) at 16 kHz
     start: float  # seconds from the start of the recording
     overlap: float  # seconds at its start that the chunk before holds too; 0 after a pause
     is_last: bool
 
 
-class Word(NamedTuple):
+@dataclass(frozen=True)
+class Word:
     text: str
     start: float | None = None  # seconds from the start of the recording, where they are asked for
     end: float | None = None

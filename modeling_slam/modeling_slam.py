@@ -12,7 +12,7 @@ https://huggingface.co/papers/2603.27981
 
 import contextlib
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -32,6 +32,9 @@ from .base_weights import base_tensors, lazy_tensors
 from .configuration_slam import SlamAsrConfig
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
+
+if TYPE_CHECKING:  # never imported here: this line makes `save_pretrained` copy the pipeline's file too
+    from .pipeline_slam import SlamAsrPipeline  # noqa: F401
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "subfolder", "token")
 

@@ -25,10 +25,13 @@ PUBLISHED = {
     "audio_lengths.py",
     "base_weights.py",
     "configuration_slam.py",
+    "long_audio.py",
     "modeling_slam.py",
+    "pipeline_slam.py",
     "processing_slam.py",
     "projectors.py",
     "whisper_encoder.py",
+    "word_timestamps.py",
 }
 # What transformers itself depends on. Others are imported within `try:`, which `get_imports` passes over.
 ALLOWED = {"torch", "numpy", "transformers", "safetensors"}
@@ -47,15 +50,22 @@ processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
 ids = model.generate(**processor(clip))
 texts = processor.batch_decode(ids, skip_special_tokens=True)
 
+import json
 import torch
 from safetensors.torch import save_file
+from transformers import pipeline
+
+transcribe = pipeline("automatic-speech-recognition", model=checkpoint, trust_remote_code=True, device="cpu")
+result = transcribe(clip, return_timestamps="word")
+transcribe.save_pretrained(checkpoint + "-of-pipeline")
 
 config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=True)
 same = AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint, trust_remote_code=True)
 with torch.no_grad():
     tensors = {"logits": model(**processor(clip)).logits, "same": same(**processor(clip)).logits, "ids": ids}
-origin = {type(part).__module__.split(".")[0] for part in (model, same, processor, config)}
-save_file(tensors, results, metadata={"text": texts[0], "origin": ",".join(origin)})
+origin = {type(part).__module__.split(".")[0] for part in (model, same, processor, config, transcribe)}
+metadata = {"text": texts[0], "origin": ",".join(origin), "result": json.dumps(result)}
+save_file(tensors, results, metadata=metadata)
 same.save_pretrained(checkpoint + "-saved-again")
 processor.save_pretrained(checkpoint + "-saved-again")
 """
@@ -139,11 +149,18 @@ def test_auto_classes_load_a_checkpoint_without_this_project(lean_model, tiny_pr
     ids = lean_model.generate(**tiny_processor(clip))
     assert torch.equal(tensors["ids"], ids)
     assert metadata["text"] == tiny_processor.batch_decode(ids, skip_special_tokens=True)[0]
+    result = json.loads(metadata["result"])
+    assert result["text"] == metadata["text"].strip()
+    assert [chunk["text"] for chunk in result["chunks"]] == result["text"].split()
 
-    again = Path(f"{checkpoint}-saved-again")
-    assert {path.name for path in again.glob("*.py")} == PUBLISHED
-    maps = [json.loads((path / "config.json").read_text())["auto_map"] for path in (checkpoint, again)]
-    assert maps[0] == maps[1]
+    again, of_pipeline = Path(f"{checkpoint}-saved-again"), Path(f"{checkpoint}-of-pipeline")
+    configs = []
+    for directory in (checkpoint, again, of_pipeline):
+        assert {path.name for path in directory.glob("*.py")} == PUBLISHED
+        assert (directory / "processor_config.json").exists()
+        configs.append(json.loads((directory / "config.json").read_text()))
+    for key in ("auto_map", "custom_pipelines"):
+        assert configs[0][key] == configs[1][key] == configs[2][key]
     loaded = SlamAsrForConditionalGeneration.from_pretrained(again)
     with torch.no_grad():
         torch.testing.assert_close(loaded(**tiny_processor(clip)).logits, expected, atol=1e-6, rtol=0)
