@@ -34,7 +34,8 @@ class LongAudioArguments:
     minutes: float = field(default=10.0, metadata={"help": "Length of the long recording."})
     pause_seconds: float = field(default=0.5, metadata={"help": "Silence between two clips."})
     chunk_lengths: list[float] = field(
-        default_factory=lambda: [CHUNK_SECONDS], metadata={"help": "Values of `chunk_length_s` to compare."}
+        default_factory=list,
+        metadata={"help": "Values of `chunk_length_s` to compare; by default the checkpoint's own."},
     )
     num_beams: int = field(default=1, metadata={"help": "Beams of decoding."})
     batch_size: int = field(default=1, metadata={"help": "Chunks and clips decoded together."})
@@ -63,7 +64,7 @@ def measure(
         "seconds_one_by_one": time.perf_counter() - started,
         "long": [],
     }
-    for seconds in arguments.chunk_lengths:
+    for seconds in arguments.chunk_lengths or [transcribe.processor.chunk_seconds or CHUNK_SECONDS]:
         started = time.perf_counter()
         text = transcribe(recording, chunk_length_s=seconds, **settings)["text"]
         took = time.perf_counter() - started

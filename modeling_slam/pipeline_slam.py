@@ -20,12 +20,11 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.pipelines.base import ChunkPipeline
 
 from .audio_io import stream_audio
-from .audio_lengths import MAX_CLIP_SECONDS
+from .audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS
 from .long_audio import Chunk, Word, join, split
 from .word_timestamps import align_words
 
-CHUNK_SECONDS = 15.0
-MIN_CHUNK_SECONDS = 2.0
+CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they were trained on
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
 GENERATE_ARGUMENTS = {
     "generation_config",
@@ -47,9 +46,8 @@ class SlamAsrPipeline(ChunkPipeline):
             `"raw"`), `{"bytes"}` or `{"path"}`. wav, flac, mp3, ogg and opus are read without ffmpeg.
         chunk_length_s (`float`, *optional*):
             Longest piece that the model hears at once, in seconds, from 2 to 30. By default recordings of
-            up to 30 s are heard whole and longer ones in chunks of at most 15 s: most speech corpora hold
-            shorter clips than that, and a model hears worst what is longer than all it was trained on. For a
-            model trained on long clips set 30, on single words or commands set their length.
+            up to 30 s are heard whole, and longer ones in pieces as long as the clips the model was trained
+            on (its processor's `chunk_seconds`, 15 s if it has none): what is longer it hears badly.
         return_timestamps (`"word"`, *optional*): Adds `"chunks"`, each word with its start and end.
         generate_kwargs (`dict`, *optional*):
             For `generate`: `num_beams`, `max_new_tokens` (of one chunk), ... With a `streamer` the text of
@@ -180,7 +178,8 @@ class SlamAsrPipeline(ChunkPipeline):
     ) -> Iterator[Chunk]:
         source, rate = samples_or_file(recording)
         blocks = stream_audio(source, rate)
-        yield from split(blocks, chunk_length_s or CHUNK_SECONDS, chunk_length_s or MAX_CLIP_SECONDS)
+        longest = chunk_length_s or self.processor.chunk_seconds or CHUNK_SECONDS
+        yield from split(blocks, longest, chunk_length_s or MAX_CLIP_SECONDS)
 
     def _forward(  # ty: ignore[incompatible-method-override]
         self, chunks: list[Chunk], return_timestamps: str | bool = False, **generate_kwargs: Any

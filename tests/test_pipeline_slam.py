@@ -16,7 +16,7 @@ from tokenizers import decoders
 from transformers import Pipeline, TextIteratorStreamer
 from transformers.pipelines.pt_utils import KeyDataset
 
-from modeling_slam import SlamAsrPipeline
+from modeling_slam import SlamAsrPipeline, SlamAsrProcessor
 from modeling_slam.audio_io import AudioError
 from modeling_slam.long_audio import Chunk, split
 from modeling_slam.word_timestamps import align_words, combine_heads, place_words, words_of_tokens
@@ -133,6 +133,17 @@ def test_a_long_recording_is_the_transcripts_of_its_chunks(transcribe, by_hand, 
         assert not any(chunk.overlap for chunk in chunks)
         expected = " ".join(" ".join(by_hand(chunk.samples).split()) for chunk in chunks)
         assert transcribe(long_recording, **arguments)["text"] == expected
+
+
+def test_a_checkpoint_tells_how_long_its_chunks_are(
+    tiny_model, tiny_processor, transcribe, long_recording, tmp_path
+):
+    expected = transcribe(long_recording, chunk_length_s=6)
+    assert transcribe(long_recording) != expected
+    tiny_processor.chunk_seconds = 6.0
+    tiny_processor.save_pretrained(tmp_path)
+    loaded = SlamAsrPipeline(tiny_model, SlamAsrProcessor.from_pretrained(tmp_path), device="cpu")
+    assert loaded(long_recording) == expected
 
 
 def test_thirty_seconds_are_heard_whole_unless_told_otherwise(transcribe, by_hand, long_recording):
