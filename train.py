@@ -17,7 +17,7 @@ from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.publishing.trainer_push import check_destination
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
-from modeling_slam.training.assembly import build_config, build_model, build_processor
+from modeling_slam.training.assembly import build_config, build_model, build_processor, usual_length
 from modeling_slam.training.run_directory import claim_run_directory, result_settings, write_run_file
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
 
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
             validation_data, reports["validation"] = load_split(data_args, run_args, "validation")
         for dataset in filter(None, (train_data, validation_data)):
             check_lengths(dataset, processor)
+        processor.chunk_seconds = usual_length(train_data["duration"])
         set_seed(run_args.seed)
         model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
         write_run_file(run_args, settings)  # from here on the directory is this run's

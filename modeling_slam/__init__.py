@@ -10,10 +10,11 @@ from transformers import (
 
 from .configuration_slam import SlamAsrConfig
 from .modeling_slam import SlamAsrForConditionalGeneration
+from .pipeline_slam import SlamAsrPipeline
 from .processing_slam import SlamAsrProcessor
 
 __version__ = "0.1.0"
-__all__ = ["SlamAsrConfig", "SlamAsrForConditionalGeneration", "SlamAsrProcessor"]
+__all__ = ["SlamAsrConfig", "SlamAsrForConditionalGeneration", "SlamAsrPipeline", "SlamAsrProcessor"]
 
 AutoConfig.register("slam_asr", SlamAsrConfig, exist_ok=True)
 for auto_class in (AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForMultimodalLM):

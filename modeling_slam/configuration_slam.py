@@ -8,6 +8,7 @@ Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
 https://huggingface.co/papers/2603.27981
 """
 
+import copy
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
@@ -22,6 +23,14 @@ AUTO_MAP = {
     "AutoModel": "modeling_slam.SlamAsrForConditionalGeneration",
     "AutoModelForSpeechSeq2Seq": "modeling_slam.SlamAsrForConditionalGeneration",
     "AutoModelForMultimodalLM": "modeling_slam.SlamAsrForConditionalGeneration",
+}
+# Likewise which class `pipeline` builds; without it transformers would take the model for CTC by its name.
+CUSTOM_PIPELINES = {
+    "automatic-speech-recognition": {
+        "impl": "pipeline_slam.SlamAsrPipeline",
+        "pt": ["AutoModelForSpeechSeq2Seq"],
+        "type": "multimodal",
+    }
 }
 
 
@@ -113,6 +122,7 @@ class SlamAsrConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.auto_map = dict(AUTO_MAP)
+        self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         self._check_layers()
         self._check_projector()
         if self.lora_rank < 0:
@@ -191,6 +201,8 @@ class SlamAsrConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """As in transformers, without the directories that the base configs happened to be read from."""
         output = super().to_dict()
+        # `pipeline` puts classes in the place of names, which no file can hold.
+        output["custom_pipelines"] = copy.deepcopy(CUSTOM_PIPELINES)
         for key in self.sub_configs:
             output[key].pop("_name_or_path", None)
         return output

@@ -11,7 +11,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -30,6 +30,9 @@ from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
+
+if TYPE_CHECKING:  # never imported here: this line makes `save_pretrained` copy the pipeline's file too
+    from .pipeline_slam import SlamAsrPipeline  # noqa: F401
 
 
 class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin):  # ty: ignore[incompatible-method-override]

@@ -25,10 +25,13 @@ PUBLISHED = {
     "base_weights.py",
     "checkpoints.py",
     "configuration_slam.py",
+    "long_audio.py",
     "modeling_slam.py",
+    "pipeline_slam.py",
     "processing_slam.py",
     "projectors.py",
     "whisper_encoder.py",
+    "word_timestamps.py",
 }
 # What transformers itself depends on. Others are imported within `try:`, which `get_imports` passes over.
 ALLOWED = {"torch", "numpy", "transformers", "safetensors"}
@@ -40,12 +43,13 @@ sys.path.append(sys.argv[1])
 assert importlib.util.find_spec("modeling_slam") is None, "the project must not be in sight"
 clip, results, *checkpoints = sys.argv[2:]
 
+import json
 import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
-from transformers import AutoProcessor
+from transformers import AutoProcessor, pipeline
 
-tensors, texts, origins = {}, [], set()
+tensors, texts, results_of_pipelines, origins = {}, [], [], set()
 for number, checkpoint in enumerate(checkpoints):
     processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=True)
@@ -60,10 +64,15 @@ for number, checkpoint in enumerate(checkpoints):
             tensors[f"{name} {number}"] = model(**inputs).logits
     tensors[f"ids {number}"] = models[0].generate(**inputs)
     texts += processor.batch_decode(tensors[f"ids {number}"], skip_special_tokens=True)
-    origins |= {type(part).__module__.split(".")[0] for part in (*models, processor, config)}
+    transcribe = pipeline("automatic-speech-recognition", model=checkpoint, trust_remote_code=True, device="cpu")
+    results_of_pipelines.append(transcribe(clip, return_timestamps="word"))
+    transcribe.save_pretrained(checkpoint + "-of-pipeline")
+    origins |= {type(part).__module__.split(".")[0] for part in (*models, processor, config, transcribe)}
     models[1].save_pretrained(checkpoint + "-saved-again")
     processor.save_pretrained(checkpoint + "-saved-again")
-save_file(tensors, results, metadata={"texts": "|".join(texts), "origins": ",".join(origins)})
+metadata = {"texts": "|".join(texts), "origins": ",".join(origins)}
+metadata["pipelines"] = json.dumps(results_of_pipelines)
+save_file(tensors, results, metadata=metadata)
 """
 
 
@@ -124,16 +133,24 @@ def test_auto_classes_load_both_formats_without_this_project(lora_model, tiny_pr
         metadata = file.metadata()
     assert metadata["origins"] == "transformers_modules"
     assert metadata["texts"] == f"{text}|{text}"
+    pipelines = json.loads(metadata["pipelines"])
     for number, checkpoint in enumerate(checkpoints):
+        assert pipelines[number]["text"] == text.strip()
+        assert [chunk["text"] for chunk in pipelines[number]["chunks"]] == text.split()
         for name in ("base", "speech", "multimodal"):
             torch.testing.assert_close(tensors[f"{name} {number}"], expected, atol=1e-6, rtol=0)
         torch.testing.assert_close(tensors[f"pruned {number}"], pruned, atol=1e-6, rtol=0)
         assert torch.equal(tensors[f"ids {number}"], ids)
 
-        again = Path(f"{checkpoint}-saved-again")
-        assert {path.name for path in again.glob("*.py")} == PUBLISHED
-        configs = [json.loads((path / "config.json").read_text()) for path in (checkpoint, again)]
+        again, of_pipeline = Path(f"{checkpoint}-saved-again"), Path(f"{checkpoint}-of-pipeline")
+        for directory in (again, of_pipeline):
+            assert {path.name for path in directory.glob("*.py")} == PUBLISHED
+            assert (directory / "processor_config.json").exists()
+        directories = (checkpoint, again, of_pipeline)
+        configs = [json.loads((path / "config.json").read_text()) for path in directories]
         assert configs[0] == configs[1]
+        for key in ("auto_map", "custom_pipelines"):
+            assert configs[0][key] == configs[2][key]
         loaded = SlamAsrForConditionalGeneration.from_pretrained(again).eval()
         with torch.no_grad():
             torch.testing.assert_close(loaded(**inputs).logits, expected, atol=1e-6, rtol=0)

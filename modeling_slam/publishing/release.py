@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 
 from modeling_slam import SlamAsrConfig
+from modeling_slam.publishing.formats import write_full_checkpoint
 
 CARD = "README.md"
 EVAL_RESULTS = ".eval_results"
@@ -63,8 +64,6 @@ def stage(source: Path, target: Path, full: bool = False, merge_lora: bool = Fal
     """
     config = read_config(source)
     if full:
-        from modeling_slam.publishing.formats import write_full_checkpoint
-
         write_full_checkpoint(source, target, merge_lora)
         forget_local_bases(target / "config.json")
         for path in files_below(target):

@@ -8,6 +8,7 @@ import sysconfig
 
 import pytest
 from conftest import run_script
+from fake_hub import FakeHub
 from huggingface_hub import ModelCard
 
 PUBLISHED_ID = "org/slam-d32-3L-lora-en-v1"
@@ -67,7 +68,7 @@ def predictions(trained):
 
 def test_a_dry_run_shows_everything_and_sends_nothing(trained, tmp_path):
     before = len(trained.hub.requests)
-    done = publish(trained, "--dry_run", "True", "--card", tmp_path / "card.md")
+    done = publish(trained, "--dry_run", "--card", tmp_path / "card.md")
     assert done.returncode == 0, done.stdout
     assert "No `--repo_id`; this shows owner/slam-d32-3L-lora-en." in done.stdout
     assert re.search(r"[\d,]+ bytes  model\.safetensors", done.stdout)
@@ -102,6 +103,20 @@ def test_a_stranger_loads_by_id_what_was_published_and_gets_the_same_transcripts
     assert trained.hub.count("GET", "/tiny/whisper/resolve/[0-9a-f]{40}/model.safetensors") > 0
 
 
+@pytest.mark.parametrize("flags", [[], ["--merge_lora"]])
+def test_the_full_format_needs_no_base_model_and_writes_the_same(trained, tmp_path, flags):
+    """Its repository is loaded from a Hub that has nothing else."""
+    done = publish(trained, "--repo_id", f"org/full-{len(flags)}", "--format", "full", *flags)
+    assert done.returncode == 0, done.stdout
+    repository = trained.hub.repositories[f"org/full-{len(flags)}"]
+    with FakeHub() as other:
+        other.repositories[PUBLISHED_ID] = repository
+        alone = trained._replace(hub=other)
+        texts = stranger(alone, PUBLISHED_ID, repository.head.oid, tmp_path)
+    expected = [row["raw_prediction"] for row in predictions(trained)[:4]]
+    assert all(found == expected for found in texts.values()), texts
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,5 +139,5 @@ def test_merging_without_the_full_format_is_refused(trained, capsys):
     from modeling_slam.publishing.__main__ import main
 
     with pytest.raises(SystemExit, match="2"):
-        main([str(trained.run), "--merge_lora", "True"])
+        main([str(trained.run), "--merge_lora"])
     assert "needs `--format full`" in capsys.readouterr().err
