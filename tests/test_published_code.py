@@ -64,7 +64,7 @@ for number, checkpoint in enumerate(checkpoints):
             tensors[f"{name} {number}"] = model(**inputs).logits
     tensors[f"ids {number}"] = models[0].generate(**inputs)
     texts += processor.batch_decode(tensors[f"ids {number}"], skip_special_tokens=True)
-    transcribe = pipeline("automatic-speech-recognition", model=checkpoint, trust_remote_code=True, device="cpu")
+    transcribe = pipeline("automatic-speech-recognition", checkpoint, trust_remote_code=True, device="cpu")
     results_of_pipelines.append(transcribe(clip, return_timestamps="word"))
     transcribe.save_pretrained(checkpoint + "-of-pipeline")
     origins |= {type(part).__module__.split(".")[0] for part in (*models, processor, config, transcribe)}

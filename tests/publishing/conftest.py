@@ -1,55 +1,18 @@
 """A tiny model trained and evaluated for real against the fake Hub, once for all tests of this directory."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from fake_hub import FakeHub
+from published_run import TRAINED_ID, TrainedWorld, run_script
 
-from modeling_slam.demo.tiny_world import TinyWorld, build_tiny_world
-
-REPOSITORY = Path(__file__).parents[2]
-NAME = "slam-d32-3L-lora-en"
-TRAINED_ID = f"org/{NAME}"
-
-
-class TrainedWorld(NamedTuple):
-    """A run of train.py with `--push_to_hub`, and eval.py's results for it."""
-
-    hub: FakeHub
-    world: TinyWorld
-    run: Path
-    results: Path
-    log: str  # what train.py printed
-    environment: dict[str, str]
-
-    @property
-    def metrics(self) -> dict:
-        return json.loads((self.results / "metrics.json").read_text(encoding="utf-8"))
+from modeling_slam.demo.tiny_world import build_tiny_world
 
 
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
     with FakeHub() as hub:
         yield hub
-
-
-def run_script(name: str, environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess:
-    """`name` as a program of its own, from the repository; both streams in `stdout`."""
-    start = ["-m", name] if name.startswith("modeling_slam.") else [name]
-    return subprocess.run(
-        [sys.executable, *start, *map(str, arguments)],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TRAINED_ID, run_script
 from fake_hub import FakeHub
 from huggingface_hub import ModelCard
+from published_run import TRAINED_ID, run_script
 
 import modeling_slam
 from modeling_slam.training.arguments import RunArguments
