@@ -23,7 +23,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and not argv[0].startswith("-"):
         argv = ["--model", *argv]
-    (arguments,) = parse_arguments(PublishArguments, description=DESCRIPTION, argv=argv)
+    usage = "python -m modeling_slam.publishing MODEL_DIR [--flag value ...]"
+    (arguments,) = parse_arguments(PublishArguments, description=DESCRIPTION, argv=argv, usage=usage)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     with clear_errors():
