@@ -15,8 +15,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from modeling_slam.cli import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
+from modeling_slam.publishing.trainer_push import check_destination
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
-from modeling_slam.training.assembly import build_config, build_model, build_processor
+from modeling_slam.training.assembly import build_config, build_model, build_processor, usual_length
 from modeling_slam.training.run_directory import claim_run_directory, result_settings, write_run_file
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
 
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = claim_run_directory(run_args, settings)
         config = build_config(model_args, lora_args, checkpoint)
         processor = build_processor(model_args, config)
+        if run_args.push_to_hub:
+            check_destination(run_args, config, data_args.language)
         reports = {}
         train_data, reports["train"] = load_split(data_args, run_args, "train")
         validation_data = None
@@ -50,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
             validation_data, reports["validation"] = load_split(data_args, run_args, "validation")
         for dataset in filter(None, (train_data, validation_data)):
             check_lengths(dataset, processor)
+        processor.chunk_seconds = usual_length(train_data["duration"])
         set_seed(run_args.seed)
         model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
         write_run_file(run_args, settings)  # from here on the directory is this run's
@@ -71,6 +75,9 @@ def main(argv: list[str] | None = None) -> None:
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
+    if run_args.push_to_hub:
+        with clear_errors():
+            trainer.push_to_hub()
     logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)
 
 

@@ -1,16 +1,23 @@
 """slam-asr: speech recognition with a pruned Whisper encoder, a projector, and a causal LM with LoRA."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForSpeechSeq2Seq, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+)
 
 from .configuration_slam import SlamAsrConfig
 from .modeling_slam import SlamAsrForConditionalGeneration
+from .pipeline_slam import SlamAsrPipeline
 from .processing_slam import SlamAsrProcessor
 
 __version__ = "0.1.0"
-__all__ = ["SlamAsrConfig", "SlamAsrForConditionalGeneration", "SlamAsrProcessor"]
+__all__ = ["SlamAsrConfig", "SlamAsrForConditionalGeneration", "SlamAsrPipeline", "SlamAsrProcessor"]
 
 AutoConfig.register("slam_asr", SlamAsrConfig, exist_ok=True)
-for auto_class in (AutoModel, AutoModelForSpeechSeq2Seq):
+for auto_class in (AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForMultimodalLM):
     auto_class.register(SlamAsrConfig, SlamAsrForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(SlamAsrConfig, SlamAsrProcessor, exist_ok=True)
 

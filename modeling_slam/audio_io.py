@@ -9,7 +9,9 @@ as each format marks it; a new format gets a check there.
 import io
 import os
 import struct
+import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,6 +23,7 @@ try:  # Only decoding needs these: feature lengths and text work without them.
 except (ImportError, OSError):  # OSError: soundfile is there, its libsndfile is not.
     soundfile = soxr = None
 
+FETCH_TIMEOUT_SECONDS = 30  # of silence from a server, not of the whole transfer
 BLOCK_FRAMES = 1 << 20  # Decode in blocks: a damaged header may promise more samples than memory holds.
 # Encoders count their own delay differently; a file that lost less than this lost no speech.
 MP3_SLACK_FRAMES = 2 * 1152
@@ -32,7 +35,10 @@ UNKNOWN_FRAMES = 1 << 60  # libsndfile's count for a stream that does not state 
 
 
 class AudioError(ValueError):
-    """Audio that cannot be used; `reason` is missing file, unreadable, truncated, empty or not finite."""
+    """Audio that cannot be used; `reason` is one of few.
+
+    missing file, unreachable, unreadable, truncated, empty or not finite.
+    """
 
     def __init__(self, message: str, reason: str):
         super().__init__(message)
@@ -47,38 +53,93 @@ def load_audio(
     """Return mono float32 samples (n,) at `target_rate`.
 
     Args:
-        source: A path, the bytes of a file, an open binary file, samples, or a `datasets`-style dictionary:
-            `{"array", "sampling_rate"}`, `{"bytes", "path"}` or `{"path"}`. Samples with two axes are
-            averaged over the shorter one; integer samples are scaled to [-1, 1].
+        source: A path, an http(s) address, the bytes of a file, an open binary file, samples, or a
+            `datasets`-style dictionary: `{"array", "sampling_rate"}`, `{"bytes", "path"}` or `{"path"}`.
+            Samples with two axes are averaged over the shorter one; integer samples are scaled to [-1, 1].
         sampling_rate: Rate of samples given as an array; `target_rate` if None. Files know theirs.
         target_rate: Rate wanted, in Hz.
     """
+    blocks = list(stream_audio(source, sampling_rate, target_rate))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def stream_audio(
+    source: Any, sampling_rate: int | None = None, target_rate: int = 16_000
+) -> Iterator[np.ndarray]:
+    """The samples of `load_audio`, equal to the bit, in blocks: an hour never lies in memory decoded.
+
+    What is wrong with the end of a file shows when the blocks before it have been read.
+    """
+    name, rate, blocks = _open(source, sampling_rate, target_rate)
+    resampler = None
+    if rate != target_rate:
+        if soxr is None:
+            raise ImportError(f"Resampling from {rate} to {target_rate} Hz needs soxr: `pip install soxr`.")
+        resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32")
+    read = written = 0
+    for block in blocks:
+        if not block.size:
+            continue
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: holds NaN or infinite samples.", reason="not finite")
+        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        read += len(mono)
+        if resampler:
+            mono = resampler.resample_chunk(mono)
+        if mono.size:
+            written += len(mono)
+            yield np.ascontiguousarray(mono, dtype=np.float32)
+    if not read:
+        raise AudioError(f"{name}: holds no samples.", reason="empty")
+    rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True) if resampler else np.zeros(0)
+    if rest.size:
+        yield rest
+    elif not written:  # A handful of samples can round to none.
+        raise AudioError(f"{name}: too short to resample to {target_rate} Hz.", reason="empty")
+
+
+def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str, int, Iterator[np.ndarray]]:
+    """Any source -> its name for messages, its rate, and its samples in blocks (n, channels)."""
     if isinstance(source, dict):
         if source.get("array") is not None:
-            return load_audio(source["array"], source.get("sampling_rate") or sampling_rate, target_rate)
-        name = str(source.get("path") or "audio bytes")
-        encoded = source.get("bytes")
-        if encoded is None:
-            if source.get("path") is None:
-                raise AudioError(
-                    f"An audio dictionary needs `array`, `bytes` or `path`; this one has {sorted(source)}.",
-                    reason="unreadable",
-                )
-            encoded = _read_file(source["path"])
-        samples, rate = _decode(encoded, name)
-    elif isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source)
-        samples, rate = _decode(_read_file(source), name)
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        name = "audio bytes"
-        samples, rate = _decode(bytes(source), name)
-    elif callable(read := getattr(source, "read", None)):
+            return _open(source["array"], source.get("sampling_rate") or sampling_rate, target_rate)
+        path, encoded = source.get("path"), source.get("bytes")
+        if encoded is None and path is None:
+            raise AudioError(
+                f"An audio dictionary needs `array`, `bytes` or `path`; this one has {sorted(source)}.",
+                reason="unreadable",
+            )
+        name = str(path or "audio bytes")
+        return name, *_decode(_read(path) if encoded is None else encoded, name)
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source), *_decode(_read(source), os.fspath(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "audio bytes", *_decode(bytes(source), "audio bytes")
+    if callable(read := getattr(source, "read", None)):
         name = str(getattr(source, "name", "audio file object"))
-        samples, rate = _decode(read(), name)
-    else:
-        name = "audio array"
-        samples, rate = _as_samples(source), sampling_rate or target_rate
-    return _to_mono_at(samples, rate, target_rate, name)
+        return name, *_decode(read(), name)
+    samples = _as_samples(source)
+    blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
+    return "audio array", sampling_rate or target_rate, blocks
+
+
+def _read(source: str | os.PathLike) -> bytes:
+    """The bytes behind a path or an http(s) address."""
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return _fetch(source)
+    return _read_file(source)
+
+
+def _fetch(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "slam-asr"})  # some servers refuse Python's
+    try:
+        with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_SECONDS) as response:
+            return response.read()
+    except (OSError, HTTPException, ValueError) as error:
+        raise AudioError(
+            f"{url}: cannot be fetched ({error}). Check the address and the network, or pass a file.",
+            reason="unreachable",
+        ) from error
 
 
 def _read_file(path: str | os.PathLike) -> bytes:
@@ -90,8 +151,8 @@ def _read_file(path: str | os.PathLike) -> bytes:
         raise AudioError(f"{path}: cannot be read ({error.strerror}).", reason="unreadable") from error
 
 
-def _decode(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
-    """File bytes -> samples (n, channels) and their rate."""
+def _decode(encoded: bytes, name: str) -> tuple[int, Iterator[np.ndarray]]:
+    """File bytes -> the rate, and the samples in blocks (n, channels)."""
     if soundfile is None:
         raise ImportError("Decoding audio needs soundfile and soxr: `pip install soundfile soxr`.")
     if not encoded:
@@ -107,26 +168,29 @@ def _decode(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
             "Expected wav, flac, mp3, ogg or opus.",
             reason="unreadable",
         ) from error
+    return file.samplerate, _decoded_blocks(file, name, soundfile.LibsndfileError)
+
+
+def _decoded_blocks(file: "_ForwardFile", name: str, failure: type[Exception]) -> Iterator[np.ndarray]:
+    frames = 0
     with file:
-        blocks = [np.zeros((0, file.channels), np.float32)]
         try:
             while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                blocks.append(block)
-        except soundfile.LibsndfileError as error:
+                frames += len(block)
+                yield block
+        except failure as error:
             raise AudioError(
                 f"{name}: truncated or damaged, its header is sound but decoding stopped "
-                f"({error.error_string.strip()}). Fetch or export the clip again.",
+                f"({error}). Fetch or export the clip again.",
                 reason="truncated",
             ) from error
-        samples = np.concatenate(blocks)
-        missing = file.frames - len(samples) if file.frames < UNKNOWN_FRAMES else 0
+        missing = file.frames - frames if file.frames < UNKNOWN_FRAMES else 0
         if missing > (MP3_SLACK_FRAMES if file.format == "MP3" else 0):
             raise AudioError(
-                f"{name}: truncated, {len(samples)} of the {file.frames} samples its header states could be "
+                f"{name}: truncated, {frames} of the {file.frames} samples its header states could be "
                 "decoded. Fetch or export the clip again.",
                 reason="truncated",
             )
-        return samples, file.samplerate
 
 
 class _ForwardFile(soundfile.SoundFile if soundfile else object):  # ty: ignore[unsupported-base]
@@ -156,23 +220,7 @@ def _as_samples(source: Any) -> np.ndarray:
         )
     if samples.shape[0] < samples.shape[1]:
         samples = samples.T
-    return samples.astype(np.float32)
-
-
-def _to_mono_at(samples: np.ndarray, rate: int, target_rate: int, name: str) -> np.ndarray:
-    """(n, channels) at `rate` -> (m,) at `target_rate`."""
-    if not samples.size:
-        raise AudioError(f"{name}: holds no samples.", reason="empty")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples.", reason="not finite")
-    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if rate != target_rate:
-        if soxr is None:
-            raise ImportError(f"Resampling from {rate} to {target_rate} Hz needs soxr: `pip install soxr`.")
-        mono = soxr.resample(mono, rate, target_rate)
-        if not mono.size:  # A handful of samples can round to none.
-            raise AudioError(f"{name}: too short to resample to {target_rate} Hz.", reason="empty")
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return samples.astype(np.float32, copy=False)
 
 
 def _cut_short(encoded: bytes) -> str | None:

@@ -15,6 +15,7 @@ HOP_LENGTH = 160  # samples between mel frames: 10 ms
 ENCODER_STRIDE = 2  # mel frames per encoder frame, Whisper's second convolution: 20 ms
 SAMPLES_PER_ENCODER_FRAME = HOP_LENGTH * ENCODER_STRIDE
 MAX_CLIP_SECONDS = 30.0  # Whisper's position table ends here
+MIN_CHUNK_SECONDS = 2.0  # shorter pieces of a long recording hold too few words to be understood
 
 MAX_TOKENS_PER_SECOND = 20  # no one speaks as fast, in tokens of any common LLM; what goes on is a loop
 

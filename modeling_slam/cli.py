@@ -21,13 +21,16 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+RECIPE_USAGE = "%(prog)s [RECIPE.yaml] [--flag value ...]"
+
 
 def parse_arguments(
-    *dataclass_types: Any, description: str, argv: Sequence[str] | None = None
+    *dataclass_types: Any, description: str, argv: Sequence[str] | None = None, usage: str = RECIPE_USAGE
 ) -> tuple[Any, ...]:
     """One instance of each dataclass. Bad names or values end the program with one clear line."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser(*dataclass_types, description=description, show_all="--help_all" in argv)
+    show_all = "--help_all" in argv
+    parser = build_parser(*dataclass_types, description=description, show_all=show_all, usage=usage)
     if argv and not argv[0].startswith("-"):
         argv = [*recipe_flags(Path(argv[0]), parser), *argv[1:]]
     namespace = parser.parse_args(argv)
@@ -59,12 +62,14 @@ def debugging() -> bool:
     return os.environ.get("SLAM_DEBUG", "0") not in ("", "0")
 
 
-def build_parser(*dataclass_types: Any, description: str, show_all: bool = False) -> HfArgumentParser:
+def build_parser(
+    *dataclass_types: Any, description: str, show_all: bool = False, usage: str = RECIPE_USAGE
+) -> HfArgumentParser:
     """A parser with one group of flags per dataclass; inherited flags form a group of their own."""
     parser = HfArgumentParser(
         dataclass_types,
         description=description,
-        usage="%(prog)s [RECIPE.yaml] [--flag value ...]",
+        usage=usage,
         formatter_class=ReadableHelp,
         allow_abbrev=False,
         add_help=False,

@@ -8,6 +8,7 @@ Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
 https://huggingface.co/papers/2603.27981
 """
 
+import copy
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
@@ -21,6 +22,15 @@ AUTO_MAP = {
     "AutoConfig": "configuration_slam.SlamAsrConfig",
     "AutoModel": "modeling_slam.SlamAsrForConditionalGeneration",
     "AutoModelForSpeechSeq2Seq": "modeling_slam.SlamAsrForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_slam.SlamAsrForConditionalGeneration",
+}
+# Likewise which class `pipeline` builds; without it transformers would take the model for CTC by its name.
+CUSTOM_PIPELINES = {
+    "automatic-speech-recognition": {
+        "impl": "pipeline_slam.SlamAsrPipeline",
+        "pt": ["AutoModelForSpeechSeq2Seq"],
+        "type": "multimodal",
+    }
 }
 
 
@@ -56,9 +66,18 @@ class SlamAsrConfig(PreTrainedConfig):
         lora_target_modules (`list[str]`, defaults to the q, k, v and o projections):
             Linear layers of the LLM that LoRA adapts.
         audio_model_id, text_model_id (`str`, *optional*):
-            Hub ids or directories of the base models. Where given, checkpoints leave the base weights out and
-            `from_pretrained` fetches them from there.
+            Hub ids or directories of the base models. Where both are given, checkpoints leave the base
+            weights out and `from_pretrained` fetches them from there.
         audio_model_revision, text_model_revision (`str`, *optional*): Their pinned revisions.
+        audio_model_digest, text_model_digest (`str`, *optional*):
+            Digests of the weights read from them, set when a model is built. Other weights under the same
+            name are then refused; `None` takes what is there.
+        self_contained (`bool`, defaults to `False`):
+            Checkpoints hold every weight although base models are named: a full checkpoint, which only says
+            where its weights came from.
+        trained_in_float32 (`bool`, defaults to `False`):
+            Projector and LoRA are float32 beside frozen weights of another dtype, as training in bf16 leaves
+            them. Set on saving.
         audio_token_id (`int`, *optional*):
             Placeholder in the prompt, replaced by one projector output each. May lie outside the LLM's
             vocabulary: its embedding is never looked up. Defaults to the first id after the vocabulary.
@@ -94,12 +113,17 @@ class SlamAsrConfig(PreTrainedConfig):
     audio_model_revision: str | None = None
     text_model_id: str | None = None
     text_model_revision: str | None = None
+    audio_model_digest: str | None = None
+    text_model_digest: str | None = None
+    self_contained: bool = False
+    trained_in_float32: bool = False
     audio_token_id: int | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.auto_map = dict(AUTO_MAP)
+        self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         self._check_layers()
         self._check_projector()
         if self.lora_rank < 0:
@@ -166,9 +190,10 @@ class SlamAsrConfig(PreTrainedConfig):
         return self.lora_rank > 0
 
     @property
-    def has_base_models(self) -> bool:
-        """Whether the frozen weights can be fetched from base models and so need no copy in a checkpoint."""
-        return self.audio_model_id is not None and self.text_model_id is not None
+    def is_lean(self) -> bool:
+        """Whether checkpoints leave the frozen weights to the base models."""
+        has_base_models = self.audio_model_id is not None and self.text_model_id is not None
+        return has_base_models and not self.self_contained
 
     def audio_tokens(self, encoder_frames: Count) -> Count:
         """Audio tokens that the projector makes of a clip of `encoder_frames`."""
@@ -179,6 +204,8 @@ class SlamAsrConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """As in transformers, without the directories that the base configs happened to be read from."""
         output = super().to_dict()
+        # `pipeline` puts classes in the place of names, which no file can hold.
+        output["custom_pipelines"] = copy.deepcopy(CUSTOM_PIPELINES)
         for key in self.sub_configs:
             output[key].pop("_name_or_path", None)
         return output

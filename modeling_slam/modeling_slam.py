@@ -10,36 +10,34 @@ Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
 https://huggingface.co/papers/2603.27981
 """
 
-import contextlib
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    GenerationConfig,
     GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from .adapters import is_trained
 from .audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
-from .base_weights import base_tensors, lazy_tensors
+from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
 
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "subfolder", "token")
+if TYPE_CHECKING:  # never imported here: this line makes `save_pretrained` copy the pipeline's file too
+    from .pipeline_slam import SlamAsrPipeline  # noqa: F401
 
 
-class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin):  # ty: ignore[incompatible-method-override]
     """Speech in, text out. Train `model.projector` and the LLM's LoRA; everything else stays frozen."""
 
-    config_class = SlamAsrConfig
     base_model_prefix = ""
     main_input_name = "input_features"
     input_modalities = ["audio", "text"]  # noqa: RUF012 (transformers declares a list)
@@ -61,6 +59,8 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.encoder = PrunedWhisperEncoder(config.audio_config, len(config.encoder_layer_indices))
         self.projector = PROJECTORS[config.projector_type](config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        if config.trained_in_float32:
+            self._keep_in_fp32_modules_strict = {"projector", "lora_"}
         self.post_init()
         if config.adds_lora:
             self._inject_lora()
@@ -68,48 +68,11 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # ---------------------------------------------------------------- what learns
 
-    def _inject_lora(self) -> None:
-        """Put LoRA of the config's shape into the LLM; it starts as no change (its second matrix is zero)."""
-        try:
-            from peft import LoraConfig
-        except ImportError as error:
-            raise ImportError(
-                f"This model has LoRA of rank {self.config.lora_rank}: `pip install peft`."
-            ) from error
-        self.language_model.add_adapter(
-            LoraConfig(
-                r=self.config.lora_rank,
-                lora_alpha=self.config.lora_alpha,
-                lora_dropout=self.config.lora_dropout,
-                target_modules=self.config.lora_target_modules,
-                task_type="CAUSAL_LM",
-            )
-        )
-
-    def add_lora(self, rank: int, alpha: int, dropout: float, target_modules: list[str]) -> None:
-        """Give the LLM fresh LoRA weights. LoRA: https://huggingface.co/papers/2106.09685
-
-        Raises:
-            ValueError: the model has LoRA already, or the LLM has no layer of these names.
-        """
-        if self.config.adds_lora:
-            raise ValueError(
-                f"The model has LoRA of rank {self.config.lora_rank} already; train that one on."
-            )
-        self.config.lora_rank, self.config.lora_alpha = rank, alpha
-        self.config.lora_dropout, self.config.lora_target_modules = dropout, list(target_modules)
-        self._inject_lora()
-        self.freeze()
-
     def freeze(self) -> None:
-        """Leave gradients to the projector and LoRA; loading turns them on everywhere and calls this.
-
-        Frozen weights that the base models hold are not saved again; without base models everything is.
-        """
+        """Leave gradients to the projector and LoRA; loading turns them on everywhere and calls this."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(is_trained(name))
-        frozen = {name for name in self.state_dict() if not is_trained(name)}
-        self._keys_to_ignore_on_save = frozen if self.config.has_base_models else set()
+        self._keys_to_ignore_on_save = self._left_out()  # Trainer looks it up when it resumes
 
     def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
         """Training mode for what learns; the frozen parts stay as they are, their dropout never acts."""
@@ -265,84 +228,12 @@ class SlamAsrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **others,
         )
 
-    # ---------------------------------------------------------------- weights in and out
-
     def _init_weights(self, module: nn.Module) -> None:
         """The projector starts as torch's layers do, as in the paper's code; the rest as in transformers."""
         if isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm):
             module.reset_parameters()
         else:
             super()._init_weights(module)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """As in transformers; what the checkpoint leaves out is read from the base models it names.
-
-        Raises:
-            RuntimeError: weights are missing, unexpected or of another shape, each named.
-            OSError: the checkpoint or a base model cannot be found.
-        """
-        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        source, revision = str(pretrained_model_name_or_path), kwargs.pop("revision", None)
-        if config is None:
-            config, kwargs = SlamAsrConfig.from_pretrained(
-                source, return_unused_kwargs=True, revision=revision, **hub, **kwargs
-            )
-        tensors = lazy_tensors(source, revision, **hub)
-        if config.has_base_models and not any(name.startswith("encoder.") for name in tensors):
-            tensors |= base_tensors(config, **hub)
-        model = cls._from_tensors(tensors, config, source, *model_args, **kwargs)
-        model.name_or_path = model.config.name_or_path = source
-        with contextlib.suppress(OSError):  # a checkpoint may come without generation settings
-            model.generation_config = GenerationConfig.from_pretrained(source, revision=revision, **hub)
-        return model
-
-    @classmethod
-    def from_base_models(cls, config: SlamAsrConfig, **kwargs) -> "SlamAsrForConditionalGeneration":
-        """A model to train: base models as the config names them, fresh projector and LoRA.
-
-        `kwargs` go to transformers' `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, `token`,
-        ...).
-        """
-        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        without_lora = copy.deepcopy(config)
-        without_lora.lora_rank = 0
-        projector = PROJECTORS[config.projector_type](config)
-        tensors = base_tensors(without_lora, **hub)
-        tensors |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
-        model = cls._from_tensors(tensors, without_lora, "the base models", **kwargs)
-        if config.adds_lora:
-            model.add_lora(
-                config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_target_modules
-            )
-        return model
-
-    @classmethod
-    def _from_tensors(cls, tensors, config, source, *model_args, **kwargs):
-        """Build the model from named tensors, all of them and no others."""
-        if kwargs.get("dtype") in (None, "auto"):  # transformers would ask a tensor, but none is read yet
-            kwargs["dtype"] = config.dtype or torch.float32
-        loaded: Any = super().from_pretrained(
-            None, *model_args, config=config, state_dict=tensors, output_loading_info=True, **kwargs
-        )
-        model, info = loaded
-        problems = [
-            f"{kind}: {', '.join(map(str, names[:5]))}{' …' if len(names) > 5 else ''}"
-            for kind, names in (
-                ("missing", sorted(info["missing_keys"])),
-                ("unexpected", sorted(info["unexpected_keys"])),
-                ("of another shape", sorted(info["mismatched_keys"])),
-            )
-            if names
-        ]
-        if problems:
-            raise RuntimeError(
-                f"The weights of {source} do not fit its config (base models {config.audio_model_id} and "
-                f"{config.text_model_id}). {'; '.join(problems)}. Load it with the config and base models it "
-                "was trained with."
-            )
-        model.freeze()
-        return model
 
 
 class TranscriptGuard(LogitsProcessor):
@@ -358,8 +249,3 @@ class TranscriptGuard(LogitsProcessor):
         ended = torch.full_like(scores, -torch.inf)
         ended[:, self.eos_token_id] = 0.0
         return torch.where(used_up[:, None], ended, scores)
-
-
-def is_trained(name: str) -> bool:
-    """Whether the parameter of this name learns: the projector and LoRA do."""
-    return name.startswith("projector.") or ".lora_" in name

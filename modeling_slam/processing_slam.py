@@ -17,6 +17,7 @@ from transformers import BatchFeature, ProcessorMixin
 from .audio_io import load_audio
 from .audio_lengths import (
     MAX_CLIP_SECONDS,
+    MIN_CHUNK_SECONDS,
     SAMPLING_RATE,
     TailRule,
     audio_token_count,
@@ -43,6 +44,9 @@ class SlamAsrProcessor(ProcessorMixin):
             length; 30 is Whisper's own way, at ten times the cost for a clip of 3 s. Train and transcribe
             with the same value. `generate` then takes the padded length for the clip's: its limit of tokens
             per second ends loops later.
+        chunk_seconds (`float`, *optional*):
+            How long the pieces are, at most, that the pipeline cuts recordings over 30 s into. `train.py`
+            sets what 95 % of the training clips stay below: a model hears worst what is longer.
     """
 
     model_input_names = ("input_features", "input_features_mask", "input_ids", "attention_mask")
@@ -56,10 +60,16 @@ class SlamAsrProcessor(ProcessorMixin):
         projector_tail: TailRule = "pad",
         projector_queries: int | None = None,
         pad_to_seconds: float | None = None,
+        chunk_seconds: float | None = None,
     ):
         if pad_to_seconds is not None and not 0 < pad_to_seconds <= MAX_CLIP_SECONDS:
             raise ValueError(
                 f"`pad_to_seconds` must lie in (0, {MAX_CLIP_SECONDS:g}] or be None, got {pad_to_seconds}."
+            )
+        if chunk_seconds is not None and not MIN_CHUNK_SECONDS <= chunk_seconds <= MAX_CLIP_SECONDS:
+            raise ValueError(
+                f"`chunk_seconds` must lie in [{MIN_CHUNK_SECONDS:g}, {MAX_CLIP_SECONDS:g}] or be None, got "
+                f"{chunk_seconds}."
             )
         super().__init__(feature_extractor, tokenizer)
         self.instruction = instruction
@@ -67,6 +77,7 @@ class SlamAsrProcessor(ProcessorMixin):
         self.projector_tail = projector_tail
         self.projector_queries = projector_queries
         self.pad_to_seconds = pad_to_seconds
+        self.chunk_seconds = chunk_seconds
         tokenizer.add_special_tokens(
             {"additional_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
         )

@@ -130,7 +130,7 @@ def test_help_is_grouped_and_leaves_out_what_comes_from_transformers(capsys):
     ]
     for own in ("--keep_layers N ", "--lora_rank N ", "--dataset VALUE ", "--early_stopping_patience N "):
         assert own in text
-    for theirs in ("--adam_beta1", "--fsdp", "--push_to_hub"):
+    for theirs in ("--adam_beta1", "--fsdp", "--hub_always_push"):
         assert theirs not in text
     assert "--keep-layers" not in text
     assert len(text.splitlines()) < 150

@@ -85,3 +85,9 @@ def test_adding_the_placeholder_keeps_the_tokenizers_own_special_tokens(tiny_tok
     processor = SlamAsrProcessor(WhisperFeatureExtractor(feature_size=8), tiny_tokenizer)
     assert processor.tokenizer.decode([own], skip_special_tokens=True) == ""
     assert processor.audio_token_id not in (own, tiny_tokenizer.unk_token_id)
+
+
+@pytest.mark.parametrize("seconds", [0, 1.9, 30.1])
+def test_chunks_that_cannot_be_heard_are_refused(tiny_processor, seconds):
+    with pytest.raises(ValueError, match="chunk_seconds"):
+        SlamAsrProcessor(tiny_processor.feature_extractor, tiny_processor.tokenizer, chunk_seconds=seconds)

@@ -12,23 +12,26 @@ import pytest
 import soundfile
 import torch
 from safetensors import safe_open
-from tiny_configs import tiny_audio_config, tiny_text_config
-from transformers import Qwen2ForCausalLM, WhisperForConditionalGeneration
 from transformers.dynamic_module_utils import get_imports
 
 import modeling_slam
-from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam import SlamAsrForConditionalGeneration
 
 PACKAGE = Path(modeling_slam.__file__).parent
 PUBLISHED = {
+    "adapters.py",
     "audio_io.py",
     "audio_lengths.py",
     "base_weights.py",
+    "checkpoints.py",
     "configuration_slam.py",
+    "long_audio.py",
     "modeling_slam.py",
+    "pipeline_slam.py",
     "processing_slam.py",
     "projectors.py",
     "whisper_encoder.py",
+    "word_timestamps.py",
 }
 # What transformers itself depends on. Others are imported within `try:`, which `get_imports` passes over.
 ALLOWED = {"torch", "numpy", "transformers", "safetensors"}
@@ -38,26 +41,38 @@ USE = """
 import importlib.util, sys
 sys.path.append(sys.argv[1])
 assert importlib.util.find_spec("modeling_slam") is None, "the project must not be in sight"
-checkpoint, clip, results = sys.argv[2:]
+clip, results, *checkpoints = sys.argv[2:]
 
-from transformers import AutoConfig, AutoModel, AutoModelForSpeechSeq2Seq, AutoProcessor
-
-model = AutoModel.from_pretrained(checkpoint, trust_remote_code=True)
-processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
-ids = model.generate(**processor(clip))
-texts = processor.batch_decode(ids, skip_special_tokens=True)
-
+import json
 import torch
 from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
+from transformers import AutoProcessor, pipeline
 
-config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=True)
-same = AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint, trust_remote_code=True)
-with torch.no_grad():
-    tensors = {"logits": model(**processor(clip)).logits, "same": same(**processor(clip)).logits, "ids": ids}
-origin = {type(part).__module__.split(".")[0] for part in (model, same, processor, config)}
-save_file(tensors, results, metadata={"text": texts[0], "origin": ",".join(origin)})
-same.save_pretrained(checkpoint + "-saved-again")
-processor.save_pretrained(checkpoint + "-saved-again")
+tensors, texts, results_of_pipelines, origins = {}, [], [], set()
+for number, checkpoint in enumerate(checkpoints):
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True)
+    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=True)
+    inputs = processor(clip)
+    models = [
+        auto_class.from_pretrained(checkpoint, trust_remote_code=True)
+        for auto_class in (AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForMultimodalLM)
+    ]
+    models.append(AutoModel.from_pretrained(checkpoint, trust_remote_code=True, num_encoder_layers=1))
+    with torch.no_grad():
+        for model, name in zip(models, ("base", "speech", "multimodal", "pruned")):
+            tensors[f"{name} {number}"] = model(**inputs).logits
+    tensors[f"ids {number}"] = models[0].generate(**inputs)
+    texts += processor.batch_decode(tensors[f"ids {number}"], skip_special_tokens=True)
+    transcribe = pipeline("automatic-speech-recognition", checkpoint, trust_remote_code=True, device="cpu")
+    results_of_pipelines.append(transcribe(clip, return_timestamps="word"))
+    transcribe.save_pretrained(checkpoint + "-of-pipeline")
+    origins |= {type(part).__module__.split(".")[0] for part in (*models, processor, config, transcribe)}
+    models[1].save_pretrained(checkpoint + "-saved-again")
+    processor.save_pretrained(checkpoint + "-saved-again")
+metadata = {"texts": "|".join(texts), "origins": ",".join(origins)}
+metadata["pipelines"] = json.dumps(results_of_pipelines)
+save_file(tensors, results, metadata=metadata)
 """
 
 
@@ -65,30 +80,6 @@ processor.save_pretrained(checkpoint + "-saved-again")
 def clip(tmp_path, two_clips) -> str:
     soundfile.write(tmp_path / "clip.wav", two_clips[0], 16_000)
     return str(tmp_path / "clip.wav")
-
-
-@pytest.fixture
-def lean_model(tmp_path, tiny_processor) -> SlamAsrForConditionalGeneration:
-    """With LoRA and a pruned encoder; its base weights lie in directories of their own."""
-    torch.manual_seed(0)
-    WhisperForConditionalGeneration(tiny_audio_config()).save_pretrained(tmp_path / "whisper")
-    Qwen2ForCausalLM(tiny_text_config()).save_pretrained(tmp_path / "llm")
-    config = SlamAsrConfig(
-        audio_config=tiny_audio_config(),
-        text_config=tiny_text_config(),
-        num_encoder_layers=2,
-        projector_hidden_size=64,
-        lora_rank=4,
-        audio_model_id=str(tmp_path / "whisper"),
-        text_model_id=str(tmp_path / "llm"),
-        audio_token_id=tiny_processor.audio_token_id,
-    )
-    model = SlamAsrForConditionalGeneration.from_base_models(config).eval()
-    for name, parameter in model.named_parameters():
-        if ".lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    model.generation_config.update(num_beams=2, max_new_tokens=12, eos_token_id=1, pad_token_id=0)
-    return model
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -101,25 +92,27 @@ def test_published_files_import_only_siblings_and_what_transformers_needs(name):
             assert f"{node.module}.py" in PUBLISHED
 
 
-def test_a_checkpoint_holds_exactly_the_published_files(lean_model, tiny_processor, tmp_path):
-    lean_model.save_pretrained(tmp_path / "model")
+def test_a_checkpoint_holds_exactly_the_published_files(lora_model, tiny_processor, tmp_path):
+    lora_model.save_pretrained(tmp_path / "model")
     tiny_processor.save_pretrained(tmp_path / "model")
     assert {path.name for path in (tmp_path / "model").glob("*.py")} == PUBLISHED
     for name in PUBLISHED:
         assert (tmp_path / "model" / name).read_bytes() == (PACKAGE / name).read_bytes()
 
 
-def test_auto_classes_load_a_checkpoint_without_this_project(lean_model, tiny_processor, tmp_path, clip):
+def test_auto_classes_load_both_formats_without_this_project(lora_model, tiny_processor, tmp_path, clip):
     """The README's four lines in a fresh interpreter: same logits, same transcript, and it saves again."""
-    checkpoint = tmp_path / "model"
-    lean_model.save_pretrained(checkpoint)
-    tiny_processor.save_pretrained(checkpoint)
+    checkpoints = [tmp_path / "lean", tmp_path / "full"]
+    for checkpoint in checkpoints:
+        lora_model.config.self_contained = checkpoint.name == "full"
+        lora_model.save_pretrained(checkpoint)
+        tiny_processor.save_pretrained(checkpoint)
     results = tmp_path / "results.safetensors"
     # -I leaves out the working directory, -S the .pth file of the editable install.
     command = [sys.executable, "-I", "-S", "-c", USE, sysconfig.get_paths()["purelib"]]
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [*command, str(checkpoint), clip, str(results)],
+        [*command, clip, str(results), *map(str, checkpoints)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -128,22 +121,36 @@ def test_auto_classes_load_a_checkpoint_without_this_project(lean_model, tiny_pr
     )
     assert done.returncode == 0, done.stderr
 
+    inputs = tiny_processor(clip)
+    ids = lora_model.generate(**inputs)
+    text = tiny_processor.batch_decode(ids, skip_special_tokens=True)[0]
     with torch.no_grad():
-        expected = lean_model(**tiny_processor(clip)).logits
+        expected = lora_model(**inputs).logits
+        del lora_model.encoder.layers[1]
+        pruned = lora_model(**inputs).logits
     with safe_open(results, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in ("logits", "same", "ids")}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata()
-    assert metadata["origin"] == "transformers_modules"
-    torch.testing.assert_close(tensors["logits"], expected, atol=1e-6, rtol=0)
-    assert torch.equal(tensors["same"], tensors["logits"])
-    ids = lean_model.generate(**tiny_processor(clip))
-    assert torch.equal(tensors["ids"], ids)
-    assert metadata["text"] == tiny_processor.batch_decode(ids, skip_special_tokens=True)[0]
+    assert metadata["origins"] == "transformers_modules"
+    assert metadata["texts"] == f"{text}|{text}"
+    pipelines = json.loads(metadata["pipelines"])
+    for number, checkpoint in enumerate(checkpoints):
+        assert pipelines[number]["text"] == text.strip()
+        assert [chunk["text"] for chunk in pipelines[number]["chunks"]] == text.split()
+        for name in ("base", "speech", "multimodal"):
+            torch.testing.assert_close(tensors[f"{name} {number}"], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(tensors[f"pruned {number}"], pruned, atol=1e-6, rtol=0)
+        assert torch.equal(tensors[f"ids {number}"], ids)
 
-    again = Path(f"{checkpoint}-saved-again")
-    assert {path.name for path in again.glob("*.py")} == PUBLISHED
-    maps = [json.loads((path / "config.json").read_text())["auto_map"] for path in (checkpoint, again)]
-    assert maps[0] == maps[1]
-    loaded = SlamAsrForConditionalGeneration.from_pretrained(again)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(**tiny_processor(clip)).logits, expected, atol=1e-6, rtol=0)
+        again, of_pipeline = Path(f"{checkpoint}-saved-again"), Path(f"{checkpoint}-of-pipeline")
+        for directory in (again, of_pipeline):
+            assert {path.name for path in directory.glob("*.py")} == PUBLISHED
+            assert (directory / "processor_config.json").exists()
+        directories = (checkpoint, again, of_pipeline)
+        configs = [json.loads((path / "config.json").read_text()) for path in directories]
+        assert configs[0] == configs[1]
+        for key in ("auto_map", "custom_pipelines"):
+            assert configs[0][key] == configs[2][key]
+        loaded = SlamAsrForConditionalGeneration.from_pretrained(again).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(**inputs).logits, expected, atol=1e-6, rtol=0)

@@ -2,6 +2,8 @@
 
 from transformers import Qwen2Config, WhisperConfig
 
+from modeling_slam import SlamAsrConfig
+
 
 def tiny_audio_config(**changes) -> WhisperConfig:
     fields = {
@@ -31,3 +33,14 @@ def tiny_text_config(**changes) -> Qwen2Config:
         "pad_token_id": 0,
     }
     return Qwen2Config(**{**fields, **changes})
+
+
+def tiny_lean_config(base_models: dict[str, str], **changes) -> SlamAsrConfig:
+    """On the base models of the fixture `base_models`."""
+    return SlamAsrConfig(
+        audio_config=tiny_audio_config(),
+        text_config=tiny_text_config(),
+        projector_hidden_size=64,
+        **base_models,
+        **changes,
+    )

@@ -5,9 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_configs import tiny_audio_config, tiny_text_config
+from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
 
@@ -51,6 +56,28 @@ def tiny_config(tiny_processor) -> SlamAsrConfig:
 def tiny_model(tiny_config) -> SlamAsrForConditionalGeneration:
     torch.manual_seed(0)
     return SlamAsrForConditionalGeneration(tiny_config).eval()
+
+
+@pytest.fixture
+def base_models(tmp_path) -> dict[str, str]:
+    """A full Whisper and an LLM on disk, as a run names them."""
+    torch.manual_seed(1)
+    WhisperForConditionalGeneration(tiny_audio_config()).save_pretrained(tmp_path / "whisper")
+    Qwen2ForCausalLM(tiny_text_config()).save_pretrained(tmp_path / "llm")
+    return {"audio_model_id": str(tmp_path / "whisper"), "text_model_id": str(tmp_path / "llm")}
+
+
+@pytest.fixture
+def lora_model(base_models, tiny_processor) -> SlamAsrForConditionalGeneration:
+    """On `base_models`, with two of three encoder layers and LoRA that changes something."""
+    config = tiny_lean_config(base_models, num_encoder_layers=2, lora_rank=4, lora_alpha=8)
+    config.audio_token_id = tiny_processor.audio_token_id
+    model = SlamAsrForConditionalGeneration.from_base_models(config).eval()
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.generation_config.update(num_beams=2, max_new_tokens=12, eos_token_id=1, pad_token_id=0)
+    return model
 
 
 @pytest.fixture

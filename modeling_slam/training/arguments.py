@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from transformers import Seq2SeqTrainingArguments
+from transformers.trainer_utils import HubStrategy
 from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.audio_lengths import MAX_TOKENS_PER_SECOND
@@ -172,6 +173,16 @@ class RunArguments(Seq2SeqTrainingArguments):
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "A checkpoint directory, or `last` for the newest one in output_dir."}
     )
+    push_to_hub: bool = field(
+        default=False,
+        metadata={"help": "Publish the model on the Hub, with its card; see docs/publishing.md."},
+    )
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "owner/name on the Hub, such as me/slam-medium-22L-lora-nl."}
+    )
+    hub_strategy: str = field(
+        default="every_save", metadata={"help": "When to push: every_save (checkpoints too) or end."}
+    )
     seed: int = field(default=42, metadata={"help": "Seed of initialisation, order and dropout."})
     predict_with_generate: bool = field(default=True, metadata={"help": "Validate by transcribing."})
     restore_callback_states_from_checkpoint: bool = field(
@@ -209,8 +220,23 @@ class RunArguments(Seq2SeqTrainingArguments):
             raise ValueError(
                 "Without `predict_with_generate` there is no WER; set `metric_for_best_model loss`."
             )
+        self._check_push()
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: the collator reads audio and text.")
+
+    def _check_push(self) -> None:
+        if self.hub_token is not None:
+            raise ValueError(
+                "`hub_token` would be stored in the run's files. Log in by `hf auth login`, or set HF_TOKEN."
+            )
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("`push_to_hub` needs `hub_model_id`: owner/name on the Hub.")
+        if self.push_to_hub and self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise ValueError(
+                f"`hub_strategy` must be every_save or end, got {HubStrategy(self.hub_strategy).value}: "
+                f"whole "
+                "checkpoints hold pickled optimizer state, which is not published."
+            )
 
     @property
     def validates(self) -> bool:

@@ -1,13 +1,16 @@
 """From settings to a model and a processor: base models pinned, encoder pruned, projector and LoRA fresh."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from huggingface_hub import ResolvedRevision
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, GenerationConfig, WhisperConfig
 from transformers.utils.hub import resolve_revision
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
+from modeling_slam.audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 
 
@@ -68,6 +71,12 @@ def build_processor(model_args: ModelArguments, config: SlamAsrConfig) -> SlamAs
     )
     config.audio_token_id = processor.audio_token_id
     return processor
+
+
+def usual_length(clip_seconds: Sequence[float]) -> float:
+    """What 95 % of the clips stay below, within the lengths that the pipeline can cut recordings into."""
+    seconds = float(np.percentile(clip_seconds, 95))
+    return round(min(max(seconds, MIN_CHUNK_SECONDS), MAX_CLIP_SECONDS), 1)
 
 
 def build_model(

@@ -1,7 +1,8 @@
 """The trainer: transformers' Seq2SeqTrainer, validating by transcription, each clip counted once.
 
 Batches by length come in an order of their own too, so that a resumed run meets the clips it had not met.
-Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transformers'.
+Pushes to the Hub are `ReleasingTrainer`'s. Everything else (loop, logging, mixed precision, DDP/FSDP,
+resuming) is transformers'.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,16 +12,17 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
-from transformers import EvalPrediction, Seq2SeqTrainer
+from transformers import EvalPrediction
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.text import normalize_text
 from modeling_slam.evaluation.metrics import count_character_errors, count_word_errors
 from modeling_slam.processing_slam import SlamAsrProcessor
+from modeling_slam.publishing.trainer_push import ReleasingTrainer
 from modeling_slam.training.arguments import RunArguments
 
 
-class SlamTrainer(Seq2SeqTrainer):
+class SlamTrainer(ReleasingTrainer):
     """Trains on the transcript's tokens; validates with `generate` on the prompt alone."""
 
     args: RunArguments

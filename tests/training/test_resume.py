@@ -98,4 +98,5 @@ def test_checkpoints_hold_only_what_was_trained(runs):
     }
     optimizer = torch.load(checkpoint / "optimizer.pt", weights_only=True)
     assert len(optimizer["state"]) == len(names)
-    assert [path.name for path in checkpoint.rglob("*.safetensors")] == ["model.safetensors"]
+    files = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*.safetensors")}
+    assert files == {"model.safetensors", "adapter/adapter_model.safetensors"}  # the LoRA once more, for PEFT

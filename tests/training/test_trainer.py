@@ -14,6 +14,7 @@ import train
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.text import normalize_text
+from modeling_slam.training.assembly import usual_length
 from modeling_slam.training.trainer import SeededLengthGroups, SlamTrainer, prompts_of
 
 
@@ -95,6 +96,7 @@ def test_the_final_model_loads_and_transcribes_as_the_trainers_did(run, validati
     processor = SlamAsrProcessor.from_pretrained(run.directory)
     expected = transcripts(run.trainer.model, run.trainer.processing_class, validation_clips)
     assert transcripts(model, processor, validation_clips) == expected
+    assert processor.chunk_seconds == usual_length(run.trainer.train_dataset["duration"])
     # Validation has not left its own limits in what users call.
     assert (model.generation_config.num_beams, model.generation_config.max_new_tokens) == (2, 200)
     assert model.generation_config.max_length is None

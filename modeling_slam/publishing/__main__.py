@@ -1,0 +1,59 @@
+"""Publish a checkpoint on the Hugging Face Hub.
+
+    python -m modeling_slam.publishing runs/nl-medium --repo_id me/slam-medium-22L-lora-nl \\
+        --metrics results/nl-medium results/whisper-medium --license apache-2.0 --tag v1.0 --dry_run
+
+`--dry_run` shows everything that would be sent and sends nothing.
+"""
+
+import logging
+import shutil
+import sys
+
+from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.publishing.arguments import PublishArguments
+from modeling_slam.publishing.hub import open_hub, push
+from modeling_slam.publishing.publish import prepare
+from modeling_slam.publishing.release import CARD, describe_release
+
+DESCRIPTION = "Check a checkpoint, write its model card and push both to the Hugging Face Hub in one commit."
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--model", *argv]
+    usage = "python -m modeling_slam.publishing MODEL_DIR [--flag value ...]"
+    (arguments,) = parse_arguments(PublishArguments, description=DESCRIPTION, argv=argv, usage=usage)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    with clear_errors():
+        hub = None if arguments.dry_run else open_hub()
+        with prepare(arguments) as release:
+            print(f"{release.repo_id}, {arguments.format} format:")
+            print(describe_release(release.files, release.left_out))
+            for transcript in release.check.transcripts if release.check else []:
+                print(f"Transcribed in a fresh process: {transcript!r}")
+            for warning in release.warnings:
+                print(f"Note: {warning}")
+            if arguments.card is not None:
+                shutil.copyfile(release.directory / CARD, arguments.card)
+                print(f"The card is in {arguments.card}.")
+            if hub is None:
+                print("Dry run: nothing was sent.")
+                return
+            published = push(
+                hub,
+                release.directory,
+                release.repo_id,
+                message=f"Publish {arguments.tag or 'checkpoint'} ({arguments.format})",
+                private=arguments.private,
+                tag=arguments.tag,
+                collection=arguments.collection,
+            )
+    print(f"Published: {published.url}")
+    print(f'Load it with revision="{published.commit}".')
+
+
+if __name__ == "__main__":
+    main()

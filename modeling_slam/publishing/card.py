@@ -1,0 +1,224 @@
+"""The model card: metadata for the Hub and text for people, from `Evidence` and nothing else.
+
+The words are in the template, `model_cards/model_card.md.jinja`; the numbers are prepared here. Where
+something was not measured the card says so.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
+
+from modeling_slam.data.sources import hf_datasets
+from modeling_slam.publishing.evidence import Evidence, Result
+from modeling_slam.publishing.naming import name_parts
+from modeling_slam.publishing.release import HUB_ID
+
+TEMPLATE_NAME = "model_card.md.jinja"
+TASK = "automatic-speech-recognition"
+PERCENT_DIGITS = 2
+# Settings of a run that its card shows, in this order, as the recipe names them.
+SHOWN_SETTINGS = {
+    "run": (
+        "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
+        "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+        "world_size", "bf16", "seed", "optim",
+    ),
+    "model": ("projector_dropout", "instruction", "pad_to_seconds"),
+}  # fmt: skip
+
+
+def template_path() -> Path:
+    """The one template: beside this module in an installed wheel, in model_cards/ of a clone."""
+    installed = Path(__file__).with_name(TEMPLATE_NAME)
+    return installed if installed.is_file() else Path(__file__).parents[2] / "model_cards" / TEMPLATE_NAME
+
+
+def render_card(
+    evidence: Evidence,
+    repo_id: str,
+    full: bool = False,
+    merged: bool = False,
+    license: str | None = None,
+    datasets: list[str] | None = None,
+    language: str | None = None,
+    revision: str | None = None,
+) -> ModelCard:
+    """The card of a checkpoint as it will stand at `repo_id`; `revision` is the tag it gets, if any."""
+    language = language or evidence.language
+    data = card_data(evidence, repo_id, full, license, datasets or [], language)
+    config = evidence.config
+    return ModelCard.from_template(
+        data,
+        template_path=str(template_path()),
+        repo_id=repo_id,
+        name=repo_id.split("/")[-1],
+        scheme_name=str(name_parts(config, language)),
+        full=full,
+        merged=merged,
+        revision=revision,
+        config=config,
+        kept_layers=layer_words(config.encoder_layer_indices),
+        has_pipeline=bool(getattr(config, "custom_pipelines", None)),
+        bases=[
+            (config.audio_model_id, config.audio_model_revision),
+            (config.text_model_id, config.text_model_revision),
+        ],
+        parameters=evidence.parameters,
+        reports=evidence.data,
+        title=dataset_title,
+        settings=shown_settings(evidence.run),
+        run=evidence.run,
+        steps=evidence.steps,
+        train=evidence.train,
+        validation=evidence.validation,
+        results=[result_rows(result) for result in evidence.results],
+        check=evidence.check,
+        generation=evidence.generation,
+        percent=percent,
+    )
+
+
+def card_data(
+    evidence: Evidence,
+    repo_id: str,
+    full: bool,
+    license: str | None,
+    datasets: list[str],
+    language: str | None,
+) -> ModelCardData:
+    config = evidence.config
+    bases = [
+        model_id
+        for model_id in (config.audio_model_id, config.text_model_id)
+        if model_id and HUB_ID.fullmatch(model_id)
+    ]
+    tags = ["speech", "whisper", "slam-asr", "custom_code", "layer-pruning"]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=TASK,
+        license=license,
+        language=language.lower().split("-")[0] if language else None,
+        base_model=bases or None,
+        # A lean repository holds what is added to its bases; a full one is a model made from them.
+        base_model_relation=("finetune" if full else "adapter") if bases else None,
+        datasets=datasets or training_datasets(evidence) or None,
+        metrics=["wer", "cer"] if evidence.results else None,
+        tags=[*tags, "lora"] if config.adds_lora else tags,
+        model_name=repo_id.split("/")[-1] if evidence.results else None,
+        eval_results=[entry for result in evidence.results for entry in eval_results(result.metrics)] or None,
+    )
+
+
+def training_datasets(evidence: Evidence) -> list[str]:
+    report = evidence.data.get("train")
+    return [report["source"]] if report and hub_dataset(report["source"], report["kind"]) else []
+
+
+def eval_results(metrics: dict[str, Any]) -> list[EvalResult]:
+    """WER and CER of one metrics.json, in per cent, for the card's model-index."""
+    settings = metrics["settings"]
+    kind = metrics["data"]["kind"]
+    name = dataset_title(settings["dataset"], kind)
+    place: dict[str, Any] = {
+        "task_type": TASK,
+        "task_name": "Speech recognition",
+        "dataset_type": name,
+        "dataset_name": name,
+        "dataset_config": settings["language"],
+        "dataset_split": settings["split"],
+    }
+    return [
+        EvalResult(
+            metric_type=rate,
+            metric_name=f"{settings['split'].capitalize()} {rate.upper()}",
+            metric_value=in_percent(metrics[rate]),
+            **place,
+        )
+        for rate in ("wer", "cer")
+    ]
+
+
+def eval_results_file(evidence: Evidence, task_id: str) -> str:
+    """A `.eval_results` YAML: WER in per cent on the one Hub dataset that was evaluated.
+
+    Raises:
+        ValueError: there is not exactly one result, or its dataset is not on the Hub.
+    """
+    found = [result.metrics for result in evidence.results]
+    if len(found) != 1 or not hub_dataset(found[0]["settings"]["dataset"], found[0]["data"]["kind"]):
+        named = ", ".join(metrics["settings"]["dataset"] for metrics in found) or "none"
+        raise ValueError(f"`eval_task` needs the result of one benchmark dataset of the Hub, got {named}.")
+    settings = found[0]["settings"]
+    entry = EvalResultEntry(
+        dataset_id=settings["dataset"],
+        task_id=task_id,
+        value=in_percent(found[0]["wer"]),
+        notes=f"WER in per cent, split {settings['split']}, {settings['num_beams']} beams",
+    )
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+
+
+def result_rows(result: Result) -> dict[str, Any]:
+    """One evaluation for the template: the model's line first, then those of its baselines."""
+    return {
+        "settings": result.metrics["settings"],
+        "dataset": dataset_title(result.metrics["settings"]["dataset"], result.metrics["data"]["kind"]),
+        "metrics": result.metrics,
+        "rows": [("this model", result.metrics), *((baseline_name(b), b) for b in result.baselines)],
+    }
+
+
+def baseline_name(metrics: dict[str, Any]) -> str:
+    settings = metrics["settings"]
+    numerals = ", numerals suppressed" if settings.get("suppress_numerals") else ""
+    model = settings["model"]
+    shown = Path(model).name if Path(model).is_absolute() else model
+    return f"{shown} with its own decoder{numerals}"
+
+
+def shown_settings(run: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Name and value of the settings that are shown; unset ones are left out."""
+    if run is None:
+        return []
+    overridden = "num_train_epochs" if run["run"]["max_steps"] > 0 else "max_steps"
+    rows = [(name, run[group].get(name)) for group, names in SHOWN_SETTINGS.items() for name in names]
+    rows = [(name, value) for name, value in rows if value is not None and name != overridden]
+    return [(name, repr(value) if isinstance(value, str) else str(value)) for name, value in rows]
+
+
+def hub_dataset(dataset: str, kind: str) -> bool:
+    """Whether a data report's source is an id of the Hub; a relative path can look like one."""
+    return kind == hf_datasets.KIND and HUB_ID.fullmatch(dataset) is not None and not Path(dataset).exists()
+
+
+def dataset_title(dataset: str, kind: str) -> str:
+    """A Hub or Data Collective id as it is; a path by its last part: the rest says where it lay."""
+    if hub_dataset(dataset, kind) or dataset.startswith("mdc:"):
+        return dataset
+    parts = Path(dataset).parts
+    # Common Voice: cv-corpus-22.0-2025-06-20/nl
+    count = 2 if len(parts) > 1 and len(parts[-1]) <= 3 else 1
+    return "/".join(part for part in parts[-count:] if part != "/")
+
+
+def layer_words(indices: list[int]) -> str:
+    """`0 to 21` for consecutive layers, else each."""
+    if indices == list(range(indices[0], indices[-1] + 1)) and len(indices) > 1:
+        return f"{indices[0]} to {indices[-1]}"
+    return ", ".join(map(str, indices))
+
+
+def in_percent(rate: float) -> float:
+    return round(100 * rate, PERCENT_DIGITS)
+
+
+def percent(rate: float) -> str:
+    return f"{100 * rate:.{PERCENT_DIGITS}f} %"

@@ -1,0 +1,43 @@
+"""A tiny model trained and evaluated for real against the fake Hub, once for all tests of this directory."""
+
+from collections.abc import Iterator
+
+import pytest
+from fake_hub import FakeHub
+from published_run import TRAINED_ID, TrainedWorld, run_script
+
+from modeling_slam.demo.tiny_world import build_tiny_world
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Iterator[TrainedWorld]:
+    directory = tmp_path_factory.mktemp("published")
+    world = build_tiny_world(directory / "world")
+    run, results = directory / "run", directory / "results"
+    with FakeHub() as hub:
+        hub.add_directory("tiny/whisper", world.encoder)
+        hub.add_directory("tiny/qwen2", world.llm)
+        environment = hub.environment(directory)
+        common = ["--dataset", world.dataset, "--language", "en"]
+        training = run_script(
+            "train.py", environment, *common,
+            "--encoder", "tiny/whisper", "--llm", "tiny/qwen2", "--output_dir", run, "--keep_layers", 3,
+            "--projector_hidden_size", 64, "--lora_rank", 4, "--learning_rate", 3e-3, "--max_steps", 12,
+            "--eval_strategy", "steps", "--eval_steps", 6, "--save_strategy", "steps", "--save_steps", 6,
+            "--generation_max_new_tokens", 16, "--dataloader_num_workers", 0, "--use_cpu", True,
+            "--disable_tqdm", True, "--push_to_hub", True, "--hub_model_id", TRAINED_ID,
+            "--hub_always_push", True,
+        )  # fmt: skip
+        assert training.returncode == 0, training.stdout
+        evaluation = run_script(
+            "eval.py", environment, *common, "--model", run, "--output_dir", results,
+            "--max_new_tokens", 16, "--num_workers", 0,
+        )  # fmt: skip
+        assert evaluation.returncode == 0, evaluation.stdout
+        yield TrainedWorld(hub, world, run, results, training.stdout, environment)

@@ -1,0 +1,184 @@
+"""The card: metadata that the Hub accepts, and no number that metrics.json or the run does not hold."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from fake_hub import FakeHub
+from hub_card_rules import check_card
+from huggingface_hub import ModelCard, constants
+from huggingface_hub.repocard import metadata_load
+
+from modeling_slam.publishing.card import eval_results_file, render_card, template_path
+from modeling_slam.publishing.check import CheckResult
+from modeling_slam.publishing.evidence import Evidence, Result, gather, load_results
+from modeling_slam.publishing.release import read_config
+
+REPO = "org/slam-d32-3L-lora-en"
+
+
+@pytest.fixture
+def evidence(trained) -> Evidence:
+    """All that is known about the trained model; the counts are those that eval.py wrote."""
+    config = read_config(trained.run)
+    found = gather(trained.run, config, [str(trained.results)], trained.metrics["parameters"])
+    found.check = CheckResult(["a"], ["a"], 1.5e-6, "float32", trained.metrics["parameters"], "generated")
+    return found
+
+
+@pytest.fixture
+def baseline(trained, tmp_path) -> Path:
+    """A metrics.json as `eval.py --baseline whisper` writes it, with scores of its own."""
+    metrics = copy.deepcopy(trained.metrics)
+    metrics["settings"] |= {"baseline": "whisper", "model": "tiny/whisper", "suppress_numerals": False}
+    metrics |= {"wer": 0.4321, "wer_interval": [0.4, 0.4765], "cer": 0.2109, "insertions": 3}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    return tmp_path
+
+
+def table(text: str, first_cell: str) -> list[str]:
+    """The cells of the row that begins so."""
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {first_cell} |")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def percent(rate: float) -> str:
+    return f"{100 * rate:.2f} %"
+
+
+def test_the_hub_accepts_the_metadata_and_huggingface_hub_reads_it_back(evidence, tmp_path, monkeypatch):
+    card = render_card(evidence, REPO, license="apache-2.0", revision="v1.0")
+    card.save(tmp_path / "README.md")
+    errors, warnings = check_card((tmp_path / "README.md").read_text(encoding="utf-8"))
+    assert (errors, warnings) == ([], [])
+    with FakeHub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        ModelCard.load(tmp_path / "README.md").validate()  # the real client, over HTTP
+        assert hub.count("POST", "/api/validate-yaml") == 1
+    data = metadata_load(tmp_path / "README.md")
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "automatic-speech-recognition"
+    assert data["base_model"] == ["tiny/whisper", "tiny/qwen2"]
+    assert data["base_model_relation"] == "adapter"
+    assert (data["language"], data["license"], data["metrics"]) == ("en", "apache-2.0", ["wer", "cer"])
+    assert "datasets" not in data  # a folder of this machine is no dataset of the Hub
+
+
+def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, baseline, tmp_path):
+    evidence.results = load_results(
+        [str(baseline), str(trained.results)], trained.metrics["settings"]["checkpoint"]
+    )
+    text = str(render_card(evidence, REPO))
+    reference = json.loads((baseline / "metrics.json").read_text())
+    for label, metrics in (("this model", trained.metrics), ("tiny/whisper with its own decoder", reference)):
+        low, high = metrics["wer_interval"]
+        errors = [str(metrics[name]) for name in ("substitutions", "deletions", "insertions")]
+        assert table(text, label)[1:] == [
+            percent(metrics["wer"]), f"{percent(low)} to {percent(high)}", percent(metrics["cer"]),
+            " / ".join(errors), percent(metrics["insertions"] / metrics["reference_words"]),
+            percent(metrics["repetition_loops"] / metrics["utterances"]),
+            percent(metrics["empty_predictions"] / metrics["utterances"]),
+            str(metrics["settings"]["num_beams"]),
+        ]  # fmt: skip
+    metrics = trained.metrics
+    assert f"{metrics['utterances']:,} clips, {metrics['reference_words']:,} words" in text
+    assert f"batches of {metrics['batch_mean_size']}" in text
+    assert f"is {percent(metrics['batch_mean_wer'])}" in text
+    assert f"Decoding took {metrics['real_time_factor']:.3f} s" in text
+    indexed = {result.metric_type: result.metric_value for result in ModelCard(text).data.eval_results}
+    assert indexed == {name: round(100 * metrics[name], 2) for name in ("wer", "cer")}
+
+
+def test_parameters_and_recipe_are_those_of_the_model_and_the_run(evidence, trained):
+    text = str(render_card(evidence, REPO))
+    counts = trained.metrics["parameters"]
+    rows = {
+        "encoder, kept": "encoder_kept",
+        "encoder, removed": "encoder_removed",
+        "LLM": "llm",
+        "LoRA": "lora",
+    }
+    for label, name in rows.items():
+        assert table(text, label)[1] == f"{counts[name]:,}"
+    run = json.loads((trained.run / "run.json").read_text(encoding="utf-8"))["run"]
+    for name in ("learning_rate", "weight_decay", "max_steps", "per_device_train_batch_size", "seed"):
+        assert table(text, name)[1] == str(run[name])
+    report = json.loads((trained.run / "data_train.json").read_text(encoding="utf-8"))
+    assert f"- train: speech, split train, language en: {report['kept_clips']} clips" in text
+    assert str(trained.run.parent) not in text
+
+
+def test_without_results_the_card_says_so_and_holds_no_rate(evidence):
+    evidence.results, evidence.validation, evidence.check = [], None, None
+    text = str(render_card(evidence, REPO))
+    assert "has not been evaluated on a test set" in text
+    assert "Batch invariance has not been checked" in text
+    assert not re.search(r"\d %", text.replace("95 %", ""))
+    assert "model-index" not in text
+    assert "metrics" not in ModelCard(text).data.to_dict()
+
+
+def test_a_bare_checkpoint_claims_no_data_and_no_recipe(evidence):
+    bare = Evidence(evidence.config, evidence.parameters)
+    text = str(render_card(bare, REPO))
+    assert "What it was trained on is not recorded" in text
+    assert "The settings of the training run are not recorded" in text
+    assert check_card(text)[0] == []
+
+
+def test_a_batch_that_changes_a_transcript_is_told(evidence):
+    counts = evidence.parameters
+    evidence.check = CheckResult(["a"], ["b"], 0.5, "float32", counts, "clip.wav")
+    assert "the transcripts are NOT equal, the first token's logits differ by at most 5.0e-01" in str(
+        render_card(evidence, REPO)
+    )
+
+
+def test_results_of_another_checkpoint_are_refused(trained, baseline):
+    with pytest.raises(ValueError, match="was measured on another checkpoint"):
+        load_results([str(trained.results)], "0123456789abcdef")
+    metrics = json.loads((baseline / "metrics.json").read_text())
+    metrics["settings"]["content"] = "other clips"
+    (baseline / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match="decoded on other clips"):
+        load_results([str(baseline), str(trained.results)], trained.metrics["settings"]["checkpoint"])
+    with pytest.raises(ValueError, match=r"There is no metrics\.json"):
+        load_results([str(baseline / "nowhere")], "")
+
+
+def test_eval_results_are_written_for_a_dataset_of_the_hub_alone(evidence, trained):
+    with pytest.raises(ValueError, match="one benchmark dataset of the Hub"):
+        eval_results_file(evidence, "asr")
+    metrics = copy.deepcopy(trained.metrics)
+    metrics["settings"]["dataset"], metrics["data"]["kind"] = "owner/benchmark", "datasets"
+    evidence.results = [Result(metrics)]
+    (entry,) = yaml.safe_load(eval_results_file(evidence, "asr"))
+    assert entry["dataset"] == {"id": "owner/benchmark", "task_id": "asr"}
+    assert entry["value"] == round(100 * metrics["wer"], 2)
+
+
+def test_a_wheel_holds_the_template_where_the_code_looks_for_it():
+    root = Path(__file__).parents[2]
+    assert template_path() == root / "model_cards" / "model_card.md.jinja"  # the only copy of a clone
+    settings = (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"model_cards/model_card.md.jinja" = "modeling_slam/publishing/model_card.md.jinja"' in settings
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("language: Dutch", "ISO 639"),
+        ("license: free", '"license" must be one of'),
+        ("base_model: /home/me/whisper", '"base_model[0]" with value'),
+        ("datasets: [null]", '"datasets[0]" with value'),
+        ("model-index: [{name: x, results: [{task: {type: asr}}]}]", "dataset.type"),
+        ("tags: [1]", "array of strings"),
+        ("a: [", "Invalid YAML"),
+    ],
+)
+def test_the_rules_that_judge_the_card_do_refuse(metadata, message):
+    errors, _ = check_card(f"---\n{metadata}\n---\n")
+    assert any(message in error for error in errors)

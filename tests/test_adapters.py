@@ -1,0 +1,158 @@
+"""Adapters: the LoRA of a checkpoint is plain PEFT's, and can be switched, exchanged and merged."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import Qwen2ForCausalLM
+
+from modeling_slam import SlamAsrForConditionalGeneration
+
+
+@pytest.fixture
+def inputs(tiny_processor, two_clips):
+    return tiny_processor(two_clips)
+
+
+@pytest.fixture
+def foreign_adapter(base_models, tmp_path) -> str:
+    """A PEFT adapter trained on the plain LLM, on other layers than ours and of another rank."""
+    torch.manual_seed(5)
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    adapted = get_peft_model(
+        llm, LoraConfig(r=2, target_modules=["up_proj", "q_proj"], init_lora_weights=False)
+    )
+    adapted.save_pretrained(tmp_path / "foreign")
+    return str(tmp_path / "foreign")
+
+
+def logits_of(model, inputs) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**inputs).logits
+
+
+def learning(model) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_plain_peft_loads_the_lora_of_a_checkpoint_onto_the_plain_llm(lora_model, base_models, tmp_path):
+    lora_model.config.text_model_revision = "abc"
+    lora_model.save_pretrained(tmp_path / "model")
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        plain = llm(ids).logits
+        adapted = PeftModel.from_pretrained(llm, tmp_path / "model", subfolder="adapter").eval()
+        assert torch.equal(adapted(ids).logits, lora_model.language_model(ids).logits)
+    assert (adapted(ids).logits - plain).abs().max() > 1e-2
+    settings = json.loads((tmp_path / "model/adapter/adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == base_models["text_model_id"]
+    assert settings["revision"] == "abc"
+
+
+def test_no_adapter_lies_where_auto_classes_would_take_it_for_the_model(lora_model, tiny_model, tmp_path):
+    lora_model.save_pretrained(tmp_path / "with")
+    assert not list((tmp_path / "with").glob("adapter_*"))
+    tiny_model.save_pretrained(tmp_path / "without")
+    assert not (tmp_path / "without/adapter").exists()
+
+
+def test_a_state_dict_given_to_save_is_what_both_copies_hold(lora_model, tmp_path):
+    """As the trainer gives it, gathered from other processes."""
+    weights = {name: tensor + 1 for name, tensor in lora_model.state_dict().items()}
+    lora_model.save_pretrained(tmp_path, state_dict=weights)
+    root, copy = (
+        load_file(tmp_path / "model.safetensors"),
+        load_file(tmp_path / "adapter/adapter_model.safetensors"),
+    )
+    of_lora = {
+        "base_model.model." + name.removeprefix("language_model.").replace(".default.", "."): tensor
+        for name, tensor in root.items()
+        if ".lora_" in name
+    }
+    assert set(of_lora) == set(copy)
+    assert all(torch.equal(of_lora[name], copy[name]) for name in copy)
+    assert all(torch.equal(root[name], weights[name]) for name in root)
+
+
+def test_disabled_adapters_leave_the_plain_llm_and_enabled_ones_learn_again(lora_model, base_models, inputs):
+    before, trained = logits_of(lora_model, inputs), learning(lora_model)
+    lora_model.disable_adapters()
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    with torch.no_grad():
+        expected = llm(torch.tensor([[5, 6, 7]])).logits
+        assert torch.equal(lora_model.language_model(torch.tensor([[5, 6, 7]])).logits, expected)
+    assert not torch.equal(logits_of(lora_model, inputs), before)
+    lora_model.enable_adapters()
+    assert torch.equal(logits_of(lora_model, inputs), before)
+    assert learning(lora_model) == trained
+    assert any(".lora_" in name for name in trained)
+
+
+def test_a_foreign_adapter_can_be_loaded_used_and_dropped(lora_model, base_models, foreign_adapter, inputs):
+    ids, own, trained = torch.tensor([[5, 6, 7]]), logits_of(lora_model, inputs), learning(lora_model)
+    lora_model.load_adapter(foreign_adapter, "foreign")
+    assert lora_model.active_adapters() == ["foreign"]
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(llm, foreign_adapter).eval()(ids).logits
+        torch.testing.assert_close(lora_model.language_model(ids).logits, expected, atol=1e-6, rtol=0)
+    assert learning(lora_model) == trained
+    lora_model.set_adapter("default")
+    assert torch.equal(logits_of(lora_model, inputs), own)
+    lora_model.set_adapter("foreign")
+    lora_model.delete_adapter("foreign")
+    assert lora_model.active_adapters() == ["default"]
+    assert torch.equal(logits_of(lora_model, inputs), own)
+    with pytest.raises(ValueError, match="merge_lora"):
+        lora_model.delete_adapter("default")
+
+
+def test_the_lora_of_another_checkpoint_can_take_the_place_of_the_own(lora_model, inputs, tmp_path):
+    before = logits_of(lora_model, inputs)
+    lora_model.save_pretrained(tmp_path / "first")
+    with torch.no_grad():
+        for name, parameter in lora_model.named_parameters():
+            if ".lora_" in name:
+                parameter.mul_(-2)
+    subfolder = {"adapter_kwargs": {"subfolder": "adapter"}}
+    lora_model.load_adapter(str(tmp_path / "first"), "first", **subfolder)
+    torch.testing.assert_close(logits_of(lora_model, inputs), before, atol=1e-6, rtol=0)
+
+
+def test_a_foreign_adapter_does_not_travel_with_the_checkpoint(lora_model, foreign_adapter, inputs, tmp_path):
+    before = logits_of(lora_model, inputs)
+    lora_model.save_pretrained(tmp_path / "before")
+    lora_model.load_adapter(foreign_adapter, "foreign")
+    lora_model.save_pretrained(tmp_path / "after")
+    for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "before" / file).read_bytes() == (tmp_path / "after" / file).read_bytes()
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "after")
+    assert torch.equal(logits_of(loaded, inputs), before)
+    lora_model.config.self_contained = True
+    with pytest.raises(ValueError, match=r"cannot hold the adapters \['foreign'\]"):
+        lora_model.save_pretrained(tmp_path / "full")
+
+
+def test_merged_lora_is_the_same_model_and_saves_as_a_full_one(lora_model, inputs, tmp_path):
+    before = logits_of(lora_model, inputs)
+    lora_model.merge_lora()
+    assert not any(".lora_" in name or "base_layer" in name for name in lora_model.state_dict())
+    torch.testing.assert_close(logits_of(lora_model, inputs), before, atol=1e-5, rtol=0)
+    assert learning(lora_model) == {name for name in lora_model.state_dict() if name.startswith("projector.")}
+    lora_model.save_pretrained(tmp_path / "merged")
+    assert not (tmp_path / "merged/adapter").exists()
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "merged")
+    assert torch.equal(logits_of(loaded, inputs), logits_of(lora_model, inputs))
+    lora_model.add_lora(2, 4, 0.0, ["q_proj"])  # and may be adapted anew
+    assert torch.equal(logits_of(lora_model, inputs), logits_of(loaded, inputs))
+
+
+def test_what_cannot_be_merged_is_refused(lora_model, tiny_model):
+    with pytest.raises(ValueError, match="no LoRA to merge"):
+        tiny_model.merge_lora()
+    lora_model.disable_adapters()
+    with pytest.raises(ValueError, match="enable_adapters"):
+        lora_model.merge_lora()

@@ -1,0 +1,296 @@
+"""Checkpoints: lean and full hold what they should, load by one line, and refuse what does not fit."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
+from transformers import (
+    AutoModel,
+    AutoModelForMultimodalLM,
+    AutoModelForSpeechSeq2Seq,
+    Qwen2ForCausalLM,
+    WhisperForConditionalGeneration,
+)
+
+from modeling_slam import SlamAsrForConditionalGeneration
+
+load = SlamAsrForConditionalGeneration.from_pretrained
+
+
+def logits_of(model, inputs) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**inputs.to(dtype=model.dtype)).logits
+
+
+@pytest.fixture
+def inputs(tiny_processor, two_clips):
+    return tiny_processor(two_clips)
+
+
+@pytest.fixture(params=["lean", "full"])
+def checkpoint(request, lora_model, base_models, tmp_path) -> Path:
+    """Of `lora_model`; the base models are gone where they are not needed."""
+    lora_model.config.self_contained = request.param == "full"
+    lora_model.save_pretrained(tmp_path / request.param)
+    if request.param == "full":
+        for directory in base_models.values():
+            shutil.rmtree(directory)
+    return tmp_path / request.param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_encoder_layers": 1},
+        {"kept_encoder_layers": [0, 2], "lora_rank": 4},
+        {"lora_rank": 2, "lora_target_modules": ["self_attn.q_proj"]},
+    ],
+)
+def test_lean_checkpoints_hold_what_was_trained_and_load_whole(
+    base_models, tmp_path, tiny_processor, two_clips, fields
+):
+    model = SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models, **fields)).eval()
+    model.config.audio_token_id = tiny_processor.audio_token_id
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_()
+    model.save_pretrained(tmp_path / "lean")
+    saved = load_file(tmp_path / "lean" / "model.safetensors")
+    assert set(saved) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean")
+    inputs = tiny_processor(two_clips)
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    assert {n for n, p in loaded.named_parameters() if p.requires_grad} == set(saved)
+
+
+def test_weights_that_do_not_fit_are_an_error(base_models, tmp_path):
+    model = SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models, lora_rank=4))
+    model.save_pretrained(tmp_path / "lean")
+    with pytest.raises(RuntimeError, match=r"unexpected: .*lora_"):
+        SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean", lora_rank=0)
+    with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
+        SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean", lora_rank=8)
+
+
+# ---------------------------------------------------------------- both formats
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForMultimodalLM])
+def test_both_formats_give_back_the_same_model(auto_class, checkpoint, lora_model, inputs):
+    loaded = auto_class.from_pretrained(checkpoint)
+    assert torch.equal(logits_of(loaded, inputs), logits_of(lora_model, inputs))
+    assert torch.equal(loaded.generate(**inputs), lora_model.generate(**inputs))
+    trained = {name for name, parameter in lora_model.named_parameters() if parameter.requires_grad}
+    assert {name for name, parameter in loaded.named_parameters() if parameter.requires_grad} == trained
+
+
+def test_a_loaded_checkpoint_is_saved_in_its_own_format(checkpoint, tmp_path):
+    load(checkpoint).save_pretrained(tmp_path / "again")
+    before, after = (load_file(path / "model.safetensors") for path in (checkpoint, tmp_path / "again"))
+    assert set(before) == set(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((tmp_path / "again/config.json").read_text())["text_model_id"].endswith("llm")
+
+
+def test_fewer_encoder_layers_can_be_loaded(checkpoint, lora_model, inputs, tmp_path):
+    """Against the trained model with its top layer taken off by hand."""
+    del lora_model.encoder.layers[1]
+    for auto_class in (SlamAsrForConditionalGeneration, AutoModel):
+        pruned = auto_class.from_pretrained(checkpoint, num_encoder_layers=1)
+        assert len(pruned.encoder.layers) == 1
+        assert torch.equal(logits_of(pruned, inputs), logits_of(lora_model, inputs))
+    pruned.save_pretrained(tmp_path / "pruned")
+    assert len(load(tmp_path / "pruned").encoder.layers) == 1
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_layers_that_were_not_trained_with_are_refused(checkpoint, layers):
+    """The base encoder has three layers, the checkpoint was trained with two."""
+    for auto_class in (SlamAsrForConditionalGeneration, AutoModel):
+        with pytest.raises(
+            ValueError, match=r"was trained with 2 encoder layers, \[0, 1\].*num_encoder_layers"
+        ):
+            auto_class.from_pretrained(checkpoint, num_encoder_layers=layers)
+    with pytest.raises(ValueError, match="was trained with"):
+        load(checkpoint, kept_encoder_layers=[0, 2])
+
+
+def test_loading_options_of_transformers_hold(checkpoint, inputs):
+    in_bf16 = load(checkpoint, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in in_bf16.parameters()} == {torch.bfloat16}
+    placed = load(checkpoint, device_map="auto", attn_implementation="eager")
+    assert {parameter.device for parameter in placed.parameters()} == {torch.device("cpu")}
+    assert placed.encoder.config._attn_implementation == "eager"
+    assert placed.language_model.config._attn_implementation == "eager"
+    real = inputs["attention_mask"].bool()  # what stands at padding means nothing
+    found, expected = (logits_of(model, inputs)[real] for model in (placed, load(checkpoint)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    on_cpu = AutoModel.from_pretrained(checkpoint, device_map="cpu", dtype="bfloat16")
+    assert {parameter.dtype for parameter in on_cpu.parameters()} == {torch.bfloat16}
+
+
+def test_a_hub_id_loads_at_the_revision_asked_for(checkpoint, inputs, tmp_path):
+    """Two commits in a local cache of the Hub: the second one's projector is zero."""
+    repository = tmp_path / "hub/models--me--slam"
+    commits = {"v1": "1" * 40, "main": "2" * 40}
+    for name, commit in commits.items():
+        shutil.copytree(checkpoint, repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / name).write_text(commit)
+    newest = repository / "snapshots" / commits["main"] / "model.safetensors"
+    silenced = {n: 0 * t if n.startswith("projector.") else t for n, t in load_file(newest).items()}
+    save_file(silenced, newest, {"format": "pt"})
+    hub = {"cache_dir": str(tmp_path / "hub"), "local_files_only": True}
+    for auto_class in (SlamAsrForConditionalGeneration, AutoModel):
+        main, first = (auto_class.from_pretrained("me/slam", revision=name, **hub) for name in ("main", "v1"))
+        assert not main.projector.linear1.weight.any()
+        assert torch.equal(logits_of(first, inputs), logits_of(load(checkpoint), inputs))
+
+
+def test_a_checkpoint_in_a_subfolder_loads(checkpoint, inputs):
+    assert torch.equal(
+        logits_of(load(checkpoint.parent, subfolder=checkpoint.name), inputs),
+        logits_of(load(checkpoint), inputs),
+    )
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected"])
+def test_weights_that_are_missing_or_too_many_are_named(checkpoint, change):
+    weights = load_file(checkpoint / "model.safetensors")
+    if change == "missing":
+        del weights["projector.linear2.bias"]
+        name = "projector.linear2.bias"
+    else:
+        name = "encoder.layers.2.fc1.bias"
+        weights[name] = torch.zeros(3)
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RuntimeError, match=f"{change}: {re.escape(name)}"):
+        load(checkpoint)
+
+
+def test_frozen_bf16_beside_trained_float32_comes_back_so(checkpoint, lora_model, inputs, tmp_path):
+    """As training in bf16 leaves a model; to the bit, unless another dtype is asked for."""
+    for parameter in lora_model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    lora_model.config.self_contained = True
+    lora_model.save_pretrained(tmp_path / "mixed")
+    for auto_class in (SlamAsrForConditionalGeneration, AutoModel):
+        loaded = auto_class.from_pretrained(tmp_path / "mixed")
+        for name, parameter in lora_model.named_parameters():
+            found = loaded.get_parameter(name)
+            assert found.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
+            assert torch.equal(found, parameter)
+        assert torch.equal(logits_of(loaded, inputs), logits_of(lora_model, inputs))
+        for dtype in (torch.bfloat16, torch.float32):
+            loaded = auto_class.from_pretrained(tmp_path / "mixed", dtype=dtype)
+            assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+            assert not loaded.config.trained_in_float32
+
+
+# ---------------------------------------------------------------- full
+
+
+def test_a_full_checkpoint_says_where_its_weights_came_from(lora_model, base_models, tmp_path):
+    lora_model.config.self_contained = True
+    lora_model.config.text_model_revision = "abc"
+    lora_model.save_pretrained(tmp_path / "full")
+    loaded = load(tmp_path / "full").config
+    assert loaded.text_model_id == base_models["text_model_id"]
+    assert loaded.audio_model_id == base_models["audio_model_id"]
+    assert loaded.text_model_revision == "abc"
+
+
+def test_models_without_base_models_are_full(tiny_model, tmp_path, inputs):
+    tiny_model.save_pretrained(tmp_path)
+    assert torch.equal(logits_of(load(tmp_path), inputs), logits_of(tiny_model, inputs))
+
+
+def test_full_checkpoints_keep_tied_embeddings_tied_and_may_be_sharded(
+    base_models, tmp_path, inputs, tiny_processor
+):
+    text_config = tiny_text_config(tie_word_embeddings=True)
+    Qwen2ForCausalLM(text_config).save_pretrained(base_models["text_model_id"])
+    config = tiny_lean_config(base_models, lora_rank=2, audio_token_id=tiny_processor.audio_token_id)
+    config.text_config, config.self_contained = text_config, True
+    model = SlamAsrForConditionalGeneration.from_base_models(config)
+    model.save_pretrained(tmp_path / "full", max_shard_size="40KB")
+    assert len(list((tmp_path / "full").glob("model-*.safetensors"))) > 1
+    loaded = load(tmp_path / "full", num_encoder_layers=2)
+    assert loaded.language_model.lm_head.weight is loaded.language_model.model.embed_tokens.weight
+    assert torch.equal(logits_of(load(tmp_path / "full"), inputs), logits_of(model, inputs))
+
+
+# ---------------------------------------------------------------- base models
+
+
+def test_a_base_model_exchanged_for_another_is_an_error(lora_model, base_models, tmp_path):
+    """Of the same shape: only one weight of the LLM, or of the lowest kept encoder layer, is another."""
+    lora_model.save_pretrained(tmp_path / "lean")
+    for part, name in (
+        ("text", "model.layers.1.mlp.up_proj.weight"),
+        ("audio", "model.encoder.layers.0.fc1.bias"),
+    ):
+        file = Path(base_models[f"{part}_model_id"], "model.safetensors")
+        weights = load_file(file)
+        save_file(weights | {name: weights[name] + 1}, file, {"format": "pt"})
+        with pytest.raises(
+            RuntimeError, match=rf"`{part}_model_id`.* not the base.*`{part}_model_digest=None`"
+        ):
+            load(tmp_path / "lean")
+        load(tmp_path / "lean", **{f"{part}_model_digest": None})
+        save_file(weights, file, {"format": "pt"})
+    load(tmp_path / "lean", num_encoder_layers=1)
+
+
+def test_the_same_base_weights_in_another_file_layout_are_the_same(lora_model, base_models, tmp_path):
+    lora_model.save_pretrained(tmp_path / "lean")
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    shutil.rmtree(base_models["text_model_id"])
+    llm.save_pretrained(base_models["text_model_id"], max_shard_size="20KB")
+    load(tmp_path / "lean")
+
+
+def test_a_checkpoint_without_digests_takes_the_base_models_as_they_are(lora_model, base_models, tmp_path):
+    """Checkpoints from before digests; a wrong shape is still found."""
+    lora_model.config.audio_model_digest = lora_model.config.text_model_digest = None
+    lora_model.save_pretrained(tmp_path / "lean")
+    load(tmp_path / "lean")
+    Qwen2ForCausalLM(tiny_text_config(hidden_size=64)).save_pretrained(base_models["text_model_id"])
+    with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
+        load(tmp_path / "lean")
+
+
+# ---------------------------------------------------------------- bytes
+
+
+def bytes_this_process_has_read() -> int:
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel counts reads on Linux alone")
+@pytest.mark.parametrize("self_contained", [False, True])
+def test_loading_reads_the_kept_weights_once_and_no_others(tmp_path, self_contained):
+    """Two of four encoder layers, beside a decoder as large; all that the process reads is counted."""
+    audio = tiny_audio_config(d_model=256, encoder_ffn_dim=1024, encoder_layers=4, decoder_layers=4)
+    text = tiny_text_config(hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
+    WhisperForConditionalGeneration(audio).save_pretrained(tmp_path / "whisper")
+    Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
+    base_models = {"audio_model_id": str(tmp_path / "whisper"), "text_model_id": str(tmp_path / "llm")}
+    config = tiny_lean_config(base_models, num_encoder_layers=3, lora_rank=8, self_contained=self_contained)
+    config.audio_config, config.text_config = audio, text
+    SlamAsrForConditionalGeneration.from_base_models(config).save_pretrained(tmp_path / "model")
+    before = bytes_this_process_has_read()
+    model = load(tmp_path / "model", num_encoder_layers=2)
+    read = bytes_this_process_has_read() - before
+    kept = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    assert kept <= read <= 1.02 * kept

@@ -1,0 +1,134 @@
+"""long_audio: cuts fall into pauses, nothing is lost or doubled, and little of a long recording is held."""
+
+import numpy as np
+import pytest
+
+from modeling_slam.long_audio import OVERLAP_SECONDS, Word, join, split
+
+RATE = 16_000
+
+
+def speech(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise with the rhythm of syllables, four a second; it has no pause."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    envelope = 0.6 + 0.4 * np.sin(2 * np.pi * 4 * time)
+    noise = np.random.default_rng(seed).standard_normal(len(time))
+    return (0.1 * envelope * noise).astype(np.float32)
+
+
+def with_pauses(spoken: list[float], pause: float, noise: float = 1e-3) -> tuple[np.ndarray, list[float]]:
+    """Stretches of speech with pauses between them, and the middle of each pause in seconds."""
+    parts, middles, seconds = [], [], 0.0
+    for number, length in enumerate(spoken):
+        parts += [speech(length, number), np.zeros(round(pause * RATE), np.float32)]
+        seconds += length + pause
+        middles.append(seconds - pause / 2)
+    samples = np.concatenate(parts)
+    return samples + noise * np.random.default_rng(1).standard_normal(len(samples)).astype(
+        np.float32
+    ), middles
+
+
+def blocks_of(samples: np.ndarray, size: int) -> list[np.ndarray]:
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
+
+
+def words(text: str) -> list[Word]:
+    return [Word(word) for word in text.split()]
+
+
+def text(row: list[Word]) -> str:
+    return " ".join(word.text for word in row)
+
+
+@pytest.mark.parametrize("pause", [0.3, 0.8])
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 1e-2])
+def test_cuts_fall_into_pauses(pause, noise):
+    samples, middles = with_pauses([3.1, 4.2, 2.4, 5.0, 3.3, 4.4, 2.9, 6.1, 3.8], pause, noise)
+    chunks = list(split([samples], 10.0, 30.0))
+    assert len(chunks) > 3
+    for chunk in chunks[1:]:
+        assert chunk.overlap == 0
+        assert min(abs(chunk.start - middle) for middle in middles) < pause / 2 - 0.05
+
+
+@pytest.mark.parametrize("size", [1_000, 50_000, 10_000_000])
+def test_chunks_cover_the_recording_in_order_at_any_block_size(size):
+    samples = np.concatenate(
+        [with_pauses([3.0, 4.0, 5.0], 0.3)[0], speech(47.0), np.zeros(40_000, np.float32)]
+    )
+    chunks = list(split(blocks_of(samples, size), 8.0, 30.0))
+    assert [chunk.is_last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert all(2.0 <= len(chunk.samples) / RATE <= 8.0 for chunk in chunks)
+    rebuilt = np.concatenate([chunk.samples[round(chunk.overlap * RATE) :] for chunk in chunks])
+    np.testing.assert_array_equal(rebuilt, samples)
+    for chunk in chunks:
+        start = round(chunk.start * RATE)
+        np.testing.assert_array_equal(chunk.samples, samples[start : start + len(chunk.samples)])
+    reference = list(split([samples], 8.0, 30.0))
+    assert [chunk.start for chunk in chunks] == [chunk.start for chunk in reference]
+
+
+def test_chunks_overlap_only_where_there_is_no_pause():
+    chunks = list(split([speech(60.0)], 15.0, 30.0))
+    assert [chunk.overlap for chunk in chunks] == [0.0] + [OVERLAP_SECONDS] * (len(chunks) - 1)
+
+
+def test_a_recording_up_to_the_limit_stays_whole():
+    samples, _ = with_pauses([9.7, 9.7, 9.7], 0.3)
+    (chunk,) = split([samples[: 30 * RATE]], 15.0, 30.0)
+    np.testing.assert_array_equal(chunk.samples, samples[: 30 * RATE])
+    assert len(list(split([np.append(samples, samples)[: 30 * RATE + 1]], 15.0, 30.0))) > 1
+
+
+def test_little_of_a_long_recording_is_read_ahead():
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += RATE
+            yield speech(1.0, taken)
+
+    chunks = split(endless(), 10.0, 30.0)
+    last = [next(chunks) for _ in range(200)][-1]
+    assert taken / RATE - last.start < 45
+
+
+@pytest.mark.parametrize("tail", [0, 1, 2, 3])
+@pytest.mark.parametrize("cut_word", ["", "xx"])
+def test_overlapping_transcripts_join_to_the_whole(tail, cut_word):
+    """Both sides hear the words of the overlap; one or both may mishear the word that is cut in two."""
+    whole = [word.text for word in words("we count one two three four five six seven eight nine and go")]
+    left = whole[: 6 + tail] + [cut_word] * bool(cut_word)
+    right = [cut_word] * bool(cut_word) + whole[4:]
+    assert text(join(words(" ".join(left)), words(" ".join(right)), 2.0)) == " ".join(whole)
+
+
+def test_case_and_punctuation_do_not_hide_a_common_run():
+    joined = join(words("So, it was. A big"), words("it was a big house."), 2.0)
+    assert text(joined) == "So, it was. A big house."
+
+
+def test_the_joining_run_keeps_the_times_of_the_first_hearing():
+    left, right = [Word("a", 0.0, 1.0), Word("b", 1.0, 2.0)], [Word("b", 1.1, 2.1), Word("c", 2.1, 3.0)]
+    assert join(left, right, 2.0) == [left[0], left[1], right[1]]
+
+
+def test_without_a_common_run_nothing_is_lost():
+    assert text(join(words("a b c"), words("d e f"), 2.0)) == "a b c d e f"
+    assert text(join([], words("d e"), 2.0)) == "d e"
+    assert text(join(words("a b"), [], 2.0)) == "a b"
+
+
+def test_a_short_word_in_common_does_not_swallow_what_surrounds_it():
+    joined = join(words("he saw the old house"), words("by night the rain fell"), 2.0)
+    assert text(joined) == "he saw the old house by night the rain fell"
+
+
+def test_words_outside_the_overlap_are_not_compared():
+    repeated = "row row row your boat gently down the stream " * 3
+    assert (
+        text(join(words(repeated + "end"), words("end " + repeated), 0.4))
+        == f"{repeated}end {repeated}".strip()
+    )
