@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
-import pytest
+import jiwer
 import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer
+
+from modeling_slam.demo.pretrain_llm import Examples, corpus_of
 
 ASSETS = Path(__file__).parents[2] / "modeling_slam" / "demo" / "assets"
 
@@ -34,16 +36,16 @@ def test_the_encoder_file_holds_an_encoder_and_nothing_else():
     assert sum(name.endswith("fc1.weight") for name in names) == 6
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("the the ba ker buysa red b ook", "the baker buys a red book"),
-        ("waar is de zwar te paraplu", "waar is de zwarte paraplu"),
-    ],
-)
-def test_the_llm_copies_what_it_reads(typed, meant):
+def test_the_llm_copies_sentences_it_has_not_read_from_pieces():
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "qwen2")
     model = AutoModelForCausalLM.from_pretrained(ASSETS / "qwen2", dtype=torch.float32)
-    prompt = tokenizer(f"{typed}Repeat the text.\n", return_tensors="pt")
-    written = model.generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt["input_ids"].shape[1] :]
-    assert tokenizer.decode(written, skip_special_tokens=True) == meant
+    examples = Examples(tokenizer, seed=1)
+    unread, _ = corpus_of(seed=0)
+    written = []
+    for sentence in unread[::4]:
+        prompt = torch.tensor([[*examples.typed(sentence), *examples.instructions[0]]])
+        ids = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=40, do_sample=False
+        )
+        written.append(tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True))
+    assert jiwer.wer(unread[::4], written) < 0.1
