@@ -1,7 +1,7 @@
 """Train a SLAM-ASR model: recipe in, checkpoint out.
 
-    python train.py recipes/nl-medium.yaml --keep_layers 22
-    accelerate launch train.py recipes/nl-medium.yaml --dataset my-speech --output_dir runs/mine
+python train.py recipes/nl-medium.yaml --keep_layers 22
+accelerate launch train.py recipes/nl-medium.yaml --dataset my-speech --output_dir runs/mine
 """
 
 import logging

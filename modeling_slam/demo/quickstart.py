@@ -1,6 +1,6 @@
 """`make demo`: train on the embedded speech, evaluate on unheard voices and sentences, show what was learned.
 
-Four commands that anyone could type, and a summary of the files they leave. The first two make and score the
+Five commands that anyone could type, and a summary of the files they leave. The first two make and score the
 same model with its projector untrained, so that the difference is what training did.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     untrained, trained = directory / "untrained", directory / "model"
 
     def step(number: int, what: str, *command: str) -> None:
-        print(f"\n[{number}/4] {what} ({time.monotonic() - begun:.0f} s so far)", flush=True)
+        print(f"\n[{number}/5] {what} ({time.monotonic() - begun:.0f} s so far)", flush=True)
         run(*command)
 
     # fmt: off
@@ -48,6 +48,9 @@ def main() -> None:
          "train.py", RECIPE, *data, "--output_dir", f"{trained}")
     step(4, "Word error rate of the trained model, beam 2, voices and sentences not in training",
          "eval.py", "--model", f"{trained}", *data, *columns, "--output_dir", f"{directory}/results")
+    step(5, "Its model card, as it would be published",
+         "-m", "modeling_slam.publishing", f"{trained}", "--metrics", f"{directory}/results", "--format", "full",
+         "--language", language, "--license", "apache-2.0", "--dry_run", "--card", f"{directory}/model_card.md")
     # fmt: on
     plot_learning(REPOSITORY / trained / "trainer_state.json", REPOSITORY / directory / "learning.png")
     print(summary(directory))
@@ -71,6 +74,7 @@ def summary(directory: Path) -> str:
         "",
         f"checkpoint   {directory}/model",
         f"metrics      {directory}/results/metrics.json, predictions.jsonl",
+        f"model card   {directory}/model_card.md",
         f"plot         {directory}/learning.png",
     ]
     return "\n".join(lines)

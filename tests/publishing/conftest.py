@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import pytest
 from fake_hub import FakeHub
 from published_run import TRAINED_ID, TrainedWorld, run_script
-
-from modeling_slam.demo.tiny_world import build_tiny_world
+from tiny_world import build_tiny_world
 
 
 @pytest.fixture

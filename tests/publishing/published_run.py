@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fake_hub import FakeHub
-
-from modeling_slam.demo.tiny_world import TinyWorld
+from tiny_world import TinyWorld
 
 REPOSITORY = Path(__file__).parents[2]
 NAME = "slam-d32-3L-lora-en"

@@ -1,8 +1,7 @@
 """One miniature world for all tests of training: half a second to build, read only."""
 
 import pytest
-
-from modeling_slam.demo.tiny_world import TinyWorld, build_tiny_world
+from tiny_world import TinyWorld, build_tiny_world
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import pytest
 from safetensors.torch import load_file
 from tiny_run import flags, logged, one_thread, started
+from tiny_world import TinyWorld
 from transformers import AutoTokenizer
 
 import eval as eval_script
 import train
 from modeling_slam.data import DataArguments, load_speech
-from modeling_slam.demo.tiny_world import TinyWorld
 
 CLIPS = 7  # odd: one process gets a clip too many, which must not count
 SETTINGS = {

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from modeling_slam.demo.tiny_world import TinyWorld
+from tiny_world import TinyWorld
 
 REPOSITORY = Path(__file__).parents[2]
 # One thread: sums are then made in one order, so runs can be compared to the last digit.

@@ -1,14 +1,10 @@
-"""A miniature world that needs no download: generated clips, random tiny backbones, the real file layouts.
+"""A miniature world for tests: generated clips, random tiny backbones, the real file layouts.
 
-It lets the whole path (load, train, checkpoint, evaluate) run in seconds on any machine, in `make demo` and
-in the end-to-end tests. The backbones are random and frozen, so nothing here says how well speech is
-recognised. A clip is a few "words", each its own pair of tones. For another vocabulary change `WORDS`; sizes
+It takes half a second to make. The backbones are random and frozen, so nothing here says how well speech is
+recognised; the demo's own are pretrained. A clip is a few "words", each its own pair of tones. For another vocabulary change `WORDS`; sizes
 are in `CLIPS` and in the two configs below.
-
-    python -m modeling_slam.demo.tiny_world DIRECTORY
 """
 
-import argparse
 import csv
 from pathlib import Path
 from typing import NamedTuple
@@ -131,22 +127,3 @@ def write_causal_lm(directory: Path) -> None:
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(directory)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Write generated clips and tiny random backbones; no download."
-    )
-    parser.add_argument(
-        "directory", type=Path, help="Where to write; existing files of the same names are replaced."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Another seed gives other clips and weights.")
-    arguments = parser.parse_args()
-    world = build_tiny_world(arguments.directory, arguments.seed)
-    print(f"{sum(CLIPS.values())} generated clips of tone words: {world.dataset}")
-    print(f"Random, untrained backbones: {world.encoder}, {world.llm}")
-    print("They exercise every step but know no language: the loss falls, the error rate means nothing.")
-
-
-if __name__ == "__main__":
-    main()
