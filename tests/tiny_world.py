@@ -1,8 +1,8 @@
 """A miniature world for tests: generated clips, random tiny backbones, the real file layouts.
 
 It takes half a second to make. The backbones are random and frozen, so nothing here says how well speech is
-recognised; the demo's own are pretrained. A clip is a few "words", each its own pair of tones. For another vocabulary change `WORDS`; sizes
-are in `CLIPS` and in the two configs below.
+recognised; the demo's own are pretrained. A clip is a few "words", each its own pair of tones. For another
+vocabulary change `WORDS`; sizes are in `CLIPS` and in the two configs below.
 """
 
 import csv

@@ -49,8 +49,9 @@ def main() -> None:
     step(4, "Word error rate of the trained model, beam 2, voices and sentences not in training",
          "eval.py", "--model", f"{trained}", *data, *columns, "--output_dir", f"{directory}/results")
     step(5, "Its model card, as it would be published",
-         "-m", "modeling_slam.publishing", f"{trained}", "--metrics", f"{directory}/results", "--format", "full",
-         "--language", language, "--license", "apache-2.0", "--dry_run", "--card", f"{directory}/model_card.md")
+         "-m", "modeling_slam.publishing", f"{trained}", "--metrics", f"{directory}/results",
+         "--format", "full", "--language", language, "--license", "apache-2.0", "--dry_run",
+         "--card", f"{directory}/model_card.md")
     # fmt: on
     plot_learning(REPOSITORY / trained / "trainer_state.json", REPOSITORY / directory / "learning.png")
     print(summary(directory))
