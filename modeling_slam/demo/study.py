@@ -41,7 +41,7 @@ def main() -> None:
         prog="python -m modeling_slam.demo.study", description="WER against kept encoder layers."
     )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo-study"))
-    parser.add_argument("--max_steps", type=int, default=400, help="training steps of each run")
+    parser.add_argument("--max_steps", type=int, default=200, help="training steps of each run")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     arguments = parser.parse_args()
     directory: Path = REPOSITORY / arguments.output_dir
