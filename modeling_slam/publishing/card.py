@@ -1,6 +1,6 @@
 """The model card: metadata for the Hub and text for people, from `Evidence` and nothing else.
 
-The words are in the template, `model_cards/model_card.md.jinja`; the numbers are prepared here. Where
+The words are in the template, `model_card.md.jinja` beside this file; the numbers are prepared here. Where
 something was not measured the card says so.
 """
 
@@ -36,9 +36,8 @@ SHOWN_SETTINGS = {
 
 
 def template_path() -> Path:
-    """The one template: beside this module in an installed wheel, in model_cards/ of a clone."""
-    installed = Path(__file__).with_name(TEMPLATE_NAME)
-    return installed if installed.is_file() else Path(__file__).parents[2] / "model_cards" / TEMPLATE_NAME
+    """The one template, beside this module, so that an installed package has it too."""
+    return Path(__file__).with_name(TEMPLATE_NAME)
 
 
 def render_card(
