@@ -5,6 +5,8 @@ written properly. In the second the text comes in pieces of any size (BPE-dropou
 gaps, as a hasty typist writes; reading it is what a frozen LLM needs for reading a projector's audio
 tokens. It never sees audio, nor a sentence of validation and test.
 
+The pieces are drawn by the tokenizers library, which takes no seed: two trainings differ.
+
 Source of the pieces: BPE-dropout, https://huggingface.co/papers/1910.13267
 """
 

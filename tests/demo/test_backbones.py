@@ -1,5 +1,6 @@
 """The demo's pretrained stand-ins: small, of the real architectures, and loaded like the real ones."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer
 
-from modeling_slam.demo.pretrain_llm import Examples, corpus_of
+from modeling_slam.demo.pretrain_llm import corpus_of
+from modeling_slam.processing_slam import INSTRUCTION
 
 ASSETS = Path(__file__).parents[2] / "modeling_slam" / "demo" / "assets"
 
@@ -39,11 +41,13 @@ def test_the_encoder_file_holds_an_encoder_and_nothing_else():
 def test_the_llm_copies_sentences_it_has_not_read_from_pieces():
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "qwen2")
     model = AutoModelForCausalLM.from_pretrained(ASSETS / "qwen2", dtype=torch.float32)
-    examples = Examples(tokenizer, seed=1)
+    instruction = tokenizer.encode(INSTRUCTION, add_special_tokens=False)
     unread, _ = corpus_of(seed=0)
     written = []
     for sentence in unread[::4]:
-        prompt = torch.tensor([[*examples.typed(sentence), *examples.instructions[0]]])
+        # Three letters at a time; the pieces of pretraining are drawn without a seed.
+        pieces = tokenizer([sentence[start : start + 3] for start in range(0, len(sentence), 3)])["input_ids"]
+        prompt = torch.tensor([[*itertools.chain(*pieces), *instruction]])
         ids = model.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=40, do_sample=False
         )
