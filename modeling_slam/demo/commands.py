@@ -14,6 +14,12 @@ REPOSITORY = Path(__file__).parents[2]
 ASSETS = Path("modeling_slam/demo/assets")  # below REPOSITORY, where the commands run
 
 
+def speech_flags(language: str) -> list[str]:
+    """The embedded speech of one language, for `train.py` and `eval.py` alike."""
+    dataset = f"{ASSETS}/speech/{language}"
+    return ["--dataset", dataset, "--language", language, "--id_column", "id", "--speaker_column", "speaker"]
+
+
 def run(script: str, *arguments: str, log: Path | None = None, threads: int | None = None) -> None:
     """`python script arguments` from the repository's root; with `log` its output goes there instead.
 

@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from modeling_slam.demo.commands import ASSETS, REPOSITORY, run
+from modeling_slam.demo.commands import REPOSITORY, run, speech_flags
 from modeling_slam.demo.plots import plot_learning
 
 EXAMPLES = 10
@@ -29,8 +29,7 @@ def main() -> None:
 
     begun = time.monotonic()
     shutil.rmtree(REPOSITORY / directory, ignore_errors=True)
-    data = ["--dataset", f"{ASSETS}/speech/{language}", "--language", language]
-    columns = ["--id_column", "id", "--speaker_column", "speaker"]
+    data = speech_flags(language)
     untrained, trained = directory / "untrained", directory / "model"
 
     def step(number: int, what: str, *command: str) -> None:
@@ -42,12 +41,12 @@ def main() -> None:
          "train.py", RECIPE, *data, "--max_steps", "1", "--learning_rate", "0", "--eval_strategy", "no",
          "--output_dir", f"{untrained}")
     step(2, "Its word error rate",
-         "eval.py", "--model", f"{untrained}", *data, *columns,
+         "eval.py", "--model", f"{untrained}", *data,
          "--output_dir", f"{directory}/results-untrained")
     step(3, "Training projector and LoRA",
          "train.py", RECIPE, *data, "--output_dir", f"{trained}")
     step(4, "Word error rate of the trained model, beam 2, voices and sentences not in training",
-         "eval.py", "--model", f"{trained}", *data, *columns, "--output_dir", f"{directory}/results")
+         "eval.py", "--model", f"{trained}", *data, "--output_dir", f"{directory}/results")
     step(5, "Its model card, as it would be published",
          "-m", "modeling_slam.publishing", f"{trained}", "--metrics", f"{directory}/results",
          "--format", "full", "--language", language, "--license", "apache-2.0", "--dry_run",

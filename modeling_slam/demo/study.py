@@ -11,12 +11,12 @@ import csv
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from modeling_slam.demo.commands import ASSETS, REPOSITORY, run
+from modeling_slam.demo.commands import REPOSITORY, run, speech_flags
 from modeling_slam.demo.plots import plot_depths
 
 LANGUAGES = ("en", "nl", "da")
@@ -45,57 +45,64 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     arguments = parser.parse_args()
     directory: Path = REPOSITORY / arguments.output_dir
+    claim(directory, arguments.max_steps)
 
     runs = [
         Run(language, depth, lora) for depth in DEPTHS for language in LANGUAGES for lora in (False, True)
     ]
-    left = [run for run in runs if not metrics_file(directory, run).is_file()]
+    left = [config for config in runs if not metrics_file(directory, config).is_file()]
     print(f"{len(runs)} runs, {len(runs) - len(left)} finished before.", flush=True)
     with ThreadPoolExecutor(arguments.workers) as pool:
-        futures = [pool.submit(train_and_evaluate, directory, run, arguments.max_steps) for run in left]
+        futures = [pool.submit(train_and_evaluate, directory, config, arguments.max_steps) for config in left]
         try:
             for future in tqdm(as_completed(futures), total=len(left), desc="runs", unit="run", smoothing=0):
                 future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    rows = [row_of(directory, run) for run in runs]
+    rows = [row_of(directory, config) for config in runs]
     write_tables(directory, rows)
     plot_depths(rows, directory / "wer_by_depth.png")
     print((directory / "table.md").read_text(encoding="utf-8"))
     print(f"Tables and plot: {directory}/table.csv, table.md, wer_by_depth.png")
 
 
-def metrics_file(directory: Path, run: Run) -> Path:
-    return directory / "results" / run.name / "metrics.json"
+def claim(directory: Path, max_steps: int) -> None:
+    """Runs of different lengths do not go into one table."""
+    file, settings = directory / "study.json", {"max_steps": max_steps}
+    if file.is_file() and (before := json.loads(file.read_text(encoding="utf-8"))) != settings:
+        raise SystemExit(
+            f"error: {directory} holds a study with {before}, this one has {settings}. "
+            "Name another --output_dir."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
+
+def metrics_file(directory: Path, config: Run) -> Path:
+    return directory / "results" / config.name / "metrics.json"
 
 
 def train_and_evaluate(directory: Path, config: Run, max_steps: int) -> None:
-    model = directory / "models" / config.name
-    shutil.rmtree(model, ignore_errors=True)  # of a run that was stopped
+    model, results = directory / "models" / config.name, metrics_file(directory, config).parent
+    for left_over in (model, results):  # of a run that was stopped
+        shutil.rmtree(left_over, ignore_errors=True)
     log = directory / "logs" / f"{config.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    data = ["--dataset", f"{ASSETS}/speech/{config.language}", "--language", config.language]
+    data = speech_flags(config.language)
     # fmt: off
     run("train.py", "recipes/demo.yaml", *data, "--keep_layers", f"{config.keep_layers}",
         *([] if config.lora else ["--lora_rank", "0"]), "--max_steps", f"{max_steps}",
         "--eval_strategy", "no", "--save_strategy", "no", "--output_dir", f"{model}", log=log, threads=1)
-    run("eval.py", "--model", f"{model}", *data, "--id_column", "id", "--speaker_column", "speaker",
-        "--output_dir", f"{metrics_file(directory, config).parent}", log=log, threads=1)
+    run("eval.py", "--model", f"{model}", *data, "--output_dir", f"{results}", log=log, threads=1)
     # fmt: on
 
 
-def row_of(directory: Path, run: Run) -> dict[str, str | int | float]:
-    metrics = json.loads(metrics_file(directory, run).read_text(encoding="utf-8"))
+def row_of(directory: Path, config: Run) -> dict[str, str | int | float]:
+    metrics = json.loads(metrics_file(directory, config).read_text(encoding="utf-8"))
     low, high = metrics["wer_interval"]
-    values = {
-        "language": run.language,
-        "lora": run.lora,
-        "keep_layers": run.keep_layers,
-        "low": low,
-        "high": high,
-    }
-    return {name: values[name] if name in values else metrics[name] for name in COLUMNS}
+    values = metrics | asdict(config) | {"low": low, "high": high}
+    return {name: values[name] for name in COLUMNS}
 
 
 def write_tables(directory: Path, rows: list[dict]) -> None:
