@@ -146,25 +146,14 @@ class SlamAsrProcessor(ProcessorMixin):
         return BatchFeature(features)
 
     def log_mel(self, wave: np.ndarray) -> torch.Tensor:
-        """(n,) at 16 kHz -> (F, M), with F a whole number of encoder frames.
-
-        The clip's own end must not matter to its frames, so silence of one analysis window follows before the
-        transform.
-        """
+        """(n,) at 16 kHz -> (F, M), with F a whole number of encoder frames."""
         seconds = len(wave) / SAMPLING_RATE
         if seconds > MAX_CLIP_SECONDS:
             raise ValueError(
                 f"The clip lasts {seconds:.2f} s; at most {MAX_CLIP_SECONDS:g} s fit. Cut it first."
             )
         samples = max(len(wave), round((self.pad_to_seconds or 0) * SAMPLING_RATE))
-        frames = mel_frames_of_samples(samples)
-        extractor = self.feature_extractor
-        padded = np.zeros(frames * extractor.hop_length + extractor.n_fft, dtype=np.float32)
-        padded[: len(wave)] = wave
-        mel = extractor(
-            padded, sampling_rate=SAMPLING_RATE, padding=False, truncation=False, return_tensors="pt"
-        )
-        return mel["input_features"][0, :, :frames].T
+        return log_mel(self.feature_extractor, wave, mel_frames_of_samples(samples))
 
     def prompt_ids(self, mel_frames: int) -> torch.Tensor:
         """Placeholders of a clip of `mel_frames`, then the instruction: (A + instruction,)."""
@@ -193,6 +182,18 @@ class SlamAsrProcessor(ProcessorMixin):
             ),
             "attention_mask": pad_sequence(masks, batch_first=True, padding_side=side),
         }
+
+
+def log_mel(extractor: Any, wave: np.ndarray, frames: int) -> torch.Tensor:
+    """(n,) at 16 kHz -> (frames, M); `extractor` is a `WhisperFeatureExtractor`.
+
+    The clip's own end must not matter to its frames, so silence of one analysis window follows before the
+    transform.
+    """
+    padded = np.zeros(frames * extractor.hop_length + extractor.n_fft, dtype=np.float32)
+    padded[: len(wave)] = wave
+    mel = extractor(padded, sampling_rate=SAMPLING_RATE, padding=False, truncation=False, return_tensors="pt")
+    return mel["input_features"][0, :, :frames].T
 
 
 def is_number(value: Any) -> bool:

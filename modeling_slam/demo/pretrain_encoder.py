@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jiwer
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -23,11 +22,12 @@ from tqdm import tqdm
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import sinusoids
 
-from modeling_slam.audio_lengths import SAMPLING_RATE, mel_frames_of_samples
+from modeling_slam.audio_lengths import mel_frames_of_samples
 from modeling_slam.data.text import normalize_text
 from modeling_slam.demo.sentences import GRAMMARS
 from modeling_slam.demo.speech import utterances
 from modeling_slam.demo.synthesiser import Synthesiser
+from modeling_slam.processing_slam import log_mel
 from modeling_slam.whisper_encoder import PrunedWhisperEncoder
 
 STEPS = 3600
@@ -76,20 +76,12 @@ def clips_of(
     speech: Synthesiser, language: str, split: str, seed: int, extractor: WhisperFeatureExtractor
 ) -> list[Clip]:
     return [
-        (log_mel(clip.samples, extractor), normalize_text(clip.text, language))
+        (
+            log_mel(extractor, clip.samples, mel_frames_of_samples(len(clip.samples))),
+            normalize_text(clip.text, language),
+        )
         for clip in utterances(speech, language, split, seed)
     ]
-
-
-def log_mel(samples: np.ndarray, extractor: WhisperFeatureExtractor) -> torch.Tensor:
-    """(n,) -> (F, M) as `SlamAsrProcessor.log_mel` makes it."""
-    frames = mel_frames_of_samples(len(samples))
-    padded = np.zeros(frames * extractor.hop_length + extractor.n_fft, dtype=np.float32)
-    padded[: len(samples)] = samples
-    mel = extractor(
-        padded, sampling_rate=SAMPLING_RATE, padding="do_not_pad", truncation=False, return_tensors="pt"
-    )
-    return mel["input_features"][0, :, :frames].T.clone()
 
 
 def initialise(encoder: PrunedWhisperEncoder) -> None:

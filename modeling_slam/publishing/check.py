@@ -52,7 +52,6 @@ def check_in_fresh_process(directory: Path, clip: str | None = None) -> CheckRes
             words = "\n".join(done.stderr.strip().splitlines()[-ERROR_LINES:])
             raise ValueError(
                 "The files do not load and transcribe in a process that lacks this project, so nobody else "
-                "could "
-                f"use them; nothing was sent. Its last words:\n{words}"
+                f"could use them; nothing was sent. Its last words:\n{words}"
             )
         return CheckResult(**json.loads(results.read_text(encoding="utf-8")))

@@ -116,8 +116,7 @@ def load_results(directories: list[str], fingerprint: str) -> list[Result]:
         if not partners:
             raise ValueError(
                 f"The baseline in {directory} was decoded on other clips than every result given; a "
-                f"comparison "
-                "would mislead. Evaluate both on the same data."
+                "comparison would mislead. Evaluate both on the same data."
             )
         for result in partners:
             result.baselines.append(metrics)

@@ -210,16 +210,14 @@ def advice(error: BaseException, repo_id: str) -> str:
     if may_pass(error):
         return (
             f"The Hub could not be reached or failed repeatedly ({brief(error)}). Run the same command "
-            f"again later: "
-            "what was uploaded is not sent twice."
+            "again later: what was uploaded is not sent twice."
         )
     if status == 401:
         return "The Hub does not accept the token (401). Log in anew by `hf auth login`, or correct HF_TOKEN."
     if status == 403:
         return (
             f"The token may not write to {owner} (403: {brief(error)}). Use one with write access to it, "
-            f"or another "
-            "`--repo_id`."
+            "or another `--repo_id`."
         )
     if status == 412:
         return "Somebody else committed at the same time (412). Run the same command again."

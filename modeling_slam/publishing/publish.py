@@ -112,6 +112,6 @@ def compare_with_source(source: Path, check: CheckResult, clip: str | None) -> N
     if before.transcripts != check.transcripts:
         raise ValueError(
             f"The full checkpoint writes {check.transcripts}, the one it was made from "
-            f"{before.transcripts}; nothing "
-            "was sent. If LoRA was merged, rounding may be the reason: publish it without `--merge_lora`."
+            f"{before.transcripts}; nothing was sent. If LoRA was merged, rounding may be the reason: "
+            "publish it without `--merge_lora`."
         )

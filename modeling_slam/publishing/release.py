@@ -157,8 +157,7 @@ def refuse_secrets(directory: Path, token: str | None) -> None:
         if TOKEN.search(content) or (token and token.encode() in content):
             raise ValueError(
                 f"{file.path} holds an access token; nothing was sent. Remove it there, and revoke the "
-                f"token if "
-                "others may have seen it."
+                "token if others may have seen it."
             )
 
 

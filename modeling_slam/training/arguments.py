@@ -234,8 +234,7 @@ class RunArguments(Seq2SeqTrainingArguments):
         if self.push_to_hub and self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
             raise ValueError(
                 f"`hub_strategy` must be every_save or end, got {HubStrategy(self.hub_strategy).value}: "
-                f"whole "
-                "checkpoints hold pickled optimizer state, which is not published."
+                "whole checkpoints hold pickled optimizer state, which is not published."
             )
 
     @property
