@@ -45,10 +45,11 @@ def main(argv: list[str] | None = None) -> None:
             store.start(settings)
     state.print(data_report.summary())
 
-    if arguments.baseline == "whisper":
-        recogniser = WhisperRecogniser(arguments, device, language)
-    else:
-        recogniser = SlamRecogniser(arguments, device)
+    with clear_errors():
+        if arguments.baseline == "whisper":
+            recogniser = WhisperRecogniser(arguments, device, language)
+        else:
+            recogniser = SlamRecogniser(arguments, device)
     decode(recogniser, dataset, store, state, arguments.batch_size, arguments.num_workers)
 
     if state.is_main_process:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
@@ -27,7 +27,7 @@ def lazy_tensors(
     With `"mmap"` a part of a tensor can be read without the rest of it.
 
     Raises:
-        OSError: there is no such model, or it has no safetensors weights.
+        OSError: there is no such model, it has no safetensors weights, or a file of them is damaged.
     """
     hub_kwargs["revision"] = revision
     single = cached_file(
@@ -47,7 +47,12 @@ def lazy_tensors(
         files, _ = get_checkpoint_shard_files(model_id, index, **hub_kwargs)
     tensors = {}
     for file in files:
-        handle = safe_open(file, framework="pt", backend=backend)
+        try:
+            handle = safe_open(file, framework="pt", backend=backend)
+        except SafetensorError as error:
+            raise OSError(
+                f"{file} is truncated or no safetensors file ({error}). Fetch or save it again."
+            ) from error
         tensors |= {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
     return tensors
 

@@ -165,6 +165,13 @@ def test_a_checkpoint_in_a_subfolder_loads(checkpoint, inputs):
     )
 
 
+def test_a_truncated_weights_file_is_named(checkpoint):
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(OSError, match=r"model\.safetensors is truncated"):
+        load(checkpoint)
+
+
 @pytest.mark.parametrize("change", ["missing", "unexpected"])
 def test_weights_that_are_missing_or_too_many_are_named(checkpoint, change):
     weights = load_file(checkpoint / "model.safetensors")
