@@ -51,7 +51,7 @@ class WrongTranscript:
 
     @cached_property
     def differing_words(self) -> tuple[list[str], list[str]]:
-        """Words of the reference that were substituted or deleted, and what was written instead or besides."""
+        """Reference words that were substituted or deleted, and what was written instead or besides."""
         (chunks,) = jiwer.process_words([self.reference], [self.prediction]).alignments
         said, heard = self.reference.split(), self.prediction.split()
         differing = [chunk for chunk in chunks if chunk.type != "equal"]

@@ -9,7 +9,6 @@ it is whole.
 """
 
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +25,6 @@ from modeling_slam.study.sections import report_tables
 from modeling_slam.study.written import ReportTable, language_name, millions, mode_name, percent
 
 PAGES = ("report.html", "report.md")
-
-
-@dataclass
-class ReportArguments:
-    """Which study is reported, and where to."""
-
-    study_dir: str = field(metadata={"help": "Output directory of a study, finished or not."})
-    output: str | None = field(
-        default=None, metadata={"help": "Directory of the report; STUDY_DIR/report by default. Replaced."}
-    )
-    paper: bool = field(default=False, metadata={"help": "Put the paper's published numbers beside ours."})
-    clips: int = field(
-        default=0,
-        metadata={"help": "Clips of each language in the error browser, those the runs differ on most."},
-    )
-
-    def __post_init__(self):
-        if self.clips < 0:
-            raise ValueError(f"`clips` must be 0 (no audio) or a number of clips, got {self.clips}.")
-
-
-def report(arguments: ReportArguments) -> Path:
-    """The command `report`."""
-    return write_report(arguments.study_dir, arguments.output, arguments.paper, arguments.clips)
 
 
 def write_report(

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def scores_row(directory: Path) -> dict[str, Any]:
     low, high = metrics["wer_interval"]
     rows = read_predictions(directory / PREDICTIONS_FILE)
     speakers = sorted({row.speaker for row in rows if row.speaker is not None})
-    speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (None, None)
+    speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (nan, nan)
     same = ("wer", "cer", "batch_mean_wer", "substitutions", "insertions", "deletions", "reference_words",
             "utterances", "empty_predictions", "repetition_loops", "truncated_predictions",
             "real_time_factor", "audio_seconds")  # fmt: skip
