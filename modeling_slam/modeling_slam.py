@@ -18,7 +18,6 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GenerationMixin,
-    LogitsProcessor,
     LogitsProcessorList,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -26,6 +25,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .adapters import is_trained
 from .audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
+from .beam_search import TranscriptGuard, is_covered, search
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .projectors import PROJECTORS
@@ -220,6 +220,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if settings.max_new_tokens is None or kwargs.get("max_length") is not None:
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
+        if is_covered(settings, others, self.language_model):
+            others["custom_generate"] = search
         guarded = max_tokens_per_second is not None and settings.eos_token_id is not None
         if guarded and input_features_mask is not None:
             budgets = transcript_budget(input_features_mask.sum(dim=1), max_tokens_per_second)
@@ -250,18 +252,3 @@ def packed(
     positions = attention_mask.long().cumsum(dim=1) - 1
     next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     return embeddings[is_real][None], positions[is_real][None], next_labels[is_real][None]
-
-
-class TranscriptGuard(LogitsProcessor):
-    """Leaves only end-of-text to a row that has used up its (B,) budget of tokens."""
-
-    def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
-        self.budgets = budgets.repeat_interleave(num_beams)
-        self.eos_token_id = eos_token_id
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(B * beams, new tokens so far) and scores (B * beams, V) -> scores."""
-        used_up = input_ids.shape[1] >= self.budgets
-        ended = torch.full_like(scores, -torch.inf)
-        ended[:, self.eos_token_id] = 0.0
-        return torch.where(used_up[:, None], ended, scores)
