@@ -25,6 +25,7 @@ PUBLISHED = {
     "base_weights.py",
     "checkpoints.py",
     "configuration_slam.py",
+    "label_loss.py",
     "long_audio.py",
     "modeling_slam.py",
     "pipeline_slam.py",
