@@ -26,6 +26,7 @@ PUBLISHED = {
     "beam_search.py",
     "checkpoints.py",
     "configuration_slam.py",
+    "label_loss.py",
     "long_audio.py",
     "modeling_slam.py",
     "pipeline_slam.py",
