@@ -1,12 +1,13 @@
-"""Bytes read and memory taken by loading a checkpoint, against the weights that the model keeps.
+"""Time, bytes read and memory taken by loading a checkpoint, beside loading it from plain mappings.
 
     python benchmarks/loading.py runs/nl-medium --dtypes float32 bfloat16
 
-Each dtype is loaded in a fresh process, with every library imported before the count begins. Bytes are the
-kernel's count of what the process reads (`rchar` of /proc/self/io): weights are read and not mapped, which
-is checked, so nothing escapes it but the first rows that the base models' digests take from a mapping. From
-disk, with the files thrown out of the page cache first, comes what is then in it (`mincore`): read-ahead
-and those rows included. Memory is the process's peak (`VmHWM`) less what it held before. Linux only.
+Each load runs in a fresh process, with every library imported before the count begins. `ours` is this
+project's way (`modeling_slam/stored_tensors.py`), `mapped` is the same model from safetensors' own mapping of
+each file. Files are in the page cache (`cached`), or thrown out of it before (`cold`); then what the kernel
+has read from disk in the end is counted (`mincore`), read-ahead included. Weights that stay mapped are read
+at their first use, so every load is followed by a look at each of them, which has a time of its own. Memory
+is the process's peak (`VmHWM`) over both, less what it held before. Linux only.
 """
 
 import argparse
@@ -18,15 +19,16 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import peft  # noqa: F401 (loaded before the count, as everything that loading imports)
 import torch
+from safetensors import safe_open
 
-from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, base_weights
 from modeling_slam.base_weights import base_tensors, lazy_tensors
-
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 
 
 def kernel_count(file: str, name: str) -> int:
@@ -71,57 +73,78 @@ def stored_bytes(model: str, config: SlamAsrConfig) -> int:
     tensors = lazy_tensors(model)
     if config.is_lean:
         tensors |= base_tensors(config)
-    total = 0
-    for tensor in tensors.values():
-        count = 1
-        for size in tensor.get_shape():
-            count *= size
-        total += count * ITEM_BYTES[tensor.get_dtype()]
-    return total
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def measure(model: str, dtype: str) -> dict[str, float | str]:
+class PlainlyMapped:
+    """safetensors' own unread tensor, in place of `StoredTensor`."""
+
+    def __init__(self, tensor: Any):
+        self.tensor, self.shape = tensor, tuple(tensor.get_shape())
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self.tensor[index]
+
+
+def plain_mapping(file: str) -> dict[str, PlainlyMapped]:
+    handle = safe_open(file, framework="pt")
+    return {name: PlainlyMapped(handle.get_slice(name)) for name in handle.keys()}  # noqa: SIM118
+
+
+def measure(model: str, dtype: str, way: str = "ours", files_are: str = "cold") -> dict[str, float | str]:
     """Load once in this process; to be called in a fresh one."""
     config = SlamAsrConfig.from_pretrained(model)
     files = weight_files(model, config)
     stored = stored_bytes(model, config)
+    if way == "mapped":
+        vars(base_weights)["stored_tensors"] = plain_mapping
     for file in files:
-        forget(file)
+        if files_are == "cold":
+            forget(file)
+            if cached_bytes(file):
+                raise OSError(f"{file} cannot be thrown out of the page cache; somebody else uses it.")
+        else:
+            file.read_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    memory, read, start = kernel_count("status", "VmRSS"), kernel_count("io", "rchar"), time.perf_counter()
+    memory, start = kernel_count("status", "VmRSS"), time.perf_counter()
     loaded = SlamAsrForConditionalGeneration.from_pretrained(model, dtype=dtype)
     seconds = time.perf_counter() - start
-    read = kernel_count("io", "rchar") - read
+    for parameter in loaded.parameters():
+        parameter.view(torch.uint8).max()
+    look = time.perf_counter() - start - seconds
     peak = 1024 * (kernel_count("status", "VmHWM") - memory)
-    mapped = [str(file) for file in files if str(file) in Path("/proc/self/maps").read_text()]
-    if mapped:
-        raise RuntimeError(f"{mapped} stay mapped: the count of bytes read is not the whole of it.")
     kept = sum(parameter.numel() * parameter.element_size() for parameter in loaded.parameters())
-    from_disk = sum(cached_bytes(file) for file in files)
-    return {
+    report = {
         "dtype": dtype,
+        "way": way,
+        "files": files_are,
         "seconds": round(seconds, 2),
-        "bytes_in_files": sum(file.stat().st_size for file in files),
-        "bytes_stored_of_kept_weights": stored,
-        "bytes_read": read,
-        "read_ratio": round(read / stored, 4),
-        "bytes_from_disk": from_disk,
-        "disk_ratio": round(from_disk / stored, 4),
+        "seconds_of_the_look": round(look, 2),
         "bytes_kept": kept,
         "peak_bytes": peak,
         "peak_ratio": round(peak / kept, 4),
     }
+    if files_are == "cold":
+        from_disk = sum(cached_bytes(file) for file in files)
+        report |= {
+            "bytes_in_files": sum(file.stat().st_size for file in files),
+            "bytes_stored_of_kept_weights": stored,
+            "bytes_from_disk": from_disk,
+            "disk_ratio": round(from_disk / stored, 4),
+        }
+    return report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Bytes read and peak memory of loading a checkpoint.")
     parser.add_argument("model", help="Checkpoint directory; its base models must be directories too.")
-    parser.add_argument("--dtypes", nargs="+", default=["auto"], help="Each in a process of its own.")
+    parser.add_argument("--dtypes", nargs="+", default=["auto"], help="Each in processes of its own.")
     parser.add_argument("--output", type=Path, help="JSON file for the figures; they are printed anyway.")
-    parser.add_argument("--in_this_process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=1, help="How often, all ways in turn.")
+    parser.add_argument("--in_this_process", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.in_this_process:
-        print(json.dumps(measure(arguments.model, arguments.dtypes[0])))
+        print(json.dumps(measure(arguments.model, *arguments.in_this_process)))
         return
     directory = Path(arguments.model)
     adapter = directory / "adapter/adapter_model.safetensors"
@@ -132,8 +155,9 @@ def main() -> None:
         "torch": torch.__version__,
         "loads": [],
     }
-    for dtype in arguments.dtypes:
-        command = [sys.executable, __file__, arguments.model, "--dtypes", dtype, "--in_this_process"]
+    rounds = range(arguments.rounds)
+    for _, files, dtype, way in product(rounds, ("cold", "cached"), arguments.dtypes, ("ours", "mapped")):
+        command = [sys.executable, __file__, arguments.model, "--in_this_process", dtype, way, files]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         report["loads"].append(json.loads(done.stdout.splitlines()[-1]))
     text = json.dumps(report, indent=2)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
+from transformers import Qwen2ForCausalLM, WhisperForConditionalGeneration
 
-from modeling_slam import SlamAsrPipeline
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
 from modeling_slam.long_audio import split
 
 RATE = 16_000
@@ -73,3 +75,22 @@ def test_word_times_are_compared_with_the_joints(tiny_model, tiny_processor):
     for condition in word_timestamps.CONDITIONS:
         assert report[condition]["words"] >= 6
         assert 0 <= report[condition]["ours"]["start"]["mean"] < 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is in the page cache is told on Linux")
+@pytest.mark.parametrize("self_contained", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_reads_the_kept_weights_from_disk_once_and_no_others(tmp_path, self_contained, dtype):
+    """Two of four encoder layers, beside a decoder as large; read-ahead is counted as well."""
+    audio = tiny_audio_config(d_model=256, encoder_ffn_dim=1024, encoder_layers=4, decoder_layers=4)
+    text = tiny_text_config(hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
+    WhisperForConditionalGeneration(audio).save_pretrained(tmp_path / "whisper")
+    Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
+    base_models = {"audio_model_id": str(tmp_path / "whisper"), "text_model_id": str(tmp_path / "llm")}
+    config = tiny_lean_config(base_models, num_encoder_layers=2, lora_rank=8, self_contained=self_contained)
+    config.audio_config, config.text_config = audio, text
+    SlamAsrForConditionalGeneration.from_base_models(config).save_pretrained(tmp_path / "model")
+    report = benchmark("loading").measure(str(tmp_path / "model"), dtype)
+    assert 1 <= report["disk_ratio"] <= 1.02
+    if not self_contained:
+        assert report["bytes_in_files"] > 1.5 * report["bytes_stored_of_kept_weights"]

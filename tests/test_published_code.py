@@ -32,6 +32,7 @@ PUBLISHED = {
     "pipeline_slam.py",
     "processing_slam.py",
     "projectors.py",
+    "stored_tensors.py",
     "whisper_encoder.py",
     "word_timestamps.py",
 }
