@@ -164,8 +164,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             input_features: (B, M, F) log-mel of the clips.
             input_features_mask: (B, F), True on real mel frames; all are by default.
             attention_mask: (B, L), 1 on real tokens.
-            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The vocabulary is then
-                projected at these places alone: `logits` is (number of labels, V).
+            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The LLM then computes no
+                padding, and projects to the vocabulary at these places alone: `logits` is (number of labels,
+                V), row by row.
             num_items_in_batch: the loss is the summed cross-entropy over this number; without it, the mean.
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
         """
@@ -175,7 +176,10 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             kwargs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         targets = None
         if labels is not None:
-            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each place
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            embeddings, kwargs["position_ids"], next_labels = packed(embeddings, attention_mask, labels)
+            attention_mask = None  # of packed rows the LLM tells the clips apart by their positions
             logits_to_keep = next_labels != -100
             targets = next_labels[logits_to_keep]
             kwargs["use_cache"] = False
@@ -236,3 +240,15 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             module.reset_parameters()
         else:
             super()._init_weights(module)
+
+
+def packed(
+    embeddings: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(B, L, D) rows -> one of their N real tokens: (1, N, D), positions (1, N) that begin anew with each
+    clip, and (1, N) the label due at each token, -100 where none is.
+    """
+    is_real = attention_mask.bool()
+    positions = attention_mask.long().cumsum(dim=1) - 1
+    next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    return embeddings[is_real][None], positions[is_real][None], next_labels[is_real][None]
