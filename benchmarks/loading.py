@@ -1,28 +1,27 @@
-"""Bytes read and memory taken by loading a checkpoint, against the weights that the model keeps.
+"""Bytes read and peak memory of loading a checkpoint, against the weights that the model keeps.
 
-    python benchmarks/loading.py runs/nl-medium --dtypes float32 bfloat16
-
-Each dtype is loaded in a fresh process, with every library imported before the count begins. Bytes are the
+Each load runs in a fresh process, with every library imported before the count begins. Bytes are the
 kernel's count of what the process reads (`rchar` of /proc/self/io): weights are read and not mapped, which
 is checked, so nothing escapes it but the first rows that the base models' digests take from a mapping. From
 disk, with the files thrown out of the page cache first, comes what is then in it (`mincore`): read-ahead
-and those rows included. Memory is the process's peak (`VmHWM`) less what it held before. Linux only.
+and those rows included. Memory is the process's peak (`VmHWM`) less what it held before. Plain is how one
+loads both base models with transformers, whole, to cut them afterwards. Linux only.
 """
 
-import argparse
 import ctypes
-import json
 import mmap
 import os
 import re
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import peft  # noqa: F401 (loaded before the count, as everything that loading imports)
-import torch
+from transformers import AutoModelForCausalLM, WhisperForConditionalGeneration
 
+from benchmarks.arguments import OURS
+from benchmarks.memory import in_fresh_process
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.base_weights import base_tensors, lazy_tensors
 
@@ -80,8 +79,20 @@ def stored_bytes(model: str, config: SlamAsrConfig) -> int:
     return total
 
 
-def measure(model: str, dtype: str) -> dict[str, float | str]:
-    """Load once in this process; to be called in a fresh one."""
+def load_ours(model: str, dtype: str) -> Any:
+    return SlamAsrForConditionalGeneration.from_pretrained(model, dtype=dtype)
+
+
+def load_plainly(model: str, dtype: str) -> Any:
+    config = SlamAsrConfig.from_pretrained(model)
+    return [
+        WhisperForConditionalGeneration.from_pretrained(str(config.audio_model_id), dtype=dtype),
+        AutoModelForCausalLM.from_pretrained(str(config.text_model_id), dtype=dtype),
+    ]
+
+
+def measure_load(load: Callable[[str, str], Any], model: str, dtype: str) -> dict[str, float | str]:
+    """Load once in this process, a fresh one, by `load`, one of the two functions above."""
     config = SlamAsrConfig.from_pretrained(model)
     files = weight_files(model, config)
     stored = stored_bytes(model, config)
@@ -89,14 +100,16 @@ def measure(model: str, dtype: str) -> dict[str, float | str]:
         forget(file)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     memory, read, start = kernel_count("status", "VmRSS"), kernel_count("io", "rchar"), time.perf_counter()
-    loaded = SlamAsrForConditionalGeneration.from_pretrained(model, dtype=dtype)
+    loaded = load(model, dtype)
     seconds = time.perf_counter() - start
     read = kernel_count("io", "rchar") - read
     peak = 1024 * (kernel_count("status", "VmHWM") - memory)
-    mapped = [str(file) for file in files if str(file) in Path("/proc/self/maps").read_text()]
-    if mapped:
-        raise RuntimeError(f"{mapped} stay mapped: the count of bytes read is not the whole of it.")
-    kept = sum(parameter.numel() * parameter.element_size() for parameter in loaded.parameters())
+    maps = Path("/proc/self/maps").read_text()
+    mapped = sum(file.stat().st_size for file in files if str(file) in maps)
+    if mapped and load is load_ours:
+        raise RuntimeError("Weight files stay mapped: the count of bytes read is not the whole of it.")
+    models = loaded if isinstance(loaded, list) else [loaded]
+    kept = sum(p.numel() * p.element_size() for model in models for p in model.parameters())
     from_disk = sum(cached_bytes(file) for file in files)
     return {
         "dtype": dtype,
@@ -113,35 +126,21 @@ def measure(model: str, dtype: str) -> dict[str, float | str]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Bytes read and peak memory of loading a checkpoint.")
-    parser.add_argument("model", help="Checkpoint directory; its base models must be directories too.")
-    parser.add_argument("--dtypes", nargs="+", default=["auto"], help="Each in a process of its own.")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures; they are printed anyway.")
-    parser.add_argument("--in_this_process", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.in_this_process:
-        print(json.dumps(measure(arguments.model, arguments.dtypes[0])))
-        return
-    directory = Path(arguments.model)
+def measure(checkpoint: str, dtypes: tuple[str, ...] = ("float32", "bfloat16")) -> dict[str, Any]:
+    """Sizes of the checkpoint's files, and both ways to load, in each dtype."""
+    directory = Path(checkpoint)
+    config = SlamAsrConfig.from_pretrained(checkpoint)
+    if not config.is_lean or not Path(str(config.audio_model_id)).is_dir():
+        raise ValueError(f"{checkpoint} must be a lean checkpoint whose base models are directories.")
     adapter = directory / "adapter/adapter_model.safetensors"
-    report = {
+    return {
         "checkpoint_bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
         "root_weights_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
         "peft_copy_bytes": adapter.stat().st_size if adapter.exists() else 0,
-        "torch": torch.__version__,
-        "loads": [],
+        "encoder_layers": [config.num_encoder_layers, config.audio_config.encoder_layers],
+        "settings": {
+            f"{name}, {dtype}": in_fresh_process(measure_load, load, checkpoint, dtype)
+            for dtype in dtypes
+            for name, load in ((OURS, load_ours), ("plain", load_plainly))
+        },
     }
-    for dtype in arguments.dtypes:
-        command = [sys.executable, __file__, arguments.model, "--dtypes", dtype, "--in_this_process"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        report["loads"].append(json.loads(done.stdout.splitlines()[-1]))
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text + "\n")
-
-
-if __name__ == "__main__":
-    main()
