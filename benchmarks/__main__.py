@@ -131,7 +131,7 @@ def short_name(source: str) -> str:
 def parse(argv: list[str] | None) -> tuple[BenchmarkArguments, ModelArguments, DataArguments]:
     return parse_arguments(
         BenchmarkArguments, ModelArguments, DataArguments, description=DESCRIPTION, argv=argv, usage=USAGE
-    )  # ty: ignore[invalid-return-type] (one instance of each)
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

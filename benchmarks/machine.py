@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,10 @@ class MatmulPeak:
     """
 
     dtype: torch.dtype = torch.float32
-    sizes: Sequence[int] = MATMUL_SIZES
     samples: list[float] = field(default_factory=list)  # the best size of each round
 
     def measure(self) -> float:
-        self.samples.append(max(self._rate(size) for size in self.sizes))
+        self.samples.append(max(self._rate(size) for size in MATMUL_SIZES))
         return self.samples[-1]
 
     def _rate(self, size: int) -> float:

@@ -24,6 +24,7 @@ from benchmarks.machine import MatmulPeak
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes
 from benchmarks.stages import TrainingStages
 from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.adapters import is_trained
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
@@ -183,7 +184,7 @@ def summarise(
 
 
 def new_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [parameter for name, parameter in model.named_parameters() if is_trained(name)]
     return torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01)
 
 
