@@ -112,7 +112,8 @@ class EvaluationBench:
         mel_frames = [mel_frames_of_samples(round(s * SAMPLING_RATE)) for s in self.speech["duration"][:]]
         prompts = [len(processor.prompt_ids(frames)) for frames in mel_frames]
         tokens = [count for _, count in written]
-        needed = transcribing_needs(config, mel_frames, prompts, tokens, self.bench_args.num_beams).total
+        needs = transcribing_needs(config, mel_frames, prompts, tokens, self.bench_args.num_beams)
+        needed = needs.total
         median, clips, audio = statistics.median(seconds), len(self.speech), sum(self.speech["duration"][:])
         return {
             "median_seconds": median,
@@ -120,6 +121,7 @@ class EvaluationBench:
             "real_time_factor": median / audio,
             "tokens_per_clip": sum(tokens) / clips,
             "needed_flop": needed,
+            "needed_by_stage": vars(needs),
             "limit_seconds": needed / peak.best,
             "share_of_limit": needed / peak.best / median,
             "matmul_peak": peak.best,

@@ -53,7 +53,7 @@ def stage_table(result: dict[str, Any]) -> str:
     stages = result["stages"]
     seconds, needed = dict(stages["seconds"]), stages.get("needed_flop")
     if needed is None:
-        return transcribing_table(stages)
+        return transcribing_table(result)
     merged = merge_stages(seconds)
     total = sum(merged.values())
     rows = []
@@ -83,16 +83,22 @@ def merge_stages(seconds: dict[str, float]) -> dict[str, float]:
     return merged
 
 
-def transcribing_table(stages: dict[str, Any]) -> str:
+def transcribing_table(result: dict[str, Any]) -> str:
+    """Stages of ours, and the time that is left if decoding is bound by reading the LLM's weights."""
+    stages, ours = result["stages"], result["settings"]["ours"]
     beside = {name: taken for name, taken in stages["seconds"].items() if name.endswith("(in workers)")}
     total = sum(stages["seconds"].values()) - sum(beside.values())
     rows = []
     for name, taken in stages["seconds"].items():
         rows.append([name, f"{taken:.2f}", "beside" if name in beside else f"{taken / total:.0%}"])
+    needed, peak = ours["needed_by_stage"], stages["matmul_peak"]
+    decoding = max(needed["decode"] / peak, stages["read_seconds"])
+    limit = sum(needed.values()) / peak - needed["decode"] / peak + decoding
     note = (
         f"{stages['steps']} decoding steps. Each reads the LLM's weights, "
         f"{stages['weight_bytes_per_step'] / 1e6:.0f} MB: {stages['read_seconds']:.2f} s in all at "
-        f"the measured {stages['read_bandwidth'] / 1e9:.1f} GB/s."
+        f"{stages['read_bandwidth'] / 1e9:.1f} GB/s, as measured. With the rest at the matrix peak that makes "
+        f"{limit:.2f} s, {limit / ours['median_seconds']:.0%} of the time taken."
     )
     return table(["stage", "s", "share"], rows) + "\n\n" + note
 
