@@ -18,7 +18,6 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GenerationMixin,
-    LogitsProcessor,
     LogitsProcessorList,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -26,6 +25,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .adapters import is_trained
 from .audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
+from .beam_search import TranscriptGuard, is_covered, search
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .projectors import PROJECTORS
@@ -164,8 +164,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             input_features: (B, M, F) log-mel of the clips.
             input_features_mask: (B, F), True on real mel frames; all are by default.
             attention_mask: (B, L), 1 on real tokens.
-            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The vocabulary is then
-                projected at these places alone: `logits` is (number of labels, V).
+            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The LLM then computes no
+                padding, and projects to the vocabulary at these places alone: `logits` is (number of labels,
+                V), row by row.
             num_items_in_batch: the loss is the summed cross-entropy over this number; without it, the mean.
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
         """
@@ -175,7 +176,10 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             kwargs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         targets = None
         if labels is not None:
-            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each place
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            embeddings, kwargs["position_ids"], next_labels = packed(embeddings, attention_mask, labels)
+            attention_mask = None  # of packed rows the LLM tells the clips apart by their positions
             logits_to_keep = next_labels != -100
             targets = next_labels[logits_to_keep]
             kwargs["use_cache"] = False
@@ -216,6 +220,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if settings.max_new_tokens is None or kwargs.get("max_length") is not None:
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
+        if is_covered(settings, others, self.language_model):
+            others["custom_generate"] = search
         guarded = max_tokens_per_second is not None and settings.eos_token_id is not None
         if guarded and input_features_mask is not None:
             budgets = transcript_budget(input_features_mask.sum(dim=1), max_tokens_per_second)
@@ -236,16 +242,13 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             super()._init_weights(module)
 
 
-class TranscriptGuard(LogitsProcessor):
-    """Leaves only end-of-text to a row that has used up its (B,) budget of tokens."""
-
-    def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
-        self.budgets = budgets.repeat_interleave(num_beams)
-        self.eos_token_id = eos_token_id
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(B * beams, new tokens so far) and scores (B * beams, V) -> scores."""
-        used_up = input_ids.shape[1] >= self.budgets
-        ended = torch.full_like(scores, -torch.inf)
-        ended[:, self.eos_token_id] = 0.0
-        return torch.where(used_up[:, None], ended, scores)
+def packed(
+    embeddings: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(B, L, D) rows -> one of their N real tokens: (1, N, D), positions (1, N) that begin anew with each
+    clip, and (1, N) the label due at each token, -100 where none is.
+    """
+    is_real = attention_mask.bool()
+    positions = attention_mask.long().cumsum(dim=1) - 1
+    next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    return embeddings[is_real][None], positions[is_real][None], next_labels[is_real][None]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny_configs import tiny_audio_config, tiny_lean_config
+from torch import nn
 from transformers import Qwen2ForCausalLM, WhisperModel
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
@@ -95,6 +96,40 @@ def test_loss_is_the_cross_entropy_of_the_transcript(tiny_model, tiny_processor,
     assert output.loss.item() == pytest.approx(-picked.mean().item(), abs=1e-6)
     over_twenty = tiny_model(**batch, labels=labels, num_items_in_batch=20).loss
     assert over_twenty.item() == pytest.approx(-picked.sum().item() / 20, abs=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_clip_gives_the_same_logits_and_gradients_alone_and_in_a_batch(
+    lora_model, tiny_processor, two_clips, attention
+):
+    """In training the rows of a batch become one, without padding."""
+    for config in (lora_model.language_model.config, lora_model.config.audio_config):
+        config._attn_implementation = attention
+    transcripts = ["a transcript", "one"]
+    together = lora_model(**tiny_processor(two_clips, text=transcripts), num_items_in_batch=1)
+    learns = [parameter for parameter in lora_model.parameters() if parameter.requires_grad]
+    expected_logits, expected = [], [torch.zeros_like(parameter) for parameter in learns]
+    for clip, text in zip(two_clips, transcripts, strict=True):
+        alone = tiny_processor(clip, text=text)
+        logits = lora_model(**{name: alone[name] for name in alone if name != "labels"}).logits[0, :-1]
+        expected_logits.append(logits[alone["labels"][0, 1:] != -100])
+        loss = nn.functional.cross_entropy(
+            expected_logits[-1], alone["labels"][alone["labels"] != -100], reduction="sum"
+        )
+        for total, gradient in zip(expected, torch.autograd.grad(loss, learns), strict=True):
+            total += gradient
+    torch.testing.assert_close(together.logits, torch.cat(expected_logits), atol=1e-4, rtol=0)
+    for gradient, total in zip(torch.autograd.grad(together.loss, learns), expected, strict=True):
+        torch.testing.assert_close(gradient, total, atol=1e-4, rtol=1e-4)
+
+
+def test_no_layer_computes_padding_in_training(tiny_model, tiny_processor, two_clips):
+    batch, shapes = tiny_processor(two_clips, text=["a transcript", "one"]), []
+    for layer in (tiny_model.encoder.layers[0], tiny_model.language_model.model.layers[0]):
+        layer.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape))
+    tiny_model(**batch)
+    frames, tokens = int(batch["input_features_mask"].sum()) // 2, int(batch["attention_mask"].sum())
+    assert shapes == [(1, frames, 16), (1, tokens, 32)]
 
 
 def test_only_projector_and_lora_learn(tiny_config, tiny_processor, two_clips):

@@ -23,6 +23,7 @@ PUBLISHED = {
     "audio_io.py",
     "audio_lengths.py",
     "base_weights.py",
+    "beam_search.py",
     "checkpoints.py",
     "configuration_slam.py",
     "long_audio.py",
