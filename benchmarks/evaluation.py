@@ -172,7 +172,16 @@ def transcribe(recogniser: SlamRecogniser, speech: datasets.Dataset, way: Way) -
     with tempfile.TemporaryDirectory() as directory:
         store = PredictionStore(directory)
         store.start({})
-        decode(recogniser, speech, store, PartialState(cpu=True), batch_size=8, num_workers=1)
+        arguments = recogniser.arguments
+        decode(
+            recogniser,
+            speech,
+            store,
+            PartialState(cpu=True),
+            arguments.batch_size,
+            arguments.num_workers,
+            arguments.batch_seconds,
+        )
         return [(row.raw_prediction, row.tokens) for row in store.finish(len(speech))]
 
 

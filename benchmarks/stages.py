@@ -64,7 +64,8 @@ class TrainingStages(StageClock):
 
     def _after_body(self, _module: Any, _inputs: Any, outputs: Any) -> None:
         self.mark("LLM, forward")
-        outputs[0].register_hook(lambda _gradient: self.mark("vocabulary and loss, backward"))
+        if outputs[0].requires_grad:
+            outputs[0].register_hook(lambda _gradient: self.mark("vocabulary and loss, backward"))
 
 
 class TranscribingStages(StageClock):

@@ -97,7 +97,7 @@ def transcribing_table(result: dict[str, Any]) -> str:
     note = (
         f"{stages['steps']} decoding steps. Each reads the LLM's weights, "
         f"{stages['weight_bytes_per_step'] / 1e6:.0f} MB: {stages['read_seconds']:.2f} s in all at "
-        f"{stages['read_bandwidth'] / 1e9:.1f} GB/s, as measured. With the rest at the matrix peak that makes "
+        f"{stages['read_bandwidth'] / 1e9:.1f} GB/s, as measured. With the rest at the matrix peak: "
         f"{limit:.2f} s, {limit / ours['median_seconds']:.0%} of the time taken."
     )
     return table(["stage", "s", "share"], rows) + "\n\n" + note
