@@ -43,9 +43,9 @@ slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 browser: $(INSTALLED)  ## The study's HTML pages in a real Chromium; set CHROMIUM if it is not on the path
 	$(BIN)/python -m pytest -m browser tests/study/test_browser.py
 
-# Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --steps 4"
-bench: $(INSTALLED)  ## Time and memory of a training step, against each saving undone
-	$(BIN)/python benchmarks/training_step.py $(BENCH)
+# Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --parts training"
+bench: $(INSTALLED)  ## Speed and memory of training, evaluation and loading, against plain ways
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Everything below $(DEMO) is replaced.
 demo: $(INSTALLED)  ## Train on the embedded speech and evaluate: the whole path, offline, in four minutes

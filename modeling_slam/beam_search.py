@@ -12,6 +12,8 @@ stopping criteria are prepared there. What `search` does not cover (`is_covered`
 Source: the scoring rules are those of `GenerationMixin._beam_search` in transformers 5.
 """
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
 NEVER = -1.0e9  # transformers' score of what may not be chosen
+SCORES_AT_ONCE = 1 << 22  # 16 MB: what the allocator hands out again; larger tensors cost fresh pages
 
 
 class TranscriptGuard(LogitsProcessor):
@@ -35,18 +38,62 @@ class TranscriptGuard(LogitsProcessor):
 
     def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
         self.budgets = budgets.repeat_interleave(num_beams)  # (n * k,)
+        self.shortest = int(budgets.min())
         self.eos_token_id = eos_token_id
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """(n * k, new tokens so far) and scores (n * k, V) -> scores."""
-        used_up = input_ids.shape[1] >= self.budgets
+        length = input_ids.shape[1]
+        if length < self.shortest:
+            return scores
         ended = torch.full_like(scores, -torch.inf)
         ended[:, self.eos_token_id] = 0.0
-        return torch.where(used_up[:, None], ended, scores)
+        return torch.where((length >= self.budgets)[:, None], ended, scores)
+
+    def of(self, rows: slice | torch.Tensor) -> "TranscriptGuard":
+        """The guard of some of the rows."""
+        guard = copy.copy(self)
+        guard.budgets = self.budgets[rows]
+        return guard
+
+
+class TokenScores:
+    """Scores of the next token, a few rows at a time: what a step holds in memory stays in the caches."""
+
+    def __init__(self, processors: LogitsProcessorList):
+        for processor in processors:
+            if isinstance(processor, RepetitionPenaltyLogitsProcessor):
+                # The prompt's padding, to be skipped where ids begin with it. Ours are new tokens alone.
+                processor.prompt_ignore_length = None
+        self.processors = list(processors)
+        self.only_guarded = all(isinstance(processor, TranscriptGuard) for processor in processors)
+
+    def __call__(
+        self, tokens: torch.Tensor, logits: torch.Tensor, normalised: bool
+    ) -> Iterator[torch.Tensor]:
+        """New tokens so far (R, length) and logits (R, V), log-softmax of which is taken where `normalised`
+        -> scores of some of the rows, (r, V), in order."""
+        at_once = max(1, SCORES_AT_ONCE // logits.shape[1])
+        for first in range(0, len(logits), at_once):
+            rows = slice(first, first + at_once)
+            scores = logits[rows].float()
+            if normalised:
+                scores = scores.log_softmax(dim=-1)
+            for processor in self.processors:
+                part = processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
+                scores = part(tokens[rows], scores)
+            yield scores
+
+    def budgets(self) -> list[torch.Tensor]:
+        """(R,) of each guard."""
+        return [processor.budgets for processor in self.processors if isinstance(processor, TranscriptGuard)]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these of the (n * k) rows."""
-        self.budgets = self.budgets[rows]
+        """Go on with these rows. Processors that transformers builds know none; the guard does."""
+        self.processors = [
+            processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
+            for processor in self.processors
+        ]
 
 
 def is_covered(settings: GenerationConfig, options: dict[str, Any], llm: torch.nn.Module) -> bool:
@@ -76,15 +123,12 @@ def search(
     **inputs: Any,
 ) -> torch.Tensor:
     """A `custom_generate` for prompts of embeddings -> (B * num_return_sequences, N) new tokens."""
-    for processor in logits_processor:
-        if isinstance(processor, RepetitionPenaltyLogitsProcessor):
-            # The prompt's padding, to be skipped where ids begin with the prompt. Ours are new tokens alone.
-            processor.prompt_ignore_length = None
     beams = generation_config.num_beams or 1
     llm = CachedLLM(model, beams, **inputs)
     logits = llm.read_prompt()
     kind = BeamSearch if beams > 1 else GreedySearch
-    state = kind(len(logits), logits_processor, stopping_criteria, generation_config, logits.device)
+    scores = TokenScores(logits_processor)
+    state = kind(len(logits), scores, stopping_criteria, generation_config, logits.device)
     while True:
         tokens, rows = state.advance(logits)
         if not len(tokens):
@@ -139,12 +183,12 @@ class GreedySearch:
     def __init__(
         self,
         batch: int,
-        logits_processor: LogitsProcessorList,
+        token_scores: TokenScores,
         stopping_criteria: StoppingCriteriaList,
         settings: GenerationConfig,
         device: torch.device,
     ):
-        self.processor, self.criteria = logits_processor, stopping_criteria
+        self.token_scores, self.criteria = token_scores, stopping_criteria
         pad = settings.pad_token_id if settings.pad_token_id is not None else 0
         self.done = torch.full((batch, settings.max_length), pad, device=device)
         self.tokens = self.done.clone()  # (n, N)
@@ -153,15 +197,15 @@ class GreedySearch:
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, V) -> the next token of each clip that goes on, and its row in `logits`."""
-        scores = self.processor(self.tokens[:, : self.length], logits.float())  # ty: ignore[invalid-argument-type]
-        self.tokens[:, self.length] = scores.argmax(dim=-1)
+        scores = self.token_scores(self.tokens[:, : self.length], logits, normalised=False)
+        self.tokens[:, self.length] = torch.cat([part.argmax(dim=-1) for part in scores])
         self.length += 1
         ended = self.criteria(self.tokens[:, : self.length], None)
         open_rows = (~ended).nonzero()[:, 0]
         if len(open_rows) < len(ended):
             self.done[self.clips[ended]] = self.tokens[ended]
             self.tokens, self.clips = self.tokens[open_rows], self.clips[open_rows]
-            keep_rows(self.processor, open_rows)
+            self.token_scores.keep(open_rows)
         return self.tokens[:, self.length - 1], open_rows
 
     def transcripts(self) -> torch.Tensor:
@@ -175,23 +219,21 @@ class BeamSearch:
     def __init__(
         self,
         batch: int,
-        logits_processor: LogitsProcessorList,
+        token_scores: TokenScores,
         stopping_criteria: StoppingCriteriaList,
         settings: GenerationConfig,
         device: torch.device,
     ):
-        self.processor, self.criteria, self.settings = logits_processor, stopping_criteria, settings
+        self.token_scores, self.criteria, self.settings = token_scores, stopping_criteria, settings
         ends = settings.eos_token_id
         end_tokens = 0 if ends is None else len(ends) if isinstance(ends, list) else 1
         beams = settings.num_beams
         self.width = max(2, 1 + end_tokens) * beams  # so that `k` go on where all the best end
         self.limits = torch.full((batch,), settings.max_length, device=device)  # (n,) longest transcripts
-        for guard in guards(logits_processor):
-            self.limits = self.limits.minimum(guard.budgets[::beams].to(device) + 1)
-        # Scores then never rise, so what is behind stays behind.
-        self.only_falls = settings.num_return_sequences in (None, 1) and len(logits_processor) == len(
-            guards(logits_processor)
-        )
+        for budgets in token_scores.budgets():
+            self.limits = self.limits.minimum(budgets[::beams] + 1)
+        # Log-probabilities only add up to less, so what is behind stays behind; processors might raise them.
+        self.only_best = settings.num_return_sequences in (None, 1) and token_scores.only_guarded
 
         pad = settings.pad_token_id if settings.pad_token_id is not None else 0
         self.done = torch.full((batch, beams, settings.max_length), pad, device=device)  # (B, k, N)
@@ -226,11 +268,11 @@ class BeamSearch:
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The (n, width) best continuations: their scores, the beams they continue, their last tokens."""
         read = self.tokens[:, :, : self.length].flatten(0, 1)
-        scores = self.processor(read, logits.float().log_softmax(dim=-1))  # ty: ignore[invalid-argument-type]
-        vocabulary = scores.shape[1]
-        scores = scores.view(*self.scores.shape, vocabulary) + self.scores[..., None]
-        scores, places = scores.flatten(1).topk(self.width)
-        return scores, places // vocabulary, places % vocabulary
+        parts = [part.topk(self.width) for part in self.token_scores(read, logits, normalised=True)]
+        scores = torch.cat([part.values for part in parts]).view(*self.scores.shape, self.width)
+        tokens = torch.cat([part.indices for part in parts]).view(len(scores), -1)
+        scores, places = (scores + self.scores[..., None]).flatten(1).topk(self.width)
+        return scores, places // self.width, tokens.gather(1, places)
 
     def _finish(self, candidates: torch.Tensor, scores: torch.Tensor, ended: torch.Tensor) -> None:
         """Keep the `k` best of the finished transcripts; only candidates among the `k` best may join."""
@@ -251,7 +293,7 @@ class BeamSearch:
         settled = full & (best_open / length**penalty <= self.finished_scores[:, -1])
         if stopping is True:
             settled |= full
-        if self.only_falls:
+        if self.only_best:
             # A row of which only the best is returned needs less: nothing open may overtake the best.
             length = self.limits if penalty > 0 else self.length + 1
             settled |= best_open / length**penalty < self.finished_scores[:, 0]
@@ -278,7 +320,7 @@ class BeamSearch:
                 setattr(self, name, getattr(self, name)[going_on])
             rows = rows[going_on]
             beams = torch.arange(self.settings.num_beams, device=rows.device)
-            keep_rows(self.processor, (going_on[:, None] * len(beams) + beams).flatten())
+            self.token_scores.keep((going_on[:, None] * len(beams) + beams).flatten())
         return self.tokens[:, :, self.length - 1].flatten(), rows.flatten()
 
     def transcripts(self) -> torch.Tensor:
@@ -291,13 +333,3 @@ class BeamSearch:
 def take(sequences: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
     """(n, m, N) and (n, k) places among m -> (n, k, N)."""
     return sequences.gather(1, best[..., None].expand(-1, -1, sequences.shape[2]))
-
-
-def guards(logits_processor: LogitsProcessorList) -> list[TranscriptGuard]:
-    return [processor for processor in logits_processor if isinstance(processor, TranscriptGuard)]
-
-
-def keep_rows(logits_processor: LogitsProcessorList, rows: torch.Tensor) -> None:
-    """Processors that transformers builds know no rows; the guard does."""
-    for guard in guards(logits_processor):
-        guard.keep(rows)

@@ -26,11 +26,13 @@ PUBLISHED = {
     "beam_search.py",
     "checkpoints.py",
     "configuration_slam.py",
+    "label_loss.py",
     "long_audio.py",
     "modeling_slam.py",
     "pipeline_slam.py",
     "processing_slam.py",
     "projectors.py",
+    "stored_tensors.py",
     "whisper_encoder.py",
     "word_timestamps.py",
 }
