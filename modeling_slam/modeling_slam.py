@@ -19,7 +19,6 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GenerationMixin,
-    LogitsProcessor,
     LogitsProcessorList,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -27,6 +26,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .adapters import is_trained
 from .audio_lengths import ENCODER_STRIDE, MAX_TOKENS_PER_SECOND, transcript_budget
+from .beam_search import TranscriptGuard, is_covered, search
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .label_loss import LabelLoss
@@ -271,6 +271,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if settings.max_new_tokens is None or kwargs.get("max_length") is not None:
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
+        if is_covered(settings, others, self.language_model):
+            others["custom_generate"] = search
         guarded = max_tokens_per_second is not None and settings.eos_token_id is not None
         mel_mask = input_features_mask
         if encoder_frames_mask is not None:
@@ -294,18 +296,3 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             module.reset_parameters()
         else:
             super()._init_weights(module)
-
-
-class TranscriptGuard(LogitsProcessor):
-    """Leaves only end-of-text to a row that has used up its (B,) budget of tokens."""
-
-    def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
-        self.budgets = budgets.repeat_interleave(num_beams)
-        self.eos_token_id = eos_token_id
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(B * beams, new tokens so far) and scores (B * beams, V) -> scores."""
-        used_up = input_ids.shape[1] >= self.budgets
-        ended = torch.full_like(scores, -torch.inf)
-        ended[:, self.eos_token_id] = 0.0
-        return torch.where(used_up[:, None], ended, scores)

@@ -23,6 +23,7 @@ PUBLISHED = {
     "audio_io.py",
     "audio_lengths.py",
     "base_weights.py",
+    "beam_search.py",
     "checkpoints.py",
     "configuration_slam.py",
     "label_loss.py",
@@ -31,6 +32,7 @@ PUBLISHED = {
     "pipeline_slam.py",
     "processing_slam.py",
     "projectors.py",
+    "stored_tensors.py",
     "whisper_encoder.py",
     "word_timestamps.py",
 }
