@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ class ReadableHelp(argparse.HelpFormatter):
         return "N" if action.type in (int, float) else "VALUE"
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        hidden = (None, "", argparse.SUPPRESS, dataclasses.MISSING)
+        hidden = (None, "", [], argparse.SUPPRESS, dataclasses.MISSING)
         if action.help and action.default not in hidden and action.option_strings:
             default = str(action.default).replace("%", "%%").replace("\n", "\\n")
             return f"{action.help.rstrip('.')} (default: {default})."
@@ -134,19 +134,37 @@ def recipe_flags(path: Path, parser: argparse.ArgumentParser) -> list[str]:
             f"There is no recipe {path}. The first argument is a YAML file, or leave it out and give flags."
         )
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        parser.error(f"{path} is not valid YAML: {error}")
-    if not isinstance(recipe, dict):
-        parser.error(f"{path} must hold `setting: value` lines, got {type(recipe).__name__}.")
+        recipe = read_settings(path)
+    except ValueError as error:
+        parser.error(str(error))
     known = {action.dest for action in parser._actions}
     unknown = sorted(str(name) for name in recipe if name not in known)
     if unknown:
         parser.error(
             f"{path} has settings that do not exist: {', '.join(unknown)}. See --help and --help_all."
         )
+    return as_flags(recipe)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The `setting: value` lines of a YAML file.
+
+    Raises:
+        ValueError: it holds something else. OSError: it cannot be read.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold `setting: value` lines, got {type(settings).__name__}.")
+    return settings
+
+
+def as_flags(settings: Mapping[str, Any]) -> list[str]:
+    """`{"seed": 1, "columns": ["a", "b"]}` as `--seed 1 --columns a b`; what is None is left out."""
     flags = []
-    for name, value in recipe.items():
+    for name, value in settings.items():
         if value is None:
             continue
         values = (

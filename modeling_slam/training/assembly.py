@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub import ResolvedRevision
-from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, GenerationConfig, WhisperConfig
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    WhisperConfig,
+)
 from transformers.utils.hub import resolve_revision
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
@@ -35,9 +42,23 @@ def build_config(
         raise ValueError(
             f"`encoder` must be a Whisper model, {model_args.encoder} is a {audio_config.model_type}."
         )
+    text_config = AutoConfig.from_pretrained(model_args.llm, revision=llm_revision)
+    config = architecture(model_args, lora_args, audio_config, text_config)
+    config.audio_model_id, config.audio_model_revision = absolute(model_args.encoder), encoder_revision
+    config.text_model_id, config.text_model_revision = absolute(model_args.llm), llm_revision
+    return config
+
+
+def architecture(
+    model_args: ModelArguments,
+    lora_args: LoraArguments,
+    audio_config: WhisperConfig,
+    text_config: PreTrainedConfig,
+) -> SlamAsrConfig:
+    """What the settings make of these base models, checked; says nothing of where their weights are."""
     return SlamAsrConfig(
         audio_config=audio_config,
-        text_config=AutoConfig.from_pretrained(model_args.llm, revision=llm_revision),
+        text_config=text_config,
         num_encoder_layers=model_args.keep_layers,
         kept_encoder_layers=model_args.kept_layer_indices,
         projector_type=model_args.projector_type,
@@ -51,10 +72,6 @@ def build_config(
         lora_alpha=lora_args.lora_alpha,
         lora_dropout=lora_args.lora_dropout,
         lora_target_modules=lora_args.lora_target_modules,
-        audio_model_id=absolute(model_args.encoder),
-        audio_model_revision=encoder_revision,
-        text_model_id=absolute(model_args.llm),
-        text_model_revision=llm_revision,
     )
 
 
@@ -83,10 +100,10 @@ def build_model(
     config: SlamAsrConfig, processor: SlamAsrProcessor, model_args: ModelArguments, bf16: bool
 ) -> SlamAsrForConditionalGeneration:
     """Base weights, fresh projector and LoRA; what learns is float32, whatever the frozen weights are."""
-    automatic = "bfloat16" if bf16 else "float32"
-    frozen_dtype = automatic if model_args.frozen_dtype == "auto" else model_args.frozen_dtype
     model = SlamAsrForConditionalGeneration.from_base_models(
-        config, dtype=getattr(torch, frozen_dtype), attn_implementation=model_args.attn_implementation
+        config,
+        dtype=frozen_dtype(model_args, bf16),
+        attn_implementation=model_args.attn_implementation,
     )
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -98,6 +115,11 @@ def build_model(
         pad_token_id=processor.pad_token_id,
     )
     return model
+
+
+def frozen_dtype(model_args: ModelArguments, bf16: bool) -> torch.dtype:
+    automatic = "bfloat16" if bf16 else "float32"
+    return getattr(torch, automatic if model_args.frozen_dtype == "auto" else model_args.frozen_dtype)
 
 
 def pinned(model_id: str, revision: str | None) -> str | None:

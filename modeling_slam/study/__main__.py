@@ -1,0 +1,135 @@
+"""The study from the command line.
+
+python -m modeling_slam.study run studies/demo.yaml --dry_run
+python -m modeling_slam.study run studies/demo.yaml --output_dir runs/demo-study --workers 2
+python -m modeling_slam.study report runs/demo-study --paper
+python -m modeling_slam.study list runs/demo-study
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.study.arguments import ListStudyArguments, ReportArguments, RunStudyArguments
+from modeling_slam.study.engine import run_study
+from modeling_slam.study.grid import load_study
+from modeling_slam.study.plan import aligned, describe
+from modeling_slam.study.schedulers import Local, Ray, Scheduler, Slurm, visible_gpus
+from modeling_slam.study.store import RunState, StudyStore
+
+PROGRAM = "python -m modeling_slam.study"
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        asked = bool(argv) and argv[0] in ("-h", "--help")
+        print(USAGE if asked else f"{USAGE}\nerror: expected one of the commands above, got {argv[:1]}.",
+              file=sys.stdout if asked else sys.stderr)  # fmt: skip
+        raise SystemExit(0 if asked else 2)
+    command, _ = COMMANDS[argv[0]]
+    command(argv[1:])
+
+
+def run(argv: list[str]) -> None:
+    arguments: RunStudyArguments = parse(RunStudyArguments, "run", "study", argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # A scheduler or `kill` asks by SIGTERM what a user asks by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with clear_errors():
+        study = load_study(arguments.study, arguments.set)
+        if arguments.dry_run:
+            print(describe(study))
+            return
+        directory = arguments.output_dir or f"runs/{study.name}-study"
+        try:
+            outcome = run_study(
+                study,
+                directory,
+                scheduler(arguments, directory),
+                arguments.threads,
+                arguments.max_attempts,
+                arguments.keep_models,
+                arguments.only,
+            )
+        except KeyboardInterrupt:
+            print(f"\nStopped. The same command goes on; see {PROGRAM} list {directory}", file=sys.stderr)
+            raise SystemExit(130) from None
+    print(f"{outcome.finished} of {outcome.total} finished in {outcome.directory}")
+    if outcome.failures:
+        names = ", ".join(failure.name for failure in outcome.failures)
+        raise SystemExit(f"error: {len(outcome.failures)} failed: {names}. See log.txt of each.")
+    print(f"Next: {PROGRAM} report {directory}")
+
+
+def scheduler(arguments: RunStudyArguments, directory: str) -> Scheduler:
+    workers = arguments.workers or len(visible_gpus()) or 1
+    if arguments.scheduler == "ray":
+        return Ray(workers, arguments.ray_address)
+    if arguments.scheduler == "slurm":
+        return Slurm(workers, StudyStore(directory).directory / "slurm", arguments.slurm_parameters)
+    return Local(workers)
+
+
+def list_runs(argv: list[str]) -> None:
+    arguments: ListStudyArguments = parse(ListStudyArguments, "list", "study_dir", argv)
+    with clear_errors():
+        store = StudyStore(arguments.study_dir)
+        _, specs = store.read()
+        rows = [("run", "state", "attempts", "training s", "evaluation s", "commit")]
+        for spec in specs:
+            record = store.record(spec)
+            state = record or RunState.read(store.run_directory(spec))
+            words = "finished" if record else "begun" if state.started else "not begun"
+            commit = (record.commit or "") if record else ""
+            rows.append(
+                (spec.name, words, str(state.attempts), f"{state.train_seconds:.0f}",
+                 f"{state.evaluate_seconds:.0f}", commit[:10])
+            )  # fmt: skip
+        print("\n".join(aligned(rows)))
+        done = sum(row[1] == "finished" for row in rows)
+        print(f"\n{done} of {len(specs)} runs finished.")
+
+
+def parse(kind: Any, command: str, first: str, argv: list[str]) -> Any:
+    """The command's arguments; its first may stand without a flag."""
+    if argv and not argv[0].startswith("-"):
+        argv = [f"--{first}", *argv]
+    usage = f"{PROGRAM} {command} {first.upper()} [--flag value ...]"
+    (arguments,) = parse_arguments(kind, description=COMMANDS[command][1], argv=argv, usage=usage)
+    return arguments
+
+
+def report(argv: list[str]) -> None:
+    arguments: ReportArguments = parse(ReportArguments, "report", "study_dir", argv)
+    try:
+        from modeling_slam.study.report import write_report
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"error: the report needs {error.name}, which is not installed: pip install 'slam-asr[study]'"
+        ) from error
+    with clear_errors():
+        directory = write_report(arguments.study_dir, arguments.output, arguments.paper, arguments.clips)
+    print(f"The report is in {directory}: report.html, report.md, errors.html, tables/, plots/")
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "run": (run, "Run a study file, or go on with it; with --dry_run say what it would run and cost."),
+    "report": (report, "Tables, plots and an error browser of a study, finished or not."),
+    "list": (list_runs, "List the runs of a study: which are finished, and what they took."),
+}
+USAGE = "\n".join(
+    [
+        f"usage: {PROGRAM} COMMAND ...",
+        "",
+        *(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items()),
+        "",
+        f"{PROGRAM} COMMAND --help shows the settings of a command.",
+    ]
+)
+
+if __name__ == "__main__":
+    main()

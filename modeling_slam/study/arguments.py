@@ -1,0 +1,92 @@
+"""Arguments of `python -m modeling_slam.study`, one dataclass a command."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import yaml
+
+
+@dataclass
+class RunStudyArguments:
+    """Which study runs, where, and how many runs at a time"""
+
+    study: str = field(metadata={"help": "Study file; may be given first, without its flag."})
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Directory of the study; runs/NAME-study if not given."}
+    )
+    set: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Change settings of the study file: llm=DIR encoders.base.model=DIR."},
+    )
+    only: list[str] = field(
+        default_factory=list, metadata={"help": "Run only what matches, such as 'base-4L-*'; quote it."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "List the runs with parameters, cost and disk; run nothing."}
+    )
+    scheduler: Literal["local", "ray", "slurm"] = field(
+        default="local", metadata={"help": "This machine, a Ray cluster, or a SLURM job array."}
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "Runs at a time; one for each GPU, or one, if not given."}
+    )
+    threads: int | None = field(
+        default=None, metadata={"help": "CPU threads of a run; the machine's divided by workers."}
+    )
+    max_attempts: int = field(
+        default=3, metadata={"help": "Starts of a run, each from its checkpoint, before it counts as failed."}
+    )
+    keep_models: bool = field(
+        default=True, metadata={"help": "Whether the checkpoint of a run stays after its evaluation."}
+    )
+    ray_address: str | None = field(
+        default=None, metadata={"help": "Ray cluster to use, such as auto; one of its own if not given."}
+    )
+    slurm: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Parameters of submitit: slurm_partition=gpu timeout_min=720 gpus_per_node=1."},
+    )
+
+    def __post_init__(self):
+        for name in ("workers", "threads", "max_attempts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if self.ray_address is not None and self.scheduler != "ray":
+            raise ValueError("`ray_address` belongs to `--scheduler ray`.")
+        if self.slurm and self.scheduler != "slurm":
+            raise ValueError("`slurm` belongs to `--scheduler slurm`.")
+        for setting in self.slurm:
+            if "=" not in setting:
+                raise ValueError(f"`slurm` takes name=value, got {setting!r}.")
+
+    @property
+    def slurm_parameters(self) -> dict[str, str | int | float]:
+        pairs = (setting.partition("=") for setting in self.slurm)
+        return {name: yaml.safe_load(value) for name, _, value in pairs}
+
+
+@dataclass
+class ListStudyArguments:
+    """Which study's runs are listed"""
+
+    study_dir: str = field(metadata={"help": "Directory of a study; may be given first, without its flag."})
+
+
+@dataclass
+class ReportArguments:
+    """Which study is reported, and where to."""
+
+    study_dir: str = field(metadata={"help": "Output directory of a study, finished or not."})
+    output: str | None = field(
+        default=None, metadata={"help": "Directory of the report; STUDY_DIR/report by default. Replaced."}
+    )
+    paper: bool = field(default=False, metadata={"help": "Put the paper's published numbers beside ours."})
+    clips: int = field(
+        default=0,
+        metadata={"help": "Clips of each language in the error browser, those the runs differ on most."},
+    )
+
+    def __post_init__(self):
+        if self.clips < 0:
+            raise ValueError(f"`clips` must be 0 (no audio) or a number of clips, got {self.clips}.")

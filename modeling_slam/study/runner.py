@@ -1,0 +1,234 @@
+"""One run from beginning to end: train.py, then eval.py, each in a process of its own, and the record.
+
+`execute` is what every scheduler calls, on any machine that sees the study's directory. It takes up a run
+wherever an earlier call was stopped or killed, and does nothing where the run is finished.
+"""
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from modeling_slam.cli import as_flags
+from modeling_slam.evaluation.report import package_versions
+from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
+from modeling_slam.study.store import METRICS, RECORD, BusyError, RunState, StudyStore, run_lock, write_json
+
+REPOSITORY = Path(__file__).parents[2]
+CHILD = Path(__file__).with_name("child.py")
+LOG, MODEL = "log.txt", "model"
+TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a scheduler hands to `execute`; plain data, so that it travels."""
+
+    spec: RunSpec | BaselineSpec
+    study_dir: str
+    cwd: str  # relative paths of the study file start here
+    threads: int
+    max_attempts: int
+    keep_models: bool
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task. `busy`: another engine is at it; `stopped`: it can go on later."""
+
+    name: str
+    status: Literal["finished", "failed", "busy", "stopped"]
+    message: str = ""
+
+
+class Lifeline:
+    """A pipe that child processes watch: when it is cut, or this process dies, they end."""
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe()
+        self.is_cut = False
+
+    def cut(self) -> None:
+        if not self.is_cut:
+            self.is_cut = True
+            os.close(self._writing)
+
+    def __enter__(self) -> "Lifeline":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.cut()
+        os.close(self.reading)
+
+
+class ProcessError(Exception):
+    """A process of a run ended with an error; the message has the end of its log."""
+
+
+def execute(task: Task, wait: bool = False, lifeline: Lifeline | None = None) -> Outcome:
+    """Bring one run to its end, in at most `max_attempts` attempts.
+
+    With `wait` a run that another process holds is waited for, else it comes back as busy.
+    """
+    if lifeline is None:
+        with Lifeline() as lifeline:
+            return execute(task, wait, lifeline)
+    store = StudyStore(task.study_dir)
+    directory = store.run_directory(task.spec)
+    try:
+        with run_lock(directory, wait) as lock:
+            if store.is_finished(task.spec):
+                return Outcome(task.spec.name, "finished")
+            return attempt(task, directory, Processes(task, directory, lock, lifeline))
+    except BusyError as error:
+        return Outcome(task.spec.name, "busy", str(error))
+
+
+def attempt(task: Task, directory: Path, processes: "Processes") -> Outcome:
+    spec, message = task.spec, ""
+    for _ in range(task.max_attempts):
+        if processes.lifeline.is_cut:
+            break
+        try:
+            if isinstance(spec, RunSpec):
+                train_and_evaluate(spec, task, directory, processes)
+            else:
+                evaluate_baseline(spec, directory, processes)
+        except ProcessError as error:
+            message = str(error)
+        else:
+            return Outcome(spec.name, "finished")
+    if processes.lifeline.is_cut:
+        return Outcome(spec.name, "stopped")
+    return Outcome(spec.name, "failed", f"{task.max_attempts} attempts failed. {message}")
+
+
+def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "Processes") -> None:
+    """One attempt at a run; what an earlier attempt has done stays done."""
+    model, state = directory / MODEL, RunState.read(directory)
+    state.started = state.started or now()
+    state.attempts += 1
+    state.write(directory)
+
+    if not state.trained:
+        if not any(model.glob("checkpoint-*")):
+            shutil.rmtree(model, ignore_errors=True)  # what a run left that was killed before its first save
+        begun = time.monotonic()
+        try:
+            processes.run("train.py", train_flags(spec, model))
+            state.trained = True
+        finally:
+            state.train_seconds += time.monotonic() - begun
+            state.write(directory)
+    for checkpoint in model.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+    begun = time.monotonic()
+    try:
+        processes.run("eval.py", eval_flags(spec, model, directory))
+    finally:
+        state.evaluate_seconds += time.monotonic() - begun
+        state.write(directory)
+    record = RunRecord(
+        spec=spec,
+        commit=commit(),
+        versions=package_versions(),
+        host=platform.node(),
+        threads=task.threads,
+        started=state.started,
+        finished=now(),
+        attempts=state.attempts,
+        train_seconds=round(state.train_seconds, 2),
+        evaluate_seconds=round(state.evaluate_seconds, 2),
+    )
+    write_json(directory / RECORD, record.to_dict())
+    if not task.keep_models:
+        shutil.rmtree(model)
+
+
+def evaluate_baseline(spec: BaselineSpec, directory: Path, processes: "Processes") -> None:
+    own = {
+        "model": spec.encoder, "baseline": "whisper", "dataset": spec.dataset, "language": spec.language,
+        "output_dir": str(directory),
+    }  # fmt: skip
+    processes.run("eval.py", own | spec.eval_flags)
+    if not (directory / METRICS).is_file():
+        raise ProcessError(f"eval.py ended well but wrote no {METRICS}.")
+
+
+def train_flags(spec: RunSpec, model: Path) -> dict[str, Any]:
+    lora = {"lora_rank": spec.lora_rank} | ({"lora_alpha": spec.lora_alpha} if spec.lora_rank else {})
+    own = {
+        "encoder": spec.encoder, "llm": spec.llm, "dataset": spec.dataset, "language": spec.language,
+        "keep_layers": spec.keep_layers, "seed": spec.seed, "output_dir": str(model),
+        "resume_from_checkpoint": "last", "disable_tqdm": True,
+    }  # fmt: skip
+    return own | lora | spec.train_flags
+
+
+def eval_flags(spec: RunSpec, model: Path, directory: Path) -> dict[str, Any]:
+    own = {
+        "model": str(model), "dataset": spec.dataset, "language": spec.language, "output_dir": str(directory),
+    }  # fmt: skip
+    return own | spec.eval_flags
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Starts the processes of one run; they write to its log and hold its lock."""
+
+    task: Task
+    directory: Path
+    lock: int
+    lifeline: Lifeline
+
+    def run(self, script: str, flags: Mapping[str, Any]) -> None:
+        """`python script flags`, to its end.
+
+        Raises:
+            ProcessError: it ended with an error.
+        """
+        command = [str(REPOSITORY / script), *as_flags(flags)]
+        child = [sys.executable, str(CHILD), str(self.lifeline.reading), *command]
+        threads = {"OMP_NUM_THREADS": str(self.task.threads)}
+        log = self.directory / LOG
+        with log.open("a", encoding="utf-8") as output:
+            output.write(f"$ python {shlex.join([script, *command[1:]])}\n")
+            output.flush()
+            ended = subprocess.run(
+                child,
+                cwd=self.task.cwd,
+                env={**os.environ, **threads, **self.task.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches the engine, which then ends its runs
+                pass_fds=(self.lock, self.lifeline.reading),
+            )
+        if ended.returncode:
+            tail = "\n  ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+            raise ProcessError(f"{script} ended with status {ended.returncode}; {log} ends:\n  {tail}")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def commit() -> str | None:
+    """The commit of the code that runs, or `None` outside a clone."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,163 @@
+"""A study on disk: its specifications, a directory for each run, and an index over the finished ones.
+
+    STUDY_DIR/study.json           name and specifications, written before the first run
+              index.parquet        one row a finished run
+              runs/<name>/         predictions.jsonl, metrics.json, log.txt, model/, run.json in the end
+              baselines/<name>/    eval.py's files of a Whisper with its own decoder
+
+A run is finished when its run.json exists; a baseline, when its metrics.json does. Both appear in one step.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from modeling_slam.evaluation.predictions import write_atomically
+from modeling_slam.study.results import run_row
+from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, differences
+
+STUDY, INDEX, RECORD, METRICS, STATE, LOCK = (
+    "study.json", "index.parquet", "run.json", "metrics.json", "state.json", "lock",
+)  # fmt: skip
+
+
+class StudyError(ValueError):
+    """The directory holds something that does not go with what was asked; the message says what."""
+
+
+class BusyError(Exception):
+    """Another process works on this run."""
+
+
+@dataclass
+class RunState:
+    """How far an unfinished run is; survives the death of its processes."""
+
+    started: str = ""
+    attempts: int = 0
+    trained: bool = False
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+    @classmethod
+    def read(cls, directory: Path) -> "RunState":
+        file = directory / STATE
+        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else cls()
+
+    def write(self, directory: Path) -> None:
+        write_json(directory / STATE, dataclasses.asdict(self))
+
+
+class StudyStore:
+    """The files of one study."""
+
+    def __init__(self, directory: str | os.PathLike):
+        self.directory = Path(directory).resolve()
+
+    def run_directory(self, spec: RunSpec | BaselineSpec) -> Path:
+        return self.directory / ("runs" if isinstance(spec, RunSpec) else "baselines") / spec.name
+
+    def claim(self, name: str, specs: list[RunSpec]) -> None:
+        """Make the directory this study's, or go on with the one in it.
+
+        A study may grow or shrink between two calls; a run that has begun keeps its specification.
+
+        Raises:
+            StudyError: it holds another study, or a run that was begun with another specification.
+        """
+        file = self.directory / STUDY
+        if file.is_file():
+            before, old_specs = self.read()
+            if before != name:
+                raise StudyError(
+                    f"{self.directory} holds the study {before!r}, this one is {name!r}. Name another "
+                    "`--output_dir`."
+                )
+            old = {spec.name: spec for spec in old_specs}
+            for spec in specs:
+                begun = self.run_directory(spec).exists()
+                if begun and spec.name in old and (changed := differences(old[spec.name], spec)):
+                    raise StudyError(
+                        f"{self.run_directory(spec)} was begun with another specification:\n  "
+                        + "\n  ".join(changed)
+                        + "\nName another `--output_dir`, or delete that run's directory to run it anew."
+                    )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"name": name, "specs": [dataclasses.asdict(spec) for spec in specs]})
+
+    def read(self) -> tuple[str, list[RunSpec]]:
+        """Name and specifications of the study in this directory."""
+        file = self.directory / STUDY
+        if not file.is_file():
+            raise StudyError(f"{self.directory} holds no study: {STUDY} is missing.")
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return values["name"], [RunSpec.from_dict(spec) for spec in values["specs"]]
+
+    def record(self, spec: RunSpec) -> RunRecord | None:
+        """The record of a finished run; `None` before.
+
+        Raises:
+            StudyError: the directory of that name holds a run of another specification.
+        """
+        file = self.run_directory(spec) / RECORD
+        if not file.is_file():
+            return None
+        record = RunRecord.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        if changed := differences(record.spec, spec):
+            raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
+        return record
+
+    def write_index(self) -> None:
+        """One row for each finished run; rows that are there already are kept."""
+        file = self.directory / INDEX
+        known = {}
+        if file.is_file():
+            known = {(row["name"], row["finished"]): row for row in pd.read_parquet(file).to_dict("records")}
+        rows = []
+        for record in sorted(self.directory.glob(f"runs/*/{RECORD}")):
+            key = (record.parent.name, json.loads(record.read_text(encoding="utf-8"))["finished"])
+            rows.append(known.get(key) or run_row(record.parent))
+        if rows:
+            temporary = file.with_name(f".{INDEX}.{os.getpid()}")
+            pd.DataFrame(rows).to_parquet(temporary, index=False)
+            temporary.replace(file)
+
+    def is_finished(self, spec: RunSpec | BaselineSpec) -> bool:
+        if isinstance(spec, RunSpec):
+            return self.record(spec) is not None
+        return (self.run_directory(spec) / METRICS).is_file()
+
+
+def write_json(path: Path, values: object) -> None:
+    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def run_lock(directory: Path, wait: bool) -> Generator[int]:
+    """Hold a run for this process; yields the file descriptor of the lock.
+
+    A child process that inherits the descriptor shares the lock, so that a run whose engine was killed stays
+    locked until its last process has ended.
+
+    Raises:
+        BusyError: another process has it, and `wait` is False.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise BusyError(f"{directory.name} is being run by {file.read().strip()}") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield file.fileno()

@@ -1,0 +1,160 @@
+"""The study file: a YAML that spans a grid of runs over a base recipe, read and checked for form.
+
+    recipe: recipes/digits-en.yaml
+    encoders:
+      base: {model: openai/whisper-base, keep_layers: [6, 4, 2]}
+    datasets:
+      en: {dataset: data/digits-en}
+
+To add a setting: a field of a class below, and its place in `grid.py`, which makes runs of the file.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_slam.cli import read_settings
+from modeling_slam.study.specs import Mode
+
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@strict
+@dataclass
+class LoraSetting:
+    """Rank and alpha of the LoRA runs."""
+
+    rank: int
+    alpha: int
+
+
+@strict
+@dataclass
+class EncoderEntry:
+    """One Whisper; the key above it is the name its runs carry."""
+
+    model: str
+    keep_layers: list[int]
+
+
+@strict
+@dataclass
+class DataSize:
+    """How much speech there is, for the estimate of cost alone."""
+
+    train_clips: int
+    train_hours: int | float
+    test_clips: int
+    test_hours: int | float
+
+
+@strict
+@dataclass
+class DatasetEntry:
+    """One language's data; the key above it is the language."""
+
+    dataset: str
+    recipe: str | None = None
+    keep_layers: list[int] | None = None  # only these of the encoders' depths
+    lora: LoraSetting | None = None
+    train: dict[str, Any] = field(default_factory=dict)
+    eval: dict[str, Any] = field(default_factory=dict)
+    size: DataSize | None = None
+
+
+@strict
+@dataclass
+class StudyFile:
+    """The file as it stands."""
+
+    name: str
+    encoders: dict[str, EncoderEntry]
+    datasets: dict[str, DatasetEntry]
+    recipe: str | None = None  # may contain {encoder} and {language}
+    llm: str | None = None  # the recipe's, if not given
+    modes: list[Mode] = field(default_factory=lambda: ["projector", "lora"])
+    seeds: list[int] = field(default_factory=lambda: [42])
+    lora: LoraSetting | None = None  # the recipe's, if neither here nor at the dataset
+    train: dict[str, Any] = field(default_factory=dict)
+    eval: dict[str, Any] = field(default_factory=dict)
+    baselines: bool = False
+    teraflops: int | float | None = None  # what the device sustains, for the estimate of hours alone
+
+
+def read_study_file(path: Path, changes: Sequence[str]) -> StudyFile:
+    """The file with `changes` ("llm=DIR") applied.
+
+    Raises:
+        ValueError: a setting is unknown, missing or of the wrong type. OSError: it cannot be read.
+    """
+    values = read_settings(path)
+    for change in changes:
+        apply_change(values, change)
+    return build(StudyFile, values, str(path))
+
+
+def apply_change(values: dict[str, Any], change: str) -> None:
+    """Set the value at a dotted path: `datasets.en.train.max_steps=10`."""
+    dotted, equals, text = change.partition("=")
+    *parents, last = dotted.split(".")
+    if not equals or not all([*parents, last]):
+        raise ValueError(f"`--set {change}`: expected a dotted path and a value, such as llm=DIR.")
+    at: Any = values
+    for parent in parents:
+        at = at.setdefault(parent, {}) if isinstance(at, dict) else None
+    if not isinstance(at, dict):
+        raise ValueError(f"`--set {change}`: {'.'.join(parents)} has no settings of its own.")
+    at[last] = yaml.safe_load(text)
+
+
+def build(kind: Any, values: Any, where: str) -> Any:
+    """An instance of a dataclass above from parsed YAML; its entries are built likewise."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected `setting: value` lines, got {values!r}.")
+    known = {entry.name for entry in dataclasses.fields(kind)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f" Did you mean `{near[0]}`?" if near else f" There are: {', '.join(sorted(known))}."
+            raise ValueError(f"{where}: there is no setting `{name}`.{hint}")
+    built = dict(values)
+    for name, entry in (("encoders", EncoderEntry), ("datasets", DatasetEntry)):
+        if name in known and isinstance(built.get(name), dict):
+            built[name] = {
+                checked_name(key, f"{where}: {name}"): build(entry, value, f"{where}: {name}.{key}")
+                for key, value in built[name].items()
+            }
+    for name, entry in (("lora", LoraSetting), ("size", DataSize)):
+        if name in known and built.get(name) is not None:
+            built[name] = build(entry, built[name], f"{where}: {name}")
+    try:
+        return kind(**built)
+    except StrictDataclassError as error:
+        raise ValueError(f"{where}: {str(error.__cause__ or error).replace('Field', 'setting')}") from error
+    except TypeError as error:  # a required setting is missing
+        missing = [
+            entry.name
+            for entry in dataclasses.fields(kind)
+            if entry.name not in values
+            and entry.default is dataclasses.MISSING
+            and entry.default_factory is dataclasses.MISSING
+        ]
+        raise ValueError(f"{where}: {', '.join(missing)} missing.") from error
+
+
+def checked_name(key: Any, where: str) -> str:
+    """A key that becomes part of directory names. YAML reads an unquoted `no` as False."""
+    if not isinstance(key, str) or not FILE_NAME.fullmatch(key):
+        raise ValueError(
+            f"{where}: {key!r} cannot be a name; expected letters, digits, `.`, `-` and `_`, in quotes "
+            "where YAML would read something else (no, 1)."
+        )
+    return key
