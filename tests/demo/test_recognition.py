@@ -14,8 +14,10 @@ import jiwer
 import pytest
 from datasets import Audio, Dataset
 from fake_hub import FakeHub
+from plain_search import plain_tokens
 from programs import REPOSITORY, run_script, texts_of_a_stranger
 
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.data import normalize_text
 
 ASSETS = REPOSITORY / "modeling_slam" / "demo" / "assets"
@@ -104,3 +106,16 @@ def test_a_stranger_recognises_speech_with_the_published_model(trained, tmp_path
     heard = [normalize_text(text, "en") for text in texts["pipeline"]]
     assert all(heard)
     assert jiwer.wer([row["reference"] for row in trained.predictions], heard) <= 0.35
+
+
+def test_the_trained_model_writes_what_transformers_own_search_writes(trained):
+    """`eval.py` by our search in sorted batches, transformers' beam search in unsorted batches of 8."""
+    base_models = {"audio_model_id": str(ASSETS / "whisper"), "text_model_id": str(ASSETS / "qwen2")}
+    pinned = {"audio_model_revision": None, "text_model_revision": None}  # of the fake Hub
+    model = SlamAsrForConditionalGeneration.from_pretrained(trained.model, **base_models, **pinned).eval()
+    processor = SlamAsrProcessor.from_pretrained(trained.model)
+    clips = Dataset.from_parquet(str(ASSETS / "speech" / "en" / "test.parquet"))["audio"][:]
+    tokens = plain_tokens(model, processor, clips, num_beams=2, max_new_tokens=256)
+    plain = processor.batch_decode(list(tokens), skip_special_tokens=True)
+    lines = (trained.results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["raw_prediction"] for line in lines] == plain
