@@ -95,7 +95,7 @@ def load_ours(model: str, dtype: str) -> list[torch.nn.Module]:
 
 def load_mapped(model: str, dtype: str) -> list[torch.nn.Module]:
     """To be called in a process of its own: it exchanges how files are read."""
-    before, base_weights.stored_tensors = base_weights.stored_tensors, plain_mapping
+    before, base_weights.stored_tensors = base_weights.stored_tensors, plain_mapping  # ty: ignore[invalid-assignment]
     try:
         return load_ours(model, dtype)
     finally:
