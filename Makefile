@@ -6,10 +6,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := runs/demo
 DEMO_STUDY := runs/demo-study
+MARKS ?= not slow and not browser
 BENCH ?= --encoder openai/whisper-base --llm Qwen/Qwen2.5-0.5B --dataset data/digits-en
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format slow bench demo demo-study demo-assets clean
+.PHONY: help install test lint format slow browser bench demo demo-study demo-assets clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -20,12 +21,12 @@ install: $(INSTALLED)  ## Create .venv with the project (editable) and the devel
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --editable ".[mdc,plots]" --group dev
+	$(BIN)/python -m pip install --editable ".[mdc,plots,study]" --group dev
 	@touch $@
 
 # pytest runs last, so that its summary is the last line.
 test: lint  ## Everything a change must pass: lint, format, types, fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(MARKS)"
 
 lint: $(INSTALLED)  ## Style, format and type checks
 	$(BIN)/ruff check
@@ -39,9 +40,12 @@ format: $(INSTALLED)  ## Rewrite the code to the project's format
 slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 	$(BIN)/python -m pytest -m slow
 
-# Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --steps 4"
-bench: $(INSTALLED)  ## Time and memory of a training step, against each saving undone
-	$(BIN)/python benchmarks/training_step.py $(BENCH)
+browser: $(INSTALLED)  ## The study's HTML pages in a real Chromium; set CHROMIUM if it is not on the path
+	$(BIN)/python -m pytest -m browser tests/study/test_browser.py
+
+# Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --parts training"
+bench: $(INSTALLED)  ## Speed and memory of training, evaluation and loading, against plain ways
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Everything below $(DEMO) is replaced.
 demo: $(INSTALLED)  ## Train on the embedded speech and evaluate: the whole path, offline, in four minutes

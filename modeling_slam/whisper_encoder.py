@@ -28,13 +28,15 @@ from .audio_lengths import ENCODER_STRIDE
 class PackedWhisperAttention(WhisperAttention):
     """Whisper's self-attention on the N real frames of a batch in one row: each attends to its own clip's."""
 
-    def forward(  # ty: ignore[invalid-method-override] (the layer passes `places` on)
+    config: WhisperConfig
+
+    def forward(  # ty: ignore[incompatible-method-override] (the layer passes `places` on)
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         *,
         places: torch.Tensor,
-        padded_shape: tuple[int, int],
+        padded_shape: torch.Size,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
         """(1, N, D) -> (1, N, D).
@@ -63,7 +65,7 @@ class PackedWhisperAttention(WhisperAttention):
         return self.out_proj(attended.index_select(0, places)[None]), None
 
 
-def unpacked(states: torch.Tensor, places: torch.Tensor, padded_shape: tuple[int, int]) -> torch.Tensor:
+def unpacked(states: torch.Tensor, places: torch.Tensor, padded_shape: torch.Size) -> torch.Tensor:
     """(1, N, D) -> (B, T, D), zero where no real frame stands."""
     batch, length = padded_shape
     padded = states.new_zeros((batch * length, states.shape[-1]))
@@ -83,9 +85,7 @@ class PrunedWhisperEncoder(nn.Module):
         self.layers = nn.ModuleList([WhisperEncoderLayer(config) for _ in range(num_layers)])
         self.layer_norm = nn.LayerNorm(width)
         for layer in self.layers:
-            layer.self_attn = PackedWhisperAttention(
-                width, config.encoder_attention_heads, config.attention_dropout, config=config
-            )
+            layer.self_attn.__class__ = PackedWhisperAttention  # the same weights, another forward
 
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None
@@ -93,6 +93,14 @@ class PrunedWhisperEncoder(nn.Module):
         """(B, M, F) log-mel and (B, F), True on real frames -> (B, T, D) frames and their (B, T) mask.
 
         Frames under a False mask are zero.
+        """
+        (frames,), frame_mask = self.at_depths(input_features, input_features_mask, [len(self.layers)])
+        return frames, frame_mask
+
+    def at_depths(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, depths: list[int]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """What encoders of the lowest `depths` layers would give, in one pass: frames each, and their mask.
 
         Raises:
             ValueError: mel bins other than the model's, or more frames than it has positions for (30 s).
@@ -121,6 +129,9 @@ class PrunedWhisperEncoder(nn.Module):
         padded_shape = frame_mask.shape
         places = frame_mask.flatten().nonzero()[:, 0]
         hidden = hidden.flatten(0, 1).index_select(0, places)[None]  # (1, N, D)
-        for layer in self.layers:
+        frames = {}
+        for depth, layer in enumerate(self.layers[: max(depths)], start=1):
             hidden = layer(hidden, attention_mask, places=places, padded_shape=padded_shape)
-        return unpacked(self.layer_norm(hidden), places, padded_shape), frame_mask
+            if depth in depths:
+                frames[depth] = unpacked(self.layer_norm(hidden), places, padded_shape)
+        return [frames[depth] for depth in depths], frame_mask

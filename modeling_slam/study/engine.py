@@ -59,7 +59,7 @@ def run_study(
     chosen = [s for s in specs if not only or any(fnmatchcase(s.name, pattern) for pattern in only)]
     if not chosen:
         raise ValueError(
-            f"No run matches {' '.join(only)}. The study has {', '.join(s.name for s in specs)}."
+            f"No run matches {', '.join(map(repr, only))}. The study has {', '.join(s.name for s in specs)}."
         )
     check_scripts()
     store.claim(study.name, study.specs)

@@ -23,6 +23,7 @@ from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
 from modeling_slam.study.store import METRICS, RECORD, BusyError, RunState, StudyStore, run_lock, write_json
 
 REPOSITORY = Path(__file__).parents[2]
+CHILD = Path(__file__).with_name("child.py")
 LOG, MODEL = "log.txt", "model"
 TAIL_LINES = 12
 
@@ -93,26 +94,27 @@ def execute(task: Task, wait: bool = False, lifeline: Lifeline | None = None) ->
 
 
 def attempt(task: Task, directory: Path, processes: "Processes") -> Outcome:
-    run = train_and_evaluate if isinstance(task.spec, RunSpec) else evaluate_baseline
-    message = ""
+    spec, message = task.spec, ""
     for _ in range(task.max_attempts):
         if processes.lifeline.is_cut:
             break
         try:
-            run(task, directory, processes)
+            if isinstance(spec, RunSpec):
+                train_and_evaluate(spec, task, directory, processes)
+            else:
+                evaluate_baseline(spec, directory, processes)
         except ProcessError as error:
             message = str(error)
         else:
-            return Outcome(task.spec.name, "finished")
+            return Outcome(spec.name, "finished")
     if processes.lifeline.is_cut:
-        return Outcome(task.spec.name, "stopped")
-    return Outcome(task.spec.name, "failed", f"{task.max_attempts} attempts failed. {message}")
+        return Outcome(spec.name, "stopped")
+    return Outcome(spec.name, "failed", f"{task.max_attempts} attempts failed. {message}")
 
 
-def train_and_evaluate(task: Task, directory: Path, processes: "Processes") -> None:
+def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "Processes") -> None:
     """One attempt at a run; what an earlier attempt has done stays done."""
-    assert isinstance(task.spec, RunSpec)
-    spec, model, state = task.spec, directory / MODEL, RunState.read(directory)
+    model, state = directory / MODEL, RunState.read(directory)
     state.started = state.started or now()
     state.attempts += 1
     state.write(directory)
@@ -153,8 +155,7 @@ def train_and_evaluate(task: Task, directory: Path, processes: "Processes") -> N
         shutil.rmtree(model)
 
 
-def evaluate_baseline(task: Task, directory: Path, processes: "Processes") -> None:
-    spec = task.spec
+def evaluate_baseline(spec: BaselineSpec, directory: Path, processes: "Processes") -> None:
     own = {
         "model": spec.encoder, "baseline": "whisper", "dataset": spec.dataset, "language": spec.language,
         "output_dir": str(directory),
@@ -197,7 +198,7 @@ class Processes:
             ProcessError: it ended with an error.
         """
         command = [str(REPOSITORY / script), *as_flags(flags)]
-        child = [sys.executable, "-m", "modeling_slam.study.child", str(self.lifeline.reading), *command]
+        child = [sys.executable, str(CHILD), str(self.lifeline.reading), *command]
         threads = {"OMP_NUM_THREADS": str(self.task.threads)}
         log = self.directory / LOG
         with log.open("a", encoding="utf-8") as output:

@@ -1,0 +1,91 @@
+"""A study on the miniature world; scripts that stand in for training where only the engine is tested; a
+made-up study for the tests that only read one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from made_study import make_study
+from tiny_world import TinyWorld, build_tiny_world
+
+from modeling_slam.study import StudyResults, runner
+
+# Takes the flags of `train.py`; fails as often as the file `failures` beside it says.
+TRAIN = """
+import pathlib, sys, time
+flags = dict(zip((name.removeprefix("--") for name in sys.argv[1::2]), sys.argv[2::2]))
+here, model = pathlib.Path(__file__).parent, pathlib.Path(flags["output_dir"])
+print("resumes" if any(model.glob("checkpoint-*")) else "begins", flush=True)
+(model / "checkpoint-1").mkdir(parents=True, exist_ok=True)
+time.sleep(float((here / "seconds").read_text()))
+failures = here / "failures"
+if int(failures.read_text()):
+    failures.write_text(str(int(failures.read_text()) - 1))
+    sys.exit("out of memory")
+(model / "model.safetensors").touch()
+"""
+EVAL = """
+import json, pathlib, sys
+flags = dict(zip((name.removeprefix("--") for name in sys.argv[1::2]), sys.argv[2::2]))
+results = pathlib.Path(flags["output_dir"])
+zeros = ("cer", "batch_mean_wer", "substitutions", "insertions", "deletions", "reference_words",
+         "utterances", "empty_predictions", "repetition_loops", "truncated_predictions", "real_time_factor",
+         "audio_seconds")
+metrics = dict.fromkeys(zeros, 0) | {"wer": 0.5, "wer_interval": [0.4, 0.6]}
+metrics["parameters"] = {"encoder_kept": 1}
+(results / "predictions.jsonl").touch()
+(results / "metrics.json").write_text(json.dumps(metrics))
+"""
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> TinyWorld:
+    return build_tiny_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def study_file(world, tmp_path) -> Callable[..., Path]:
+    """Writes a study file on the miniature world: two depths of a Whisper of four layers, without LoRA."""
+
+    def write(**changes: Any) -> Path:
+        settings = {
+            "name": "tiny",
+            "llm": str(world.llm),
+            "encoders": {"tiny": {"model": str(world.encoder), "keep_layers": [3, 1]}},
+            "datasets": {"en": {"dataset": str(world.dataset)}},
+            "modes": ["projector"],
+            "lora": {"rank": 4, "alpha": 8},
+            "train": {"projector_hidden_size": 64, "max_steps": 30, "save_strategy": "steps",
+                      "save_steps": 10, "eval_strategy": "no", "dataloader_num_workers": 0, "use_cpu": True},
+            "eval": {"num_workers": 0, "max_new_tokens": 16},
+        }  # fmt: skip
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(settings | changes), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch) -> Path:
+    """A directory whose train.py and eval.py the engine runs instead: real processes that take no time."""
+    directory = tmp_path / "scripts"
+    directory.mkdir()
+    files = {"train.py": TRAIN, "eval.py": EVAL, "failures": "0", "seconds": "0"}
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    monkeypatch.setattr(runner, "REPOSITORY", directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def study_directory(tmp_path_factory) -> Path:
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def study(study_directory) -> StudyResults:
+    return StudyResults.load(study_directory)
