@@ -39,9 +39,9 @@ format: $(INSTALLED)  ## Rewrite the code to the project's format
 slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 	$(BIN)/python -m pytest -m slow
 
-# Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --steps 4"
-bench: $(INSTALLED)  ## Time and memory of a training step, against each saving undone
-	$(BIN)/python benchmarks/training_step.py $(BENCH)
+# Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --parts training"
+bench: $(INSTALLED)  ## Speed and memory of training, evaluation and loading, against plain ways
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Everything below $(DEMO) is replaced.
 demo: $(INSTALLED)  ## Train on the embedded speech and evaluate: the whole path, offline, in four minutes

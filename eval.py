@@ -50,14 +50,20 @@ def main(argv: list[str] | None = None) -> None:
             recogniser = WhisperRecogniser(arguments, device, language)
         else:
             recogniser = SlamRecogniser(arguments, device)
-    decode(recogniser, dataset, store, state, arguments.batch_size, arguments.num_workers)
+    batches = (arguments.batch_size, arguments.num_workers, arguments.batch_seconds)
+    decode(recogniser, dataset, store, state, *batches)
 
     if state.is_main_process:
         predictions = store.finish(expected=len(dataset))
         metrics = {
             **score(predictions, arguments.token_limit, arguments.batch_mean_size),
             "parameters": recogniser.parameter_counts(),
-            "settings": {**settings, "processes": state.num_processes, "batch_size": arguments.batch_size},
+            "settings": {
+                **settings,
+                "processes": state.num_processes,
+                "batch_size": arguments.batch_size,
+                "batch_seconds": arguments.batch_seconds,
+            },
             "versions": package_versions(),
             "data": data_report.to_dict(),
         }

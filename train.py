@@ -16,7 +16,14 @@ from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.publishing.trainer_push import check_destination
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
-from modeling_slam.training.assembly import build_config, build_model, build_processor, usual_length
+from modeling_slam.training.assembly import (
+    build_config,
+    build_model,
+    build_processor,
+    frozen_dtype,
+    usual_length,
+)
+from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
 from modeling_slam.training.run_directory import claim_run_directory, result_settings, write_run_file
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
 
@@ -25,10 +32,11 @@ Split = Literal["train", "validation"]
 
 
 def main(argv: list[str] | None = None) -> None:
-    model_args, lora_args, data_args, run_args = parse_arguments(
+    model_args, lora_args, data_args, cache_args, run_args = parse_arguments(
         ModelArguments,
         LoraArguments,
         DataArguments,
+        CacheArguments,
         RunArguments,
         description="Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder.",
         argv=argv,
@@ -45,14 +53,17 @@ def main(argv: list[str] | None = None) -> None:
         processor = build_processor(model_args, config)
         if run_args.push_to_hub:
             check_destination(run_args, config, data_args.language)
-        reports = {}
-        train_data, reports["train"] = load_split(data_args, run_args, "train")
-        validation_data = None
-        if run_args.validates:
-            validation_data, reports["validation"] = load_split(data_args, run_args, "validation")
-        for dataset in filter(None, (train_data, validation_data)):
-            check_lengths(dataset, processor)
-        processor.chunk_seconds = usual_length(train_data["duration"])
+        splits: tuple[Split, ...] = ("train", "validation") if run_args.validates else ("train",)
+        data, reports = {}, {}
+        for split in splits:
+            data[split], reports[split] = load_split(data_args, run_args, split)
+            check_lengths(data[split], processor)
+        processor.chunk_seconds = usual_length(data["train"]["duration"])
+        frames = None
+        if cache_args.cache_features is not None:
+            encoding = Encoding(frozen_dtype(model_args, bool(run_args.bf16)), autocast=bool(run_args.bf16))
+            cache = FeatureCache(cache_args, config, processor, encoding)
+            data, frames = cache.fill(data, run_args.dataloader_num_workers)
         set_seed(run_args.seed)
         model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
         write_run_file(run_args, settings)  # from here on the directory is this run's
@@ -63,11 +74,11 @@ def main(argv: list[str] | None = None) -> None:
     trainer = SlamTrainer(
         model=model,
         args=run_args,
-        train_dataset=train_data,
-        eval_dataset=validation_data,
-        data_collator=SpeechCollator(processor),
+        train_dataset=data["train"],
+        eval_dataset=data.get("validation"),
+        data_collator=SpeechCollator(processor, frames),
         processing_class=processor,
-        compute_metrics=ValidationMetrics(processor, train_data[0]["language"]),
+        compute_metrics=ValidationMetrics(processor, data["train"][0]["language"]),
         callbacks=early_stopping(run_args),
     )
     result = trainer.train(resume_from_checkpoint=checkpoint)

@@ -1,32 +1,32 @@
-"""Bytes read and memory taken by loading a checkpoint, against the weights that the model keeps.
+"""Time, bytes read and memory taken by loading a checkpoint, against the weights that the model keeps.
 
-    python benchmarks/loading.py runs/nl-medium --dtypes float32 bfloat16
-
-Each dtype is loaded in a fresh process, with every library imported before the count begins. Bytes are the
-kernel's count of what the process reads (`rchar` of /proc/self/io): weights are read and not mapped, which
-is checked, so nothing escapes it but the first rows that the base models' digests take from a mapping. From
-disk, with the files thrown out of the page cache first, comes what is then in it (`mincore`): read-ahead
-and those rows included. Memory is the process's peak (`VmHWM`) less what it held before. Linux only.
+Each load runs in a fresh process, with every library imported before the count begins. Ours is
+`modeling_slam/stored_tensors.py`; mapped is the same model from safetensors' own mapping of each file; plain
+is how one loads both base models with transformers, whole, to cut them afterwards. Files are in the page
+cache, or thrown out of it before (cold); then what the kernel has read from disk in the end is counted
+(`mincore`), read-ahead included. Weights that stay mapped are read at their first use, so every load is
+followed by a look at each of them, which has a time of its own. Memory is the process's peak (`VmHWM`) over
+both, less what it held before. Linux only.
 """
 
-import argparse
 import ctypes
-import json
 import mmap
 import os
 import re
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import peft  # noqa: F401 (loaded before the count, as everything that loading imports)
 import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, WhisperForConditionalGeneration
 
-from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from benchmarks.arguments import OURS
+from benchmarks.memory import in_fresh_process
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, base_weights
 from modeling_slam.base_weights import base_tensors, lazy_tensors
-
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 
 
 def kernel_count(file: str, name: str) -> int:
@@ -71,77 +71,109 @@ def stored_bytes(model: str, config: SlamAsrConfig) -> int:
     tensors = lazy_tensors(model)
     if config.is_lean:
         tensors |= base_tensors(config)
-    total = 0
-    for tensor in tensors.values():
-        count = 1
-        for size in tensor.get_shape():
-            count *= size
-        total += count * ITEM_BYTES[tensor.get_dtype()]
-    return total
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def measure(model: str, dtype: str) -> dict[str, float | str]:
-    """Load once in this process; to be called in a fresh one."""
+class PlainlyMapped:
+    """safetensors' own unread tensor, in place of `StoredTensor`."""
+
+    def __init__(self, tensor: Any):
+        self.tensor, self.shape = tensor, tuple(tensor.get_shape())
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self.tensor[index]
+
+
+def plain_mapping(file: str) -> dict[str, PlainlyMapped]:
+    handle = safe_open(file, framework="pt")
+    return {name: PlainlyMapped(handle.get_slice(name)) for name in handle.keys()}  # noqa: SIM118
+
+
+def load_ours(model: str, dtype: str) -> list[torch.nn.Module]:
+    return [SlamAsrForConditionalGeneration.from_pretrained(model, dtype=dtype)]
+
+
+def load_mapped(model: str, dtype: str) -> list[torch.nn.Module]:
+    """To be called in a process of its own: it exchanges how files are read."""
+    before, base_weights.stored_tensors = base_weights.stored_tensors, plain_mapping
+    try:
+        return load_ours(model, dtype)
+    finally:
+        base_weights.stored_tensors = before
+
+
+def load_plainly(model: str, dtype: str) -> list[torch.nn.Module]:
+    config = SlamAsrConfig.from_pretrained(model)
+    return [
+        WhisperForConditionalGeneration.from_pretrained(str(config.audio_model_id), dtype=dtype),
+        AutoModelForCausalLM.from_pretrained(str(config.text_model_id), dtype=dtype),
+    ]
+
+
+LOADS = {OURS: load_ours, "mapped": load_mapped, "plain": load_plainly}
+
+
+def measure_load(
+    load: Callable[[str, str], list[torch.nn.Module]], model: str, dtype: str, cold: bool
+) -> dict[str, float | str]:
+    """Load once in this process, a fresh one, by one of `LOADS`."""
     config = SlamAsrConfig.from_pretrained(model)
     files = weight_files(model, config)
     stored = stored_bytes(model, config)
     for file in files:
+        if not cold:
+            file.read_bytes()
+            continue
         forget(file)
+        if cached_bytes(file):
+            raise OSError(f"{file} cannot be thrown out of the page cache; somebody else uses it.")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    memory, read, start = kernel_count("status", "VmRSS"), kernel_count("io", "rchar"), time.perf_counter()
-    loaded = SlamAsrForConditionalGeneration.from_pretrained(model, dtype=dtype)
+    memory, start = kernel_count("status", "VmRSS"), time.perf_counter()
+    models = load(model, dtype)
     seconds = time.perf_counter() - start
-    read = kernel_count("io", "rchar") - read
+    weights = [parameter for model in models for parameter in model.parameters()]
+    for weight in weights:
+        weight.view(torch.uint8).max()
+    look = time.perf_counter() - start - seconds
     peak = 1024 * (kernel_count("status", "VmHWM") - memory)
-    mapped = [str(file) for file in files if str(file) in Path("/proc/self/maps").read_text()]
-    if mapped:
-        raise RuntimeError(f"{mapped} stay mapped: the count of bytes read is not the whole of it.")
-    kept = sum(parameter.numel() * parameter.element_size() for parameter in loaded.parameters())
-    from_disk = sum(cached_bytes(file) for file in files)
-    return {
+    kept = sum(weight.numel() * weight.element_size() for weight in weights)
+    report = {
         "dtype": dtype,
         "seconds": round(seconds, 2),
-        "bytes_in_files": sum(file.stat().st_size for file in files),
-        "bytes_stored_of_kept_weights": stored,
-        "bytes_read": read,
-        "read_ratio": round(read / stored, 4),
-        "bytes_from_disk": from_disk,
-        "disk_ratio": round(from_disk / stored, 4),
+        "seconds_of_the_look": round(look, 2),
         "bytes_kept": kept,
         "peak_bytes": peak,
         "peak_ratio": round(peak / kept, 4),
     }
+    if cold:
+        from_disk = sum(cached_bytes(file) for file in files)
+        report |= {
+            "bytes_in_files": sum(file.stat().st_size for file in files),
+            "bytes_stored_of_kept_weights": stored,
+            "bytes_from_disk": from_disk,
+            "disk_ratio": round(from_disk / stored, 4),
+        }
+    return report
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Bytes read and peak memory of loading a checkpoint.")
-    parser.add_argument("model", help="Checkpoint directory; its base models must be directories too.")
-    parser.add_argument("--dtypes", nargs="+", default=["auto"], help="Each in a process of its own.")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures; they are printed anyway.")
-    parser.add_argument("--in_this_process", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.in_this_process:
-        print(json.dumps(measure(arguments.model, arguments.dtypes[0])))
-        return
-    directory = Path(arguments.model)
+def measure(checkpoint: str, dtypes: tuple[str, ...] = ("float32", "bfloat16")) -> dict[str, Any]:
+    """Sizes of the checkpoint's files, and all ways to load, in each dtype, cold and from the page cache."""
+    directory = Path(checkpoint)
+    config = SlamAsrConfig.from_pretrained(checkpoint)
+    if not config.is_lean or not Path(str(config.audio_model_id)).is_dir():
+        raise ValueError(f"{checkpoint} must be a lean checkpoint whose base models are directories.")
     adapter = directory / "adapter/adapter_model.safetensors"
-    report = {
+    return {
         "checkpoint_bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
         "root_weights_bytes": sum(file.stat().st_size for file in directory.glob("*.safetensors")),
         "peft_copy_bytes": adapter.stat().st_size if adapter.exists() else 0,
-        "torch": torch.__version__,
-        "loads": [],
+        "encoder_layers": [config.num_encoder_layers, config.audio_config.encoder_layers],
+        "settings": {
+            f"{name}, {dtype}, {'cold' if cold else 'cached'}": in_fresh_process(
+                measure_load, load, checkpoint, dtype, cold
+            )
+            for dtype in dtypes
+            for cold in (True, False)
+            for name, load in LOADS.items()
+        },
     }
-    for dtype in arguments.dtypes:
-        command = [sys.executable, __file__, arguments.model, "--dtypes", dtype, "--in_this_process"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        report["loads"].append(json.loads(done.stdout.splitlines()[-1]))
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text + "\n")
-
-
-if __name__ == "__main__":
-    main()

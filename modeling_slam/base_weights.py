@@ -1,30 +1,22 @@
 """Weights of checkpoints and base models, read lazily: only the kept encoder layers, never Whisper's decoder.
 
-A lean checkpoint holds what was trained; the rest lies with the base models it names. Here safetensors files
-are opened without being read, and their tensors are renamed to where they sit in
-`SlamAsrForConditionalGeneration`. The loader of transformers then reads just the tensors it is handed.
-
-Tensors are read (`pread`), not mapped: a mapped file stays in memory beside the converted copy of its tensors
-until the last of them is loaded, and must not be written to for as long as the model lives.
+A lean checkpoint holds what was trained; the rest lies with the base models it names. Here their tensors are
+found and renamed to where they sit in `SlamAsrForConditionalGeneration`, without being read
+(`stored_tensors.py`). The loader of transformers then reads just those it is handed.
 """
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-Backend = Literal["pread", "mmap"]
+from .stored_tensors import StoredTensor, stored_tensors
 
 
-def lazy_tensors(
-    model_id: str, revision: str | None = None, backend: Backend = "pread", **hub_kwargs: Any
-) -> dict[str, Any]:
-    """Name -> unread tensor (a safetensors slice) of the checkpoint at a Hub id or directory.
-
-    With `"mmap"` a part of a tensor can be read without the rest of it.
+def lazy_tensors(model_id: str, revision: str | None = None, **hub_kwargs: Any) -> dict[str, StoredTensor]:
+    """Name -> unread tensor of the checkpoint at a Hub id or directory.
 
     Raises:
         OSError: there is no such model, it has no safetensors weights, or a file of them is damaged.
@@ -45,16 +37,7 @@ def lazy_tensors(
                 "Only safetensors weights are read; convert the model, or name another one."
             )
         files, _ = get_checkpoint_shard_files(model_id, index, **hub_kwargs)
-    tensors = {}
-    for file in files:
-        try:
-            handle = safe_open(file, framework="pt", backend=backend)
-        except SafetensorError as error:
-            raise OSError(
-                f"{file} is truncated or no safetensors file ({error}). Fetch or save it again."
-            ) from error
-        tensors |= {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    return tensors
+    return {name: tensor for file in files for name, tensor in stored_tensors(file).items()}
 
 
 def encoder_tensors(whisper: dict[str, Any], layers: list[int]) -> dict[str, Any]:
@@ -97,9 +80,10 @@ def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
     Raises:
         RuntimeError: the config has a digest of a base model, and the weights found have another.
     """
+    encoder, llm = _open_base_models(config, **hub_kwargs)
     expected = (config.audio_model_digest, config.text_model_digest)
     if any(expected):
-        found = base_digests(config, **hub_kwargs)
+        found = _digests(config, encoder, llm)
         for part, wanted, got in zip(("audio", "text"), expected, found, strict=True):
             if wanted not in (None, got):
                 raise RuntimeError(
@@ -108,7 +92,6 @@ def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
                     f"{wanted}. Put the original model back; `{part}_model_digest=None` takes these "
                     "instead, with whatever results."
                 )
-    encoder, llm = _open_base_models(config, "pread", **hub_kwargs)
     return encoder | language_model_tensors(llm, config.lora_target_modules if config.adds_lora else [])
 
 
@@ -119,23 +102,25 @@ def base_digests(config: Any, **hub_kwargs: Any) -> tuple[str, str]:
     row of each tensor, as float32. Of the encoder's layers only the lowest kept one counts, because `config`
     may keep fewer layers than the checkpoint was trained with.
     """
-    encoder, llm = _open_base_models(config, "mmap", **hub_kwargs)
+    return _digests(config, *_open_base_models(config, **hub_kwargs))
+
+
+def _digests(config: Any, encoder: dict[str, StoredTensor], llm: dict[str, StoredTensor]) -> tuple[str, str]:
     return digest(without_layers(encoder, range(1, config.num_encoder_layers))), digest(llm)
 
 
-def digest(tensors: dict[str, Any]) -> str:
+def digest(tensors: dict[str, StoredTensor]) -> str:
     """SHA-256 of names, shapes and first rows; vectors count whole."""
     result = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        shape = tensor.get_shape()
-        sample = tensor[:1] if len(shape) > 1 else tensor[...]
-        result.update(f"{name} {shape} ".encode())
+        sample = tensor[:1] if len(tensor.shape) > 1 else tensor[...]
+        result.update(f"{name} {list(tensor.shape)} ".encode())
         result.update(sample.float().numpy().tobytes())
     return result.hexdigest()
 
 
-def _open_base_models(config: Any, backend: Backend, **hub_kwargs: Any) -> tuple[dict, dict]:
+def _open_base_models(config: Any, **hub_kwargs: Any) -> tuple[dict, dict]:
     """The kept encoder layers under the model's names, and the LLM under its own."""
-    whisper = lazy_tensors(config.audio_model_id, config.audio_model_revision, backend, **hub_kwargs)
-    llm = lazy_tensors(config.text_model_id, config.text_model_revision, backend, **hub_kwargs)
+    whisper = lazy_tensors(config.audio_model_id, config.audio_model_revision, **hub_kwargs)
+    llm = lazy_tensors(config.text_model_id, config.text_model_revision, **hub_kwargs)
     return encoder_tensors(whisper, config.encoder_layer_indices), llm

@@ -11,6 +11,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,16 +19,17 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GenerationMixin,
-    LogitsProcessor,
     LogitsProcessorList,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .adapters import is_trained
-from .audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
+from .audio_lengths import ENCODER_STRIDE, MAX_TOKENS_PER_SECOND, transcript_budget
+from .beam_search import TranscriptGuard, is_covered, search
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
+from .label_loss import LabelLoss
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
 
@@ -110,20 +112,33 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         return self.language_model.get_output_embeddings()
 
     def audio_embeddings(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None
+        self,
+        input_features: torch.Tensor | None,
+        input_features_mask: torch.Tensor | None = None,
+        encoder_frames: torch.Tensor | None = None,
+        encoder_frames_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, M, F) log-mel -> (B, A, D_llm) audio tokens, and the (B,) number of them that are real."""
-        with torch.no_grad():
-            frames, frame_mask = self.encoder(input_features, input_features_mask)
+        """(B, M, F) log-mel, or the encoder's (B, T, D_enc) frames of it, -> (B, A, D_llm) audio tokens, and
+        the (B,) number of them that are real.
+        """
+        if encoder_frames is None:
+            with torch.no_grad():
+                encoder_frames, encoder_frames_mask = self.encoder(input_features, input_features_mask)
+        elif encoder_frames_mask is None:
+            encoder_frames_mask = encoder_frames.new_ones(encoder_frames.shape[:2], dtype=torch.bool)
         # The trained weights may be kept in another dtype than the frozen ones.
-        frames = frames.to(next(self.projector.parameters()).dtype)
-        return self.projector(frames, frame_mask), self.config.audio_tokens(frame_mask.sum(dim=1))
+        frames = encoder_frames.to(next(self.projector.parameters()).dtype)
+        return self.projector(frames, encoder_frames_mask), self.config.audio_tokens(
+            encoder_frames_mask.sum(dim=1)
+        )
 
     def prompt_embeddings(
         self,
         input_ids: torch.Tensor,
-        input_features: torch.Tensor | None,
-        input_features_mask: torch.Tensor | None,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        encoder_frames: torch.Tensor | None = None,
+        encoder_frames_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(B, L) ids with placeholders -> (B, L, D_llm) with the clips' audio tokens in their places.
 
@@ -132,11 +147,13 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         """
         is_audio = input_ids == self.config.audio_token_id  # (B, L)
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
-        if input_features is None:
+        if input_features is None and encoder_frames is None:
             if is_audio.any():
                 raise ValueError("`input_ids` holds audio placeholders but there are no `input_features`.")
             return embeddings
-        tokens, counts = self.audio_embeddings(input_features, input_features_mask)
+        tokens, counts = self.audio_embeddings(
+            input_features, input_features_mask, encoder_frames, encoder_frames_mask
+        )
         slots = is_audio.sum(dim=1)
         if not torch.equal(slots, counts):
             raise ValueError(
@@ -155,6 +172,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        encoder_frames: torch.Tensor | None = None,
+        encoder_frames_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """One pass over prompt and transcript.
@@ -164,31 +183,65 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             input_features: (B, M, F) log-mel of the clips.
             input_features_mask: (B, F), True on real mel frames; all are by default.
             attention_mask: (B, L), 1 on real tokens.
-            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The vocabulary is then
-                projected at these places alone: `logits` is (number of labels, V).
+            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The LLM then computes no
+                padding and the vocabulary at these places alone; the output holds the loss and no logits.
             num_items_in_batch: the loss is the summed cross-entropy over this number; without it, the mean.
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
+            encoder_frames: (B, T, D_enc) the encoder's output, from a cache; then no log-mel is needed.
+            encoder_frames_mask: (B, T), True on real frames; all are by default.
         """
-        embeddings = self.prompt_embeddings(input_ids, input_features, input_features_mask)
+        embeddings = self.prompt_embeddings(
+            input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
+        )
         if attention_mask is not None:
             # Positions count real tokens, so padding on either side changes nothing.
             kwargs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        targets = None
-        if labels is not None:
-            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each place
-            logits_to_keep = next_labels != -100
-            targets = next_labels[logits_to_keep]
-            kwargs["use_cache"] = False
-        outputs = self.language_model(
-            inputs_embeds=embeddings, attention_mask=attention_mask, logits_to_keep=logits_to_keep, **kwargs
+        if labels is None:
+            return self.language_model(
+                inputs_embeds=embeddings,
+                attention_mask=attention_mask,
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
+        is_real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        positions, is_real = is_real.long().cumsum(dim=1) - 1, is_real.bool()
+        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each place
+        loss = self._summed_loss(
+            embeddings[is_real][None], positions[is_real][None], next_labels[is_real][None], **kwargs
         )
-        loss = None
-        if targets is not None:
-            loss = nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
-            loss = loss / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
-        return CausalLMOutputWithPast(
-            loss=loss, logits=outputs.logits, past_key_values=outputs.past_key_values
-        )
+        due = (next_labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return CausalLMOutputWithPast(loss=loss / due)
+
+    def _summed_loss(
+        self, embeddings: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor, **kwargs: Any
+    ) -> torch.Tensor:
+        """Summed cross-entropy of clips packed in one row of N tokens: (1, N, D_llm), (1, N), (1, N).
+
+        Positions begin anew with each clip; that is how transformers' attention tells them apart.
+        """
+        due = labels != -100
+        inputs = kwargs | {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False}
+        head = self.get_output_embeddings()
+        is_frozen = not any(parameter.requires_grad for parameter in head.parameters())
+        if type(head) is nn.Linear and is_frozen and self._head_comes_last:
+            hidden = self.language_model.base_model(**inputs).last_hidden_state
+            return LabelLoss.apply(hidden[due], head.weight, head.bias, labels[due])
+        logits = self.language_model(logits_to_keep=due, **inputs).logits
+        return nn.functional.cross_entropy(logits.float(), labels[due], reduction="sum")
+
+    @functools.cached_property
+    def _head_comes_last(self) -> bool:
+        """Whether the LLM's logits are its output layer on its hidden states; some LLMs scale or cap them."""
+        training = self.training
+        self.eval()  # dropout would draw random numbers, and a resumed run would go on with others
+        with torch.no_grad():
+            ramp = torch.linspace(-1, 1, self.config.text_config.hidden_size, device=self.device)
+            probe = {"inputs_embeds": ramp[None, None].to(self.language_model.dtype), "use_cache": False}
+            hidden = self.language_model.base_model(**probe).last_hidden_state
+            logits = self.language_model(**probe).logits
+            is_last = torch.equal(self.get_output_embeddings()(hidden).float(), logits.float())
+        self.train(training)
+        return is_last
 
     @torch.no_grad()
     def generate(  # ty: ignore[incompatible-method-override] (the prompt has two parts)
@@ -199,6 +252,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         attention_mask: torch.Tensor | None = None,
         generation_config: Any = None,
         max_tokens_per_second: int | None = MAX_TOKENS_PER_SECOND,
+        encoder_frames: torch.Tensor | None = None,
+        encoder_frames_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """Transcribe left-padded prompts; takes what the LLM's `generate` takes (`num_beams=2`, ...).
@@ -216,13 +271,20 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if settings.max_new_tokens is None or kwargs.get("max_length") is not None:
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
+        if is_covered(settings, others, self.language_model):
+            others["custom_generate"] = search
         guarded = max_tokens_per_second is not None and settings.eos_token_id is not None
-        if guarded and input_features_mask is not None:
-            budgets = transcript_budget(input_features_mask.sum(dim=1), max_tokens_per_second)
+        mel_mask = input_features_mask
+        if encoder_frames_mask is not None:
+            mel_mask = encoder_frames_mask.repeat_interleave(ENCODER_STRIDE, dim=1)
+        if guarded and mel_mask is not None:
+            budgets = transcript_budget(mel_mask.sum(dim=1), max_tokens_per_second)
             guard = TranscriptGuard(budgets, settings.num_beams or 1, settings.eos_token_id)
             others["logits_processor"] = LogitsProcessorList([*others.get("logits_processor", []), guard])
         return self.language_model.generate(
-            inputs_embeds=self.prompt_embeddings(input_ids, input_features, input_features_mask),
+            inputs_embeds=self.prompt_embeddings(
+                input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
+            ),
             attention_mask=attention_mask,
             generation_config=settings,
             **others,
@@ -234,18 +296,3 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             module.reset_parameters()
         else:
             super()._init_weights(module)
-
-
-class TranscriptGuard(LogitsProcessor):
-    """Leaves only end-of-text to a row that has used up its (B,) budget of tokens."""
-
-    def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
-        self.budgets = budgets.repeat_interleave(num_beams)
-        self.eos_token_id = eos_token_id
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(B * beams, new tokens so far) and scores (B * beams, V) -> scores."""
-        used_up = input_ids.shape[1] >= self.budgets
-        ended = torch.full_like(scores, -torch.inf)
-        ended[:, self.eos_token_id] = 0.0
-        return torch.where(used_up[:, None], ended, scores)

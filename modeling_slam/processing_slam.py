@@ -120,30 +120,31 @@ class SlamAsrProcessor(ProcessorMixin):
         clips = audio if isinstance(audio, list | tuple) and not is_number(audio[0]) else [audio]
         waves = [load_audio(clip, sampling_rate) for clip in clips]
         mels = [self.log_mel(wave) for wave in waves]  # each (F_i, M)
-        prompts = [self.prompt_ids(len(mel)) for mel in mels]
+        transcripts = [text] if isinstance(text, str) else text
         features = {
-            "input_features": pad_sequence(mels, batch_first=True).transpose(
-                1, 2
-            ),  # padding comes after the log: 0.0
-            "input_features_mask": pad_sequence(
-                [torch.ones(len(mel), dtype=torch.bool) for mel in mels], batch_first=True
-            ),
+            # Padding comes after the log, so it is 0.0.
+            "input_features": pad_sequence(mels, batch_first=True).transpose(1, 2),
+            "input_features_mask": padding_mask([len(mel) for mel in mels]),
         }
-        if text is None:
-            return BatchFeature(features | self._pad_ids(prompts, side="left"))
+        return BatchFeature(features | self.text_features([len(mel) for mel in mels], transcripts))
 
-        transcripts = [text] if isinstance(text, str) else list(text)
-        if len(transcripts) != len(clips):
+    def text_features(
+        self, mel_frames: list[int], transcripts: list[str] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` and, with transcripts, `labels` for clips of these mel frames."""
+        prompts = [self.prompt_ids(frames) for frames in mel_frames]
+        if transcripts is None:
+            return self._pad_ids(prompts, side="left")
+        if len(transcripts) != len(prompts):
             raise ValueError(
-                f"Got {len(clips)} clips and {len(transcripts)} transcripts; give one for each clip."
+                f"Got {len(prompts)} clips and {len(transcripts)} transcripts; give one for each clip."
             )
         targets = [self.transcript_ids(transcript) for transcript in transcripts]
-        features |= self._pad_ids(
-            [torch.cat(pair) for pair in zip(prompts, targets, strict=True)], side="right"
-        )
+        rows = [torch.cat(pair) for pair in zip(prompts, targets, strict=True)]
         labels = [torch.cat([torch.full_like(p, -100), t]) for p, t in zip(prompts, targets, strict=True)]
-        features["labels"] = pad_sequence(labels, batch_first=True, padding_value=-100)
-        return BatchFeature(features)
+        return self._pad_ids(rows, side="right") | {
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100)
+        }
 
     def log_mel(self, wave: np.ndarray) -> torch.Tensor:
         """(n,) at 16 kHz -> (F, M), with F a whole number of encoder frames."""
@@ -194,6 +195,11 @@ def log_mel(extractor: Any, wave: np.ndarray, frames: int) -> torch.Tensor:
     padded[: len(wave)] = wave
     mel = extractor(padded, sampling_rate=SAMPLING_RATE, padding=False, truncation=False, return_tensors="pt")
     return mel["input_features"][0, :, :frames].T
+
+
+def padding_mask(lengths: list[int]) -> torch.Tensor:
+    """(B, longest), True within each row's length."""
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
 
 
 def is_number(value: Any) -> bool:

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
+from tiny_configs import tiny_lean_config, tiny_text_config
 from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
     AutoModelForSpeechSeq2Seq,
     Qwen2ForCausalLM,
-    WhisperForConditionalGeneration,
 )
 
 from modeling_slam import SlamAsrForConditionalGeneration
@@ -277,29 +276,3 @@ def test_a_checkpoint_without_digests_takes_the_base_models_as_they_are(lora_mod
     Qwen2ForCausalLM(tiny_text_config(hidden_size=64)).save_pretrained(base_models["text_model_id"])
     with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
         load(tmp_path / "lean")
-
-
-# ---------------------------------------------------------------- bytes
-
-
-def bytes_this_process_has_read() -> int:
-    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
-
-
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel counts reads on Linux alone")
-@pytest.mark.parametrize("self_contained", [False, True])
-def test_loading_reads_the_kept_weights_once_and_no_others(tmp_path, self_contained):
-    """Two of four encoder layers, beside a decoder as large; all that the process reads is counted."""
-    audio = tiny_audio_config(d_model=256, encoder_ffn_dim=1024, encoder_layers=4, decoder_layers=4)
-    text = tiny_text_config(hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
-    WhisperForConditionalGeneration(audio).save_pretrained(tmp_path / "whisper")
-    Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
-    base_models = {"audio_model_id": str(tmp_path / "whisper"), "text_model_id": str(tmp_path / "llm")}
-    config = tiny_lean_config(base_models, num_encoder_layers=3, lora_rank=8, self_contained=self_contained)
-    config.audio_config, config.text_config = audio, text
-    SlamAsrForConditionalGeneration.from_base_models(config).save_pretrained(tmp_path / "model")
-    before = bytes_this_process_has_read()
-    model = load(tmp_path / "model", num_encoder_layers=2)
-    read = bytes_this_process_has_read() - before
-    kept = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    assert kept <= read <= 1.02 * kept

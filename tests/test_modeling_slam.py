@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny_configs import tiny_audio_config, tiny_lean_config
+from torch import nn
 from transformers import Qwen2ForCausalLM, WhisperModel
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
@@ -91,10 +92,76 @@ def test_loss_is_the_cross_entropy_of_the_transcript(tiny_model, tiny_processor,
     chosen = labels[:, 1:] != -100
     log_probabilities = logits.log_softmax(-1)[chosen]
     picked = log_probabilities.gather(1, labels[:, 1:][chosen][:, None])
-    assert output.logits.shape == (int(chosen.sum()), 64)
+    assert output.logits is None
     assert output.loss.item() == pytest.approx(-picked.mean().item(), abs=1e-6)
     over_twenty = tiny_model(**batch, labels=labels, num_items_in_batch=20).loss
     assert over_twenty.item() == pytest.approx(-picked.sum().item() / 20, abs=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_clip_gives_the_same_logits_and_gradients_alone_and_in_a_batch(
+    lora_model, tiny_processor, two_clips, attention
+):
+    """In training the rows of a batch become one, without padding."""
+    for config in (lora_model.language_model.config, lora_model.config.audio_config):
+        config._attn_implementation = attention
+    transcripts = ["a transcript", "one"]
+    loss = lora_model(**tiny_processor(two_clips, text=transcripts), num_items_in_batch=1).loss
+    learns = [parameter for parameter in lora_model.parameters() if parameter.requires_grad]
+    expected_loss, expected = 0.0, [torch.zeros_like(parameter) for parameter in learns]
+    for clip, text in zip(two_clips, transcripts, strict=True):
+        alone = tiny_processor(clip, text=text)
+        labels = alone.pop("labels")[0, 1:]
+        logits = lora_model(**alone).logits[0, :-1]
+        loss_alone = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        expected_loss += loss_alone.item()
+        for total, gradient in zip(expected, torch.autograd.grad(loss_alone, learns), strict=True):
+            total += gradient
+    assert loss.item() == pytest.approx(expected_loss, abs=1e-4)
+    for gradient, total in zip(torch.autograd.grad(loss, learns), expected, strict=True):
+        torch.testing.assert_close(gradient, total, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["left-padded", "logits capped", "LoRA on the output layer"])
+def test_the_loss_is_the_same_by_other_ways(base_models, tiny_processor, two_clips, way, monkeypatch):
+    """Against full logits: rows padded on the left, and logits that are not a frozen layer's alone."""
+    config = tiny_lean_config(base_models, lora_rank=2, audio_token_id=tiny_processor.audio_token_id)
+    if way == "LoRA on the output layer":
+        config.lora_target_modules = ["lm_head"]
+    model = SlamAsrForConditionalGeneration.from_base_models(config).eval()
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            nn.init.normal_(parameter)
+    if way == "logits capped":
+        plain = type(model.language_model).forward
+
+        def capped(self, *args, **kwargs):
+            output = plain(self, *args, **kwargs)
+            output.logits = output.logits.tanh() * 3
+            return output
+
+        monkeypatch.setattr(type(model.language_model), "forward", capped)
+    batch = dict(tiny_processor(two_clips, text=["a transcript", "one"]))
+    if way == "left-padded":
+        lengths = batch["attention_mask"].sum(dim=1)
+        for name in ("input_ids", "attention_mask", "labels"):
+            shifts = (batch["attention_mask"].shape[1] - lengths).tolist()
+            batch[name] = torch.stack([row.roll(n) for row, n in zip(batch[name], shifts, strict=True)])
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = model(**batch).logits[:, :-1]
+        expected = nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
+        assert model(**batch, labels=labels).loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_no_layer_computes_padding_in_training(tiny_model, tiny_processor, two_clips):
+    batch, shapes = tiny_processor(two_clips, text=["a transcript", "one"]), []
+    tiny_model(**batch)  # the first time it has a look at the LLM
+    for layer in (tiny_model.encoder.layers[0], tiny_model.language_model.model.layers[0]):
+        layer.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape))
+    tiny_model(**batch)
+    frames, tokens = int(batch["input_features_mask"].sum()) // 2, int(batch["attention_mask"].sum())
+    assert shapes == [(1, frames, 16), (1, tokens, 32)]
 
 
 def test_only_projector_and_lora_learn(tiny_config, tiny_processor, two_clips):

@@ -8,20 +8,38 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from modeling_slam.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE, mel_frames_of_samples
-from modeling_slam.processing_slam import SlamAsrProcessor
+from modeling_slam.audio_lengths import (
+    ENCODER_STRIDE,
+    MAX_CLIP_SECONDS,
+    SAMPLING_RATE,
+    mel_frames_of_samples,
+)
+from modeling_slam.data.frame_store import FrameReader
+from modeling_slam.processing_slam import SlamAsrProcessor, padding_mask
+
+CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encoder frames are cached
 
 
 @dataclass
 class SpeechCollator:
-    """Decodes and prepares a batch to train on."""
+    """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache."""
 
     processor: SlamAsrProcessor
+    cache: FrameReader | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self.processor(audio=[row["audio"] for row in rows], text=[row["text"] for row in rows])
-        return dict(batch)
+        transcripts = [row["text"] for row in rows]
+        if self.cache is None:
+            return dict(self.processor(audio=[row["audio"] for row in rows], text=transcripts))
+        frames = [self.cache[row[CLIP_DIGEST]] for row in rows]  # each (T_i, D)
+        lengths = [len(clip) for clip in frames]
+        return {
+            "encoder_frames": pad_sequence(frames, batch_first=True),
+            "encoder_frames_mask": padding_mask(lengths),
+            **self.processor.text_features([n * ENCODER_STRIDE for n in lengths], transcripts),
+        }
 
 
 def check_clip_lengths(dataset: Any) -> None:

@@ -47,7 +47,11 @@ class EvaluationArguments:
         default=MAX_TOKENS_PER_SECOND,
         metadata={"help": "Longest transcript per second of its clip: ends loops; not for the baseline."},
     )
-    batch_size: int = field(default=8, metadata={"help": "Clips decoded at once, of similar length."})
+    batch_size: int = field(default=32, metadata={"help": "Most clips decoded at once, of similar length."})
+    batch_seconds: float = field(
+        default=120.0,
+        metadata={"help": "Most audio decoded at once, padding included; long clips make smaller batches."},
+    )
     num_workers: int = field(
         default=1, metadata={"help": "Processes that read audio and make features; 0 for none of their own."}
     )
@@ -63,6 +67,8 @@ class EvaluationArguments:
         for name in ("num_beams", "max_new_tokens", "max_tokens_per_second", "batch_size", "batch_mean_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not self.batch_seconds > 0:
+            raise ValueError(f"`batch_seconds` must be positive, got {self.batch_seconds}.")
         if self.num_workers < 0:
             raise ValueError(f"`num_workers` must be 0 or more, got {self.num_workers}.")
         if self.suppress_numerals and self.baseline != "whisper":

@@ -1,12 +1,14 @@
 """Decoding: every clip of a dataset through a recogniser, into the prediction store.
 
 Longest clips come first, so that memory which does not suffice shows at once, and clips of one batch are
-alike in length. Reading audio and making features happens in loader workers, off the critical path. Under
-`accelerate launch` each process decodes its share. To evaluate something else, write another `Recogniser`.
+alike in length; how many they are follows from it. Reading audio and making features happens in loader
+workers, off the critical path. Under `accelerate launch` each process decodes its share. To evaluate
+something else, write another `Recogniser`.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +43,10 @@ class Recogniser(Protocol):
 
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]: ...
 
+    def heard_seconds(self, clip_seconds: float) -> float:
+        """What is computed for a clip of this length, silence included that it is padded with."""
+        ...
+
     def parameter_counts(self) -> dict[str, int]: ...
 
 
@@ -66,6 +72,9 @@ class SlamRecogniser:
             max_tokens_per_second=self.arguments.max_tokens_per_second,
         )
         return read_transcripts(generated, self.processor, self.model.generation_config)
+
+    def heard_seconds(self, clip_seconds: float) -> float:
+        return max(clip_seconds, self.processor.pad_to_seconds or 0.0)
 
     def parameter_counts(self) -> dict[str, int]:
         return self.model.parameter_counts()
@@ -93,6 +102,23 @@ class Collator:
         return rows, self.prepare(audio=[load_audio(row["audio"]) for row in rows])
 
 
+def batches_of(seconds: Iterable[float], batch_size: int, batch_seconds: float) -> list[list[int]]:
+    """Places 0, 1, ... of clips from the longest to the shortest -> those of each batch.
+
+    A batch holds at most `batch_size` clips and `batch_seconds` of audio, counted as it is computed: each
+    clip as long as the batch's first. A clip that is longer than that is a batch by itself.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for place, length in enumerate(seconds):
+        if not room:
+            batches.append([])
+            room = max(1, int(min(batch_size, batch_seconds / length)))
+        batches[-1].append(place)
+        room -= 1
+    return batches
+
+
 def decode(
     recogniser: Recogniser,
     dataset: datasets.Dataset,
@@ -100,6 +126,7 @@ def decode(
     state: PartialState,
     batch_size: int,
     num_workers: int,
+    batch_seconds: float = math.inf,
 ) -> None:
     """Decode what the store does not hold yet, batch by batch into this process's part of it.
 
@@ -112,7 +139,13 @@ def decode(
     share = dataset.add_column("index", range(len(dataset))).select(
         pending[state.process_index :: state.num_processes]
     )
-    loader = DataLoader(share, batch_size, collate_fn=Collator(recogniser.prepare()), num_workers=num_workers)
+    heard = [recogniser.heard_seconds(seconds) for seconds in share["duration"]]
+    loader = DataLoader(
+        share,
+        batch_sampler=batches_of(heard, batch_size, batch_seconds),
+        collate_fn=Collator(recogniser.prepare()),
+        num_workers=num_workers,
+    )
     progress = tqdm(total=len(share), unit="clip", desc="decoding", disable=not state.is_local_main_process)
     with store.open_part(state.process_index) as part, progress, torch.inference_mode():
         started = time.perf_counter()

@@ -23,7 +23,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from modeling_slam.audio_lengths import SAMPLING_RATE
+from modeling_slam.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import Transcript, read_transcripts
 
@@ -71,6 +71,9 @@ class WhisperRecogniser:
             **inputs.to(self.model.device, self.model.dtype), **self.options, **self.prompt
         )
         return read_transcripts(generated, self.tokenizer, self.model.generation_config)
+
+    def heard_seconds(self, clip_seconds: float) -> float:
+        return MAX_CLIP_SECONDS
 
     def parameter_counts(self) -> dict[str, int]:
         encoder = sum(p.numel() for p in self.model.get_encoder().parameters())

@@ -120,6 +120,10 @@ class RunArguments(Seq2SeqTrainingArguments):
     num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the training data."})
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides the number of epochs."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Clips per device and step."})
+    batch_seconds: float | None = field(
+        default=None,
+        metadata={"help": "Seconds of speech per device and step, instead of a number of clips."},
+    )
     per_device_eval_batch_size: int = field(default=8, metadata={"help": "Clips per device in validation."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
     train_sampling_strategy: str = field(
@@ -131,6 +135,9 @@ class RunArguments(Seq2SeqTrainingArguments):
     )
     dataloader_num_workers: int = field(
         default=2, metadata={"help": "Processes that decode audio and compute mel."}
+    )
+    dataloader_persistent_workers: bool = field(
+        default=True, metadata={"help": "Keep these processes from one epoch to the next."}
     )
     eval_strategy: str = field(default="epoch", metadata={"help": "When to validate: no, steps or epoch."})
     eval_steps: float | None = field(
@@ -206,7 +213,12 @@ class RunArguments(Seq2SeqTrainingArguments):
             raise ValueError(
                 f"`early_stopping_patience` must be 0 or more, got {self.early_stopping_patience}."
             )
+        if self.batch_seconds is not None and self.batch_seconds <= 0:
+            raise ValueError(f"`batch_seconds` must be positive, got {self.batch_seconds}.")
         self.bf16 = self.bf16 and not self.use_cpu
+        self.dataloader_persistent_workers = self.dataloader_persistent_workers and bool(
+            self.dataloader_num_workers
+        )
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
         if self.save_strategy == "no":

@@ -100,10 +100,10 @@ def build_model(
     config: SlamAsrConfig, processor: SlamAsrProcessor, model_args: ModelArguments, bf16: bool
 ) -> SlamAsrForConditionalGeneration:
     """Base weights, fresh projector and LoRA; what learns is float32, whatever the frozen weights are."""
-    automatic = "bfloat16" if bf16 else "float32"
-    frozen_dtype = automatic if model_args.frozen_dtype == "auto" else model_args.frozen_dtype
     model = SlamAsrForConditionalGeneration.from_base_models(
-        config, dtype=getattr(torch, frozen_dtype), attn_implementation=model_args.attn_implementation
+        config,
+        dtype=frozen_dtype(model_args, bf16),
+        attn_implementation=model_args.attn_implementation,
     )
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -115,6 +115,11 @@ def build_model(
         pad_token_id=processor.pad_token_id,
     )
     return model
+
+
+def frozen_dtype(model_args: ModelArguments, bf16: bool) -> torch.dtype:
+    automatic = "bfloat16" if bf16 else "float32"
+    return getattr(torch, automatic if model_args.frozen_dtype == "auto" else model_args.frozen_dtype)
 
 
 def pinned(model_id: str, revision: str | None) -> str | None:

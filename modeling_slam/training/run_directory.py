@@ -29,6 +29,7 @@ RESULT_SETTINGS = (
     "num_train_epochs",
     "max_steps",
     "per_device_train_batch_size",
+    "batch_seconds",
     "gradient_accumulation_steps",
     "world_size",
     "train_sampling_strategy",

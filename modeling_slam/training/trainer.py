@@ -1,17 +1,17 @@
 """The trainer: transformers' Seq2SeqTrainer, validating by transcription, each clip counted once.
 
-Batches by length come in an order of their own too, so that a resumed run meets the clips it had not met.
+Batches come in an order of their own too, so that a resumed run meets the clips it had not met.
 Pushes to the Hub are `ReleasingTrainer`'s. Everything else (loop, logging, mixed precision, DDP/FSDP,
 resuming) is transformers'.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -20,6 +20,7 @@ from modeling_slam.evaluation.metrics import count_character_errors, count_word_
 from modeling_slam.processing_slam import SlamAsrProcessor
 from modeling_slam.publishing.trainer_push import ReleasingTrainer
 from modeling_slam.training.arguments import RunArguments
+from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches
 
 
 class SlamTrainer(ReleasingTrainer):
@@ -28,8 +29,28 @@ class SlamTrainer(ReleasingTrainer):
     args: RunArguments
     processing_class: SlamAsrProcessor
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._positions = [0, 0]  # of the batches since the last log line: real ones, and all
+
+    def get_train_dataloader(self) -> DataLoader:
+        if self.args.batch_seconds is None:
+            return super().get_train_dataloader()
+        dataset: Any = self.train_dataset
+        lengths = dataset[self.args.length_column_name][:]  # in hundredths of a second
+        batches = SpeechBudgetBatches(100 * self.args.batch_seconds, lengths, self._data_seed, self._epoch)
+        loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        return self._seeded(super()._get_train_sampler(train_dataset), lambda: int(self.state.epoch or 0))
+        return self._seeded(super()._get_train_sampler(train_dataset), self._epoch)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         return self._seeded(super()._get_eval_sampler(eval_dataset), lambda: 0)
@@ -37,8 +58,28 @@ class SlamTrainer(ReleasingTrainer):
     def _seeded(self, sampler: Sampler | None, epoch: Callable[[], int]) -> Sampler | None:
         if not isinstance(sampler, LengthGroupedSampler):
             return sampler
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return SeededLengthGroups(sampler.batch_size, list(sampler.lengths), seed, epoch)
+        return SeededLengthGroups(sampler.batch_size, list(sampler.lengths), self._data_seed, epoch)
+
+    @property
+    def _data_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _epoch(self) -> int:
+        return int(self.state.epoch or 0)
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
+        mask = inputs["attention_mask"]
+        self._positions[0] += mask.sum()
+        self._positions[1] += mask.numel()
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Adds the share of padding in the batches since the last line, which the model does not compute."""
+        real, positions = self._positions
+        if "loss" in logs and positions:
+            logs["padding"] = round(1 - int(real) / positions, 4)
+            self._positions = [0, 0]
+        super().log(logs, *args, **kwargs)
 
     def evaluation_loop(self, *args, **kwargs):
         # Seq2SeqTrainer keeps the clips that pad the last batch of a distributed run; they would be counted
@@ -69,30 +110,13 @@ class SlamTrainer(ReleasingTrainer):
         return loss, tokens, inputs["labels"]
 
 
-class SeededLengthGroups(LengthGroupedSampler):
-    """Batches of like lengths, in an order that follows from seed and epoch alone.
-
-    transformers draws it from the random state of the process. A run resumed within an epoch, or processes
-    whose dropout has drawn differently, would then meet some clips twice and others never.
-    """
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]):
-        super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch())
-        return super().__iter__()
-
-
 def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:
     """The prompts of a training batch, left-padded: what comes before the first label of each row."""
     lengths = (inputs["labels"] != -100).int().argmax(dim=1)
     rows = [ids[:length] for ids, length in zip(inputs["input_ids"], lengths, strict=True)]
     masks = [torch.ones_like(row) for row in rows]
-    return {
-        "input_features": inputs["input_features"],
-        "input_features_mask": inputs["input_features_mask"],
+    text = {"input_ids", "attention_mask", "labels"}
+    return {name: tensor for name, tensor in inputs.items() if name not in text} | {
         "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id, padding_side="left"),
         "attention_mask": pad_sequence(masks, batch_first=True, padding_side="left"),
     }

@@ -1,50 +1,106 @@
-"""The method works: a projector trained for a minute on pretrained backbones recognises unheard voices.
+"""The method works, and so does sharing it: real speech is recognised before publishing and after.
 
-Everything is what a user runs: `train.py` with the demo's recipe (fewer steps), then `eval.py` with beam 2.
+Everything is what a user runs: `train.py` with the demo's recipe (fewer steps) on pretrained backbones that
+come from a Hub by id, `eval.py` with beam 2 on unheard voices, the publishing command, and a stranger's
+interpreter that has only the model's id.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import jiwer
 import pytest
-import torch
+from datasets import Audio, Dataset
+from fake_hub import FakeHub
+from programs import REPOSITORY, run_script, texts_of_a_stranger
 
-import eval as eval_script
-import train
+from modeling_slam.data import normalize_text
 
-REPOSITORY = Path(__file__).parents[2]
-SPEECH = REPOSITORY / "modeling_slam" / "demo" / "assets" / "speech"
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def word_error_rate(model: Path, directory: Path) -> float:
-    eval_script.main(
-        f"--model {model} --dataset {SPEECH / 'en'} --language en --id_column id --num_workers 0 "
-        f"--output_dir {directory}".split()
-    )
-    metrics = json.loads((directory / "metrics.json").read_text())
-    assert metrics["utterances"] == 80
-    return metrics["wer"]
+ASSETS = REPOSITORY / "modeling_slam" / "demo" / "assets"
+PUBLISHED_ID = "org/slam-d128-6L-lora-en"
+CLIPS = 12
+SPEECH = ("--dataset", ASSETS / "speech" / "en", "--language", "en", "--id_column", "id")
+TRAINING = (
+    "--encoder", "demo/whisper", "--llm", "demo/qwen2", "--eval_strategy", "no", "--save_strategy", "no",
+    "--dataloader_num_workers", 0, "--use_cpu", True, "--disable_tqdm", True,
+)  # fmt: skip
 
 
-def test_training_turns_noise_into_recognition(tmp_path, monkeypatch, one_thread):
-    monkeypatch.chdir(REPOSITORY)  # the recipe's paths are relative to it
-    flags = (
-        "--eval_strategy no --save_strategy no --dataloader_num_workers 0 --use_cpu true --disable_tqdm true"
-    )
-    for name, settings in {
-        "untrained": "--max_steps 1 --learning_rate 0",
-        "trained": "--max_steps 200",
-    }.items():
-        train.main(
-            ["recipes/demo.yaml", *flags.split(), *settings.split(), f"--output_dir={tmp_path / name}"]
-        )
-    assert word_error_rate(tmp_path / "untrained", tmp_path / "before") >= 0.9
-    assert word_error_rate(tmp_path / "trained", tmp_path / "after") <= 0.35
+class DemoRun(NamedTuple):
+    """A model trained on the demo's speech, and what `eval.py` heard."""
+
+    hub: FakeHub
+    model: Path
+    results: Path
+    environment: dict[str, str]
+
+    @property
+    def word_error_rate(self) -> float:
+        metrics = json.loads((self.results / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["utterances"] == 80
+        return metrics["wer"]
+
+    @property
+    def predictions(self) -> list[dict]:
+        lines = (self.results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines[:CLIPS]]
+
+
+def train_and_evaluate(hub: FakeHub, directory: Path, *settings: object) -> DemoRun:
+    run = DemoRun(hub, directory / "model", directory / "results", hub.environment(directory))
+    for command in (
+        ("train.py", "recipes/demo.yaml", *SPEECH, *TRAINING, *settings, "--output_dir", run.model),
+        ("eval.py", "--model", run.model, *SPEECH, "--num_workers", 0, "--output_dir", run.results),
+    ):
+        done = run_script(command[0], run.environment, *command[1:])
+        assert done.returncode == 0, done.stdout
+    return run
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        hub.add_directory("demo/whisper", ASSETS / "whisper")
+        hub.add_directory("demo/qwen2", ASSETS / "qwen2")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def trained(hub, tmp_path_factory) -> DemoRun:
+    return train_and_evaluate(hub, tmp_path_factory.mktemp("trained"), "--max_steps", 200)
+
+
+def test_training_turns_noise_into_recognition(trained, tmp_path):
+    untrained = train_and_evaluate(trained.hub, tmp_path, "--max_steps", 1, "--learning_rate", 0)
+    assert untrained.word_error_rate >= 0.9
+    assert trained.word_error_rate <= 0.35
+
+
+@pytest.mark.parametrize("checkpoint_format", ["lean", "full"])
+def test_a_stranger_recognises_speech_with_the_published_model(trained, tmp_path, checkpoint_format):
+    """By every auto class and the pipeline: the very words that the model wrote before it was published."""
+    done = run_script(
+        "modeling_slam.publishing", trained.environment, trained.model, "--metrics", trained.results,
+        "--repo_id", PUBLISHED_ID, "--format", checkpoint_format,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    published = trained.hub.repositories.pop(PUBLISHED_ID)
+    files = [tmp_path / f"{number}.ogg" for number in range(CLIPS)]
+    clips = Dataset.from_parquet(str(ASSETS / "speech" / "en" / "test.parquet"), cache_dir=str(tmp_path))
+    recordings = {row["id"]: row["audio"] for row in clips.cast_column("audio", Audio(decode=False))}
+    for file, row in zip(files, trained.predictions, strict=True):
+        file.write_bytes(recordings[row["id"]]["bytes"])
+    with FakeHub() as other:  # a full checkpoint must do without base models
+        other.repositories = {PUBLISHED_ID: published}
+        if checkpoint_format == "lean":
+            other.repositories |= trained.hub.repositories
+        texts = texts_of_a_stranger(other, tmp_path, PUBLISHED_ID, published.head.oid, files, num_beams=2)
+        fetched = other.count("GET", "^/demo/.*/resolve/[0-9a-f]{40}/model.safetensors")
+    assert fetched == (2 if checkpoint_format == "lean" else 0)
+    for way, found in texts.items():
+        assert found == [row["raw_prediction"].strip() for row in trained.predictions], way
+    heard = [normalize_text(text, "en") for text in texts["pipeline"]]
+    assert all(heard)
+    assert jiwer.wer([row["reference"] for row in trained.predictions], heard) <= 0.35

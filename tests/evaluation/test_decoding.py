@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ from accelerate import PartialState
 from modeling_slam.audio_io import load_audio
 from modeling_slam.data import DataArguments, load_speech, normalize_text
 from modeling_slam.evaluation.arguments import EvaluationArguments
-from modeling_slam.evaluation.decoding import SlamRecogniser, Transcript, decode, read_transcripts
+from modeling_slam.evaluation.decoding import (
+    SlamRecogniser,
+    Transcript,
+    batches_of,
+    decode,
+    read_transcripts,
+)
 from modeling_slam.evaluation.predictions import PredictionStore
 
 
@@ -54,6 +61,25 @@ def test_the_longest_clips_come_first(checkpoint, dataset, store):
     lines = (store.directory / "predictions.part-0.jsonl").read_text().splitlines()
     order = [line.split('"index": ')[1].split(",")[0] for line in lines]
     assert order == ["1", "3", "0", "4", "2"]
+
+
+def test_a_batch_is_bounded_in_clips_and_in_seconds():
+    seconds = [31.0, 12.0, 9.0, 5.0, 5.0, 4.0, 1.0, 1.0, 1.0, 1.0, 0.5]
+    assert batches_of(seconds, 4, 24.0) == [[0], [1, 2], [3, 4, 5, 6], [7, 8, 9, 10]]
+    assert batches_of(seconds, 1, 24.0) == [[place] for place in range(11)]
+    assert batches_of(seconds, 8, math.inf) == [list(range(8)), [8, 9, 10]]
+    assert batches_of([], 8, 24.0) == []
+
+
+def test_silence_that_clips_are_padded_with_counts(checkpoint, dataset, store, monkeypatch):
+    slam = recogniser(checkpoint)
+    slam.processor.pad_to_seconds = 5.0
+    sizes, transcribe = [], slam.transcribe
+    monkeypatch.setattr(
+        slam, "transcribe", lambda inputs: sizes.append(len(inputs["input_ids"])) or transcribe(inputs)
+    )
+    decode(slam, dataset, store, PartialState(cpu=True), batch_size=8, num_workers=0, batch_seconds=10.0)
+    assert sizes == [2, 2, 1]
 
 
 def test_loader_workers_give_the_same_predictions(checkpoint, dataset, tmp_path):

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from fake_hub import FakeHub
-from published_run import TRAINED_ID, TrainedWorld, run_script
+from programs import run_script
+from published_run import TRAINED_ID, TrainedWorld
 from tiny_world import build_tiny_world
 
 

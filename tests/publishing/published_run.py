@@ -1,15 +1,12 @@
-"""Programs of this project against the fake Hub, and what the run that all tests share consists of."""
+"""What the run that all tests of publishing share consists of."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from fake_hub import FakeHub
 from tiny_world import TinyWorld
 
-REPOSITORY = Path(__file__).parents[2]
 NAME = "slam-d32-3L-lora-en"
 TRAINED_ID = f"org/{NAME}"
 
@@ -28,16 +25,16 @@ class TrainedWorld(NamedTuple):
     def metrics(self) -> dict:
         return json.loads((self.results / "metrics.json").read_text(encoding="utf-8"))
 
+    @property
+    def clips(self) -> list[Path]:
+        """Some of the test clips, and in the same order"""
+        return [self.world.dataset / "test" / row["id"] for row in self._predictions()]
 
-def run_script(name: str, environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess:
-    """`name` as a program of its own, from the repository; both streams in `stdout`."""
-    start = ["-m", name] if name.startswith("modeling_slam.") else [name]
-    return subprocess.run(
-        [sys.executable, *start, *map(str, arguments)],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
+    @property
+    def transcripts(self) -> list[str]:
+        """what eval.py wrote of them."""
+        return [row["raw_prediction"].strip() for row in self._predictions()]
+
+    def _predictions(self) -> list[dict]:
+        lines = (self.results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines[:4]]

@@ -1,67 +1,19 @@
 """`python -m modeling_slam.publishing` from end to end: a stranger loads by id what was published."""
 
-import json
 import re
-import subprocess
-import sys
-import sysconfig
 
 import pytest
 from fake_hub import FakeHub
 from huggingface_hub import ModelCard
-from published_run import run_script
+from programs import run_script, texts_of_a_stranger
 
 PUBLISHED_ID = "org/slam-d32-3L-lora-en-v1"
 COMMAND = "modeling_slam.publishing"
-
-# Runs where neither this repository nor a file that points to it is on the path; models come from the Hub.
-STRANGER = """
-import importlib.util, json, sys
-sys.path.append(sys.argv[1])
-assert importlib.util.find_spec("modeling_slam") is None, "the project must not be in sight"
-repo_id, commit, *clips = sys.argv[2:]
-
-from transformers import AutoConfig, AutoModel, AutoModelForMultimodalLM, AutoModelForSpeechSeq2Seq
-from transformers import AutoProcessor, pipeline
-
-where = {"revision": commit, "trust_remote_code": True}
-processor = AutoProcessor.from_pretrained(repo_id, **where)
-assert AutoConfig.from_pretrained(repo_id, **where).model_type == "slam_asr"
-texts = {}
-for auto_class in (AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForMultimodalLM):
-    model = auto_class.from_pretrained(repo_id, **where)
-    texts[auto_class.__name__] = [
-        processor.batch_decode(
-            model.generate(**processor(clip), num_beams=2, max_new_tokens=16), skip_special_tokens=True
-        )[0]
-        for clip in clips
-    ]
-transcribe = pipeline("automatic-speech-recognition", repo_id, **where)
-settings = {"num_beams": 2, "max_new_tokens": 16}
-texts["pipeline"] = [transcribe(clip, generate_kwargs=settings)["text"] for clip in clips]
-print(json.dumps(texts))
-"""
+SETTINGS = {"num_beams": 2, "max_new_tokens": 16}  # those of eval.py in the fixture
 
 
 def publish(trained, *arguments):
     return run_script(COMMAND, trained.environment, trained.run, "--metrics", trained.results, *arguments)
-
-
-def stranger(trained, repo_id, commit, directory):
-    """Transcripts of the test clips, by the ways that a stranger has to load the model."""
-    command = [sys.executable, "-I", "-S", "-c", STRANGER, sysconfig.get_paths()["purelib"], repo_id, commit]
-    clips = [trained.world.dataset / "test" / row["id"] for row in predictions(trained)[:4]]
-    done = subprocess.run(
-        [*command, *map(str, clips)], cwd=directory, env=trained.hub.environment(directory),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def predictions(trained):
-    lines = (trained.results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def test_a_dry_run_shows_everything_and_sends_nothing(trained, tmp_path):
@@ -93,11 +45,9 @@ def test_a_stranger_loads_by_id_what_was_published_and_gets_the_same_transcripts
         for path, file in repository.head.files.items()
         if path.endswith((".json", ".md"))
     )
-    expected = [row["raw_prediction"] for row in predictions(trained)[:4]]
-    texts = stranger(trained, PUBLISHED_ID, commit, tmp_path)
-    assert set(texts) == {"AutoModel", "AutoModelForSpeechSeq2Seq", "AutoModelForMultimodalLM", "pipeline"}
+    texts = texts_of_a_stranger(trained.hub, tmp_path, PUBLISHED_ID, commit, trained.clips, **SETTINGS)
     for way, found in texts.items():
-        assert [text.strip() for text in found] == [text.strip() for text in expected], way
+        assert found == trained.transcripts, way
     assert trained.hub.count("GET", "/tiny/whisper/resolve/[0-9a-f]{40}/model.safetensors") > 0
 
 
@@ -109,11 +59,10 @@ def test_the_full_format_needs_no_base_model_and_writes_the_same(trained, tmp_pa
     repository = trained.hub.repositories[f"org/full-{len(flags)}"]
     with FakeHub() as other:
         other.repositories[PUBLISHED_ID] = repository
-        alone = trained._replace(hub=other)
-        texts = stranger(alone, PUBLISHED_ID, repository.head.oid, tmp_path)
-    expected = [row["raw_prediction"] for row in predictions(trained)[:4]]
+        commit = repository.head.oid
+        texts = texts_of_a_stranger(other, tmp_path, PUBLISHED_ID, commit, trained.clips, **SETTINGS)
     for way, found in texts.items():
-        assert [text.strip() for text in found] == [text.strip() for text in expected], way
+        assert found == trained.transcripts, way
 
 
 @pytest.mark.parametrize(

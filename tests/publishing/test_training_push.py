@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub
 from huggingface_hub import ModelCard
-from published_run import TRAINED_ID, run_script
+from programs import run_script
+from published_run import TRAINED_ID
 
 import modeling_slam
 from modeling_slam.training.arguments import RunArguments

@@ -15,7 +15,7 @@ from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.text import normalize_text
 from modeling_slam.training.assembly import usual_length
-from modeling_slam.training.trainer import SeededLengthGroups, SlamTrainer, prompts_of
+from modeling_slam.training.trainer import SlamTrainer, prompts_of
 
 
 class Run(NamedTuple):
@@ -142,27 +142,17 @@ def test_settings_that_do_not_fit_end_before_the_run_and_leave_its_directory_fre
     assert not (tmp_path / "run").exists()
 
 
-def order_of_clips(epoch: int) -> tuple[list[int], list[int]]:
-    """Indices of 96 clips as a fresh sampler gives them, and the clips' lengths."""
-    lengths = torch.randint(50, 3000, (96,), generator=torch.Generator().manual_seed(0)).tolist()
-    return list(SeededLengthGroups(4, lengths, seed=42, epoch=lambda: epoch)), lengths
+def test_the_log_says_how_much_of_the_batches_is_padding(world, run):
+    shares = logged(run.directory, "padding")
+    assert list(shares) == list(logged(run.directory, "loss"))
+    assert all(0 <= share < 0.3 for share in shares.values())
+    assert any(shares.values())
 
 
-def test_the_order_of_clips_follows_from_seed_and_epoch_alone():
-    """Whatever the process has drawn before, and whether or not it has been through the epochs before."""
-    orders = [order_of_clips(epoch)[0] for epoch in range(3)]
-    assert orders[0] != orders[1] != orders[2]
-    assert all(sorted(order) == list(range(96)) for order in orders)
-    torch.rand(7)
-    assert [order_of_clips(epoch)[0] for epoch in (2, 0, 1)] == [orders[2], orders[0], orders[1]]
-
-
-def test_clips_of_a_batch_are_of_like_length():
-    order, lengths = order_of_clips(epoch=0)
-    assert padding([lengths[index] for index in order]) < 0.5 * padding(lengths)
-
-
-def padding(lengths: list[int]) -> int:
-    """Frames of padding in batches of 4."""
-    batches = [lengths[start : start + 4] for start in range(0, len(lengths), 4)]
-    return sum(4 * max(batch) - sum(batch) for batch in batches)
+def test_batches_by_seconds_of_speech_train_on_every_clip(world, tmp_path):
+    trainer = run_training(
+        flags(world, tmp_path / "run", num_train_epochs=2, batch_seconds=6, eval_strategy="no")
+    )
+    batches = len(trainer.get_train_dataloader())
+    assert trainer.state.global_step == 2 * batches
+    assert batches < 48 / 2

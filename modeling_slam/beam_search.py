@@ -1,0 +1,335 @@
+"""Beam and greedy search: the tokens of transformers' own, without the work that cannot change them.
+
+- The prompt is read once per clip; its keys and values are then shared out to the beams.
+- A clip leaves the batch when its transcript is settled; the others go on in a smaller batch.
+- The vocabulary is projected at the last position alone.
+
+`generate` passes `search` to transformers as its `custom_generate`, so settings, logits processors and
+stopping criteria are prepared there. What `search` does not cover (`is_covered`) transformers runs itself.
+
+`n` clips still searched, `k` beams, `V` vocabulary, `N` new tokens at most.
+
+Source: the scoring rules are those of `GenerationMixin._beam_search` in transformers 5.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+)
+from transformers.generation import GenerationMode
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
+
+NEVER = -1.0e9  # transformers' score of what may not be chosen
+SCORES_AT_ONCE = 1 << 22  # 16 MB: what the allocator hands out again; larger tensors cost fresh pages
+
+
+class TranscriptGuard(LogitsProcessor):
+    """Leaves only end-of-text to a row that has used up its (n,) budget of tokens."""
+
+    def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
+        self.budgets = budgets.repeat_interleave(num_beams)  # (n * k,)
+        self.shortest = int(budgets.min())
+        self.eos_token_id = eos_token_id
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(n * k, new tokens so far) and scores (n * k, V) -> scores."""
+        length = input_ids.shape[1]
+        if length < self.shortest:
+            return scores
+        ended = torch.full_like(scores, -torch.inf)
+        ended[:, self.eos_token_id] = 0.0
+        return torch.where((length >= self.budgets)[:, None], ended, scores)
+
+    def of(self, rows: slice | torch.Tensor) -> "TranscriptGuard":
+        """The guard of some of the rows."""
+        guard = copy.copy(self)
+        guard.budgets = self.budgets[rows]
+        return guard
+
+
+class TokenScores:
+    """Scores of the next token, a few rows at a time: what a step holds in memory stays in the caches."""
+
+    def __init__(self, processors: LogitsProcessorList):
+        for processor in processors:
+            if isinstance(processor, RepetitionPenaltyLogitsProcessor):
+                # The prompt's padding, to be skipped where ids begin with it. Ours are new tokens alone.
+                processor.prompt_ignore_length = None
+        self.processors = list(processors)
+        self.only_guarded = all(isinstance(processor, TranscriptGuard) for processor in processors)
+
+    def __call__(
+        self, tokens: torch.Tensor, logits: torch.Tensor, normalised: bool
+    ) -> Iterator[torch.Tensor]:
+        """New tokens so far (R, length) and logits (R, V), log-softmax of which is taken where `normalised`
+        -> scores of some of the rows, (r, V), in order."""
+        at_once = max(1, SCORES_AT_ONCE // logits.shape[1])
+        for first in range(0, len(logits), at_once):
+            rows = slice(first, first + at_once)
+            scores = logits[rows].float()
+            if normalised:
+                scores = scores.log_softmax(dim=-1)
+            for processor in self.processors:
+                part = processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
+                scores = part(tokens[rows], scores)
+            yield scores
+
+    def budgets(self) -> list[torch.Tensor]:
+        """(R,) of each guard."""
+        return [processor.budgets for processor in self.processors if isinstance(processor, TranscriptGuard)]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows. Processors that transformers builds know none; the guard does."""
+        self.processors = [
+            processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
+            for processor in self.processors
+        ]
+
+
+def is_covered(settings: GenerationConfig, options: dict[str, Any], llm: torch.nn.Module) -> bool:
+    """Whether `search` gives what transformers would.
+
+    Args:
+        settings: of this call.
+        options: what the caller gave beside them, such as a streamer or logits processors: these may depend
+            on a row's place in the batch, which changes here.
+    """
+    plain = settings.get_generation_mode() in (GenerationMode.BEAM_SEARCH, GenerationMode.GREEDY_SEARCH)
+    returns_ids = not settings.return_dict_in_generate
+    own_cache = settings.cache_implementation is None and settings.use_cache is not False
+    whole_rows = settings.guidance_scale is not None or settings.watermarking_config is not None
+    in_step = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(llm)  # processes wait for each other
+    unusual = whole_rows or in_step or settings.low_memory or settings.prefill_chunk_size is not None
+    return plain and returns_ids and own_cache and not unusual and not options
+
+
+@torch.no_grad()
+def search(
+    model: torch.nn.Module,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    **inputs: Any,
+) -> torch.Tensor:
+    """A `custom_generate` for prompts of embeddings -> (B * num_return_sequences, N) new tokens."""
+    beams = generation_config.num_beams or 1
+    llm = CachedLLM(model, beams, **inputs)
+    logits = llm.read_prompt()
+    kind = BeamSearch if beams > 1 else GreedySearch
+    scores = TokenScores(logits_processor)
+    state = kind(len(logits), scores, stopping_criteria, generation_config, logits.device)
+    while True:
+        tokens, rows = state.advance(logits)
+        if not len(tokens):
+            return state.transcripts()
+        logits = llm.read(tokens, rows)
+
+
+class CachedLLM:
+    """The LLM and what it has read, row by row."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        num_beams: int,
+        inputs_embeds: torch.Tensor,
+        past_key_values: DynamicCache,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **options: Any,
+    ):
+        """transformers has repeated each prompt `num_beams` times, (B * k, L); one of each is read."""
+        self.model, self.cache, self.options = model, past_key_values, options
+        self.prompt = inputs_embeds[::num_beams]
+        self.mask = None if attention_mask is None else attention_mask[::num_beams]  # `None`: no padding
+        self.positions = None if position_ids is None else position_ids[::num_beams]
+
+    def read_prompt(self) -> torch.Tensor:
+        """-> (B, V) logits of the first token."""
+        return self._forward(inputs_embeds=self.prompt)
+
+    def read(self, tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """(R,) tokens, each behind one of the rows read so far -> (R, V) logits of what follows."""
+        self.cache.reorder_cache(rows)  # ty: ignore[invalid-argument-type]
+        if self.mask is not None:
+            self.mask = torch.nn.functional.pad(self.mask[rows], (0, 1), value=1)
+        if self.positions is not None:
+            self.positions = self.positions[rows, -1:] + 1
+        return self._forward(input_ids=tokens[:, None])
+
+    def _forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        if self.positions is not None:
+            inputs["position_ids"] = self.positions
+        outputs = self.model(
+            **inputs, attention_mask=self.mask, past_key_values=self.cache, **self.options, return_dict=True
+        )
+        return outputs.logits[:, -1]
+
+
+class GreedySearch:
+    """The likeliest token at each place."""
+
+    def __init__(
+        self,
+        batch: int,
+        token_scores: TokenScores,
+        stopping_criteria: StoppingCriteriaList,
+        settings: GenerationConfig,
+        device: torch.device,
+    ):
+        self.token_scores, self.criteria = token_scores, stopping_criteria
+        pad = settings.pad_token_id if settings.pad_token_id is not None else 0
+        self.done = torch.full((batch, settings.max_length), pad, device=device)
+        self.tokens = self.done.clone()  # (n, N)
+        self.clips = torch.arange(batch, device=device)  # (n,) which of the batch
+        self.length = 0
+
+    def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, V) -> the next token of each clip that goes on, and its row in `logits`."""
+        scores = self.token_scores(self.tokens[:, : self.length], logits, normalised=False)
+        self.tokens[:, self.length] = torch.cat([part.argmax(dim=-1) for part in scores])
+        self.length += 1
+        ended = self.criteria(self.tokens[:, : self.length], None)
+        open_rows = (~ended).nonzero()[:, 0]
+        if len(open_rows) < len(ended):
+            self.done[self.clips[ended]] = self.tokens[ended]
+            self.tokens, self.clips = self.tokens[open_rows], self.clips[open_rows]
+            self.token_scores.keep(open_rows)
+        return self.tokens[:, self.length - 1], open_rows
+
+    def transcripts(self) -> torch.Tensor:
+        """(B, N)"""
+        return self.done[:, : self.length]
+
+
+class BeamSearch:
+    """The likeliest transcripts among those that continue the `k` best beginnings, place by place."""
+
+    def __init__(
+        self,
+        batch: int,
+        token_scores: TokenScores,
+        stopping_criteria: StoppingCriteriaList,
+        settings: GenerationConfig,
+        device: torch.device,
+    ):
+        self.token_scores, self.criteria, self.settings = token_scores, stopping_criteria, settings
+        ends = settings.eos_token_id
+        end_tokens = 0 if ends is None else len(ends) if isinstance(ends, list) else 1
+        beams = settings.num_beams
+        self.width = max(2, 1 + end_tokens) * beams  # so that `k` go on where all the best end
+        self.limits = torch.full((batch,), settings.max_length, device=device)  # (n,) longest transcripts
+        for budgets in token_scores.budgets():
+            self.limits = self.limits.minimum(budgets[::beams] + 1)
+        # Log-probabilities only add up to less, so what is behind stays behind; processors might raise them.
+        self.only_best = settings.num_return_sequences in (None, 1) and token_scores.only_guarded
+
+        pad = settings.pad_token_id if settings.pad_token_id is not None else 0
+        self.done = torch.full((batch, beams, settings.max_length), pad, device=device)  # (B, k, N)
+        self.done_lengths = torch.zeros((batch, beams), dtype=torch.long, device=device)
+        self.clips = torch.arange(batch, device=device)  # (n,) which of the batch
+        self.tokens, self.finished = self.done.clone(), self.done.clone()  # (n, k, N) best first
+        self.scores = torch.full((batch, beams), NEVER, device=device)
+        self.finished_scores = self.scores.clone()  # (n, k) divided by length ** length_penalty
+        self.finished_lengths = self.done_lengths.clone()  # 0 where nothing has finished
+        self.scores[:, 0] = 0.0  # the beams are equal at first: only one may be continued
+        self.length = 0
+
+    def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n * k, V), at first (n, V) -> each open beam's next token, and the row of `logits` it follows."""
+        shared = self.length == 0  # one row for all beams of a clip
+        if shared:
+            logits = logits.repeat_interleave(self.settings.num_beams, dim=0)
+        scores, parents, tokens = self._candidates(logits)
+        candidates = self.tokens.gather(1, parents[..., None].expand(-1, -1, self.tokens.shape[2]))
+        candidates[:, :, self.length] = tokens
+        self.length += 1
+        ended = self.criteria(candidates[:, :, : self.length].flatten(0, 1), None).view_as(scores)
+
+        self._finish(candidates, scores, ended)
+        self.scores, best = (scores + ended * NEVER).topk(self.settings.num_beams)
+        self.tokens = take(candidates, best)
+        settled = self._settled() | ended.all(dim=1)
+        rows = torch.arange(len(self.clips), device=parents.device)[:, None]
+        rows = rows.expand_as(best) if shared else rows * self.settings.num_beams + parents.gather(1, best)
+        return self._release(settled, rows)
+
+    def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The (n, width) best continuations: their scores, the beams they continue, their last tokens."""
+        read = self.tokens[:, :, : self.length].flatten(0, 1)
+        parts = [part.topk(self.width) for part in self.token_scores(read, logits, normalised=True)]
+        scores = torch.cat([part.values for part in parts]).view(*self.scores.shape, self.width)
+        tokens = torch.cat([part.indices for part in parts]).view(len(scores), -1)
+        scores, places = (scores + self.scores[..., None]).flatten(1).topk(self.width)
+        return scores, places // self.width, tokens.gather(1, places)
+
+    def _finish(self, candidates: torch.Tensor, scores: torch.Tensor, ended: torch.Tensor) -> None:
+        """Keep the `k` best of the finished transcripts; only candidates among the `k` best may join."""
+        beams = self.settings.num_beams
+        new = torch.where(ended, scores / self.length**self.settings.length_penalty, NEVER)[:, :beams]
+        lengths = ended[:, :beams] * self.length
+        self.finished_scores, best = torch.cat([self.finished_scores, new], dim=1).topk(beams)
+        self.finished = take(torch.cat([self.finished, candidates[:, :beams]], dim=1), best)
+        self.finished_lengths = torch.cat([self.finished_lengths, lengths], dim=1).gather(1, best)
+
+    def _settled(self) -> torch.Tensor:
+        """(n,) True where what is still open can no longer change the result."""
+        penalty, stopping = self.settings.length_penalty, self.settings.early_stopping
+        best_open = self.scores[:, 0]
+        # transformers' rule: all places are taken, and by better ones than the best open beam could become.
+        full = (self.finished_lengths > 0).all(dim=1)
+        length = self.settings.max_length if stopping == "never" and penalty > 0 else self.length
+        settled = full & (best_open / length**penalty <= self.finished_scores[:, -1])
+        if stopping is True:
+            settled |= full
+        if self.only_best:
+            # A row of which only the best is returned needs less: nothing open may overtake the best.
+            length = self.limits if penalty > 0 else self.length + 1
+            settled |= best_open / length**penalty < self.finished_scores[:, 0]
+        return settled
+
+    def _release(self, settled: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store what is settled; the (n', k) rest goes on, flat."""
+        going_on = (~settled).nonzero()[:, 0]
+        if len(going_on) < len(settled):
+            clips = self.clips[settled]
+            self.done[clips], self.done_lengths[clips] = (
+                self.finished[settled],
+                self.finished_lengths[settled],
+            )
+            for name in (
+                "clips",
+                "limits",
+                "tokens",
+                "scores",
+                "finished",
+                "finished_scores",
+                "finished_lengths",
+            ):
+                setattr(self, name, getattr(self, name)[going_on])
+            rows = rows[going_on]
+            beams = torch.arange(self.settings.num_beams, device=rows.device)
+            self.token_scores.keep((going_on[:, None] * len(beams) + beams).flatten())
+        return self.tokens[:, :, self.length - 1].flatten(), rows.flatten()
+
+    def transcripts(self) -> torch.Tensor:
+        """(B * num_return_sequences, N), best first."""
+        wanted = self.settings.num_return_sequences or 1
+        longest = self.done_lengths[:, :wanted].max()
+        return self.done[:, :wanted, :longest].flatten(0, 1)
+
+
+def take(sequences: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    """(n, m, N) and (n, k) places among m -> (n, k, N)."""
+    return sequences.gather(1, best[..., None].expand(-1, -1, sequences.shape[2]))

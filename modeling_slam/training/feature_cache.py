@@ -1,0 +1,230 @@
+"""The frozen encoder's output, computed once and kept for every epoch, LoRA setting and run of a study.
+
+    python train.py recipes/nl-medium.yaml --cache_features cache --cache_depths 24,22,20
+
+Before training, the clips that the cache lacks go through an encoder of the deepest depth, which gives all
+depths in one pass; then the encoder never runs again. A space of the store is named by the digest of all that
+its frames depend on: every byte of the encoder's weights up to that depth, types, mel settings and padding.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from modeling_slam import SlamAsrConfig, SlamAsrProcessor
+from modeling_slam.audio_lengths import SAMPLING_RATE, encoder_frames_of_samples
+from modeling_slam.base_weights import encoder_tensors, lazy_tensors
+from modeling_slam.data.collator import CLIP_DIGEST
+from modeling_slam.data.frame_store import FrameReader, FrameStore, clip_digests
+from modeling_slam.whisper_encoder import PrunedWhisperEncoder
+
+logger = logging.getLogger("slam-asr")
+FILL_BATCH_SIZE = 8
+
+
+@dataclass
+class CacheArguments:
+    """Cache of the frozen encoder's output"""
+
+    cache_features: str | None = field(
+        default=None,
+        metadata={"help": "Directory that keeps the encoder's output, to be shared by the runs of a study."},
+    )
+    cache_depths: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Numbers of kept layers to store in one pass, such as 24,22,20; this run's is."},
+    )
+    cache_max_gb: float = field(
+        default=100.0, metadata={"help": "Size of that directory; what was used least recently goes first."}
+    )
+
+    def __post_init__(self):
+        words = ",".join(map(str, self.cache_depths)).replace(" ", ",").split(",")
+        if not all(word.isdecimal() and int(word) > 0 for word in words if word):
+            raise ValueError(
+                f"`cache_depths` must be numbers of layers like 24,22,20, got {self.cache_depths}."
+            )
+        self.depths = sorted({int(word) for word in words if word})
+        if self.depths and self.cache_features is None:
+            raise ValueError("`cache_depths` needs `cache_features`: the directory to keep them in.")
+        if self.cache_max_gb <= 0:
+            raise ValueError(f"`cache_max_gb` must be positive, got {self.cache_max_gb}.")
+
+
+@dataclass(frozen=True)
+class ClipPlace:
+    """Where a clip stands, and how long it is; its audio is read when it is needed."""
+
+    digest: str
+    seconds: float
+    split: datasets.Dataset
+    row: int
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a run's frozen encoder computes: the types its weights and activations have."""
+
+    frozen_dtype: torch.dtype
+    autocast: bool  # to bfloat16
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """What the projector reads: autocast makes bfloat16 of its input."""
+        return torch.bfloat16 if self.autocast else self.frozen_dtype
+
+
+class FeatureCache:
+    """The encoder's output for the clips of one run, in the directory `arguments.cache_features`.
+
+    Raises:
+        ValueError: a depth that the encoder does not have.
+    """
+
+    def __init__(
+        self,
+        arguments: CacheArguments,
+        config: SlamAsrConfig,
+        processor: SlamAsrProcessor,
+        encoding: Encoding,
+    ):
+        self.store = FrameStore(str(arguments.cache_features))
+        self.max_bytes = int(arguments.cache_max_gb * 1e9)
+        self.config, self.processor, self.encoding = config, processor, encoding
+        self.depth = len(config.encoder_layer_indices)
+        self.depths = sorted({*arguments.depths, self.depth})
+        layers = config.kept_encoder_layers or list(range(config.audio_config.encoder_layers))
+        if self.depths[-1] > len(layers):
+            raise ValueError(
+                f"`cache_depths` names {self.depths[-1]} layers, the encoder has {len(layers)} to keep."
+            )
+        whisper = lazy_tensors(str(config.audio_model_id), config.audio_model_revision)
+        self.weights = {
+            name.removeprefix("encoder."): tensor
+            for name, tensor in encoder_tensors(whisper, layers[: self.depths[-1]]).items()
+        }
+        self.spaces = dict(zip(self.depths, self._spaces(), strict=True))
+
+    def _spaces(self) -> Iterator[str]:
+        """The name of each depth's space."""
+        digests = {name: tensor_digest(tensor) for name, tensor in sorted(self.weights.items())}
+        settings = {
+            "mel": self.processor.feature_extractor.to_dict(),
+            "pad_to_seconds": self.processor.pad_to_seconds,
+            "heads": self.config.audio_config.encoder_attention_heads,
+            "activation": self.config.audio_config.activation_function,
+            "dtypes": [str(self.encoding.frozen_dtype), self.encoding.autocast],
+        }
+        for depth in self.depths:
+            below = {
+                name: digest
+                for name, digest in digests.items()
+                if not name.startswith("layers.") or int(name.split(".")[1]) < depth
+            }
+            text = json.dumps([settings, below], sort_keys=True, default=str)
+            yield f"{depth:02d}-layers-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+    def fill(self, splits: dict[str, Any], num_workers: int) -> tuple[dict[str, Any], FrameReader]:
+        """Compute what is missing. Returns the splits with the column that names their clips, and a reader.
+
+        Under `accelerate launch` each process computes its share.
+
+        Raises:
+            ValueError: the frames do not fit into `cache_max_gb`.
+        """
+        state = PartialState()
+        splits = {
+            name: split.add_column(CLIP_DIGEST, list(clip_digests(split))) for name, split in splits.items()
+        }
+        with self.store.lock() if state.is_main_process else contextlib.nullcontext():
+            state.wait_for_everyone()
+            readers = {depth: self.store.reader(space) for depth, space in self.spaces.items()}
+            clips = {clip.digest: clip for split in splits.values() for clip in clip_places(split)}
+            in_use = {shard for reader in readers.values() for shard in reader.hold(clips)}
+            missing = [
+                clip
+                for digest, clip in clips.items()
+                if any(digest not in reader for reader in readers.values())
+            ]
+            if missing and state.is_main_process:
+                self.store.make_room(self._bytes(missing), self.max_bytes, in_use)
+            state.wait_for_everyone()
+            if missing:
+                self._encode(missing[state.process_index :: state.num_processes], readers, num_workers)
+            state.wait_for_everyone()
+        reader = self.store.reader(self.spaces[self.depth])
+        reader.hold(clips)
+        logger.info(
+            "Encoder frames: %d clips computed, %d in the cache", len(missing), len(clips) - len(missing)
+        )
+        return splits, reader
+
+    def _bytes(self, missing: list[ClipPlace]) -> int:
+        seconds = sum(max(clip.seconds, self.processor.pad_to_seconds or 0) for clip in missing)
+        frames = encoder_frames_of_samples(round(seconds * SAMPLING_RATE)) + len(missing)
+        width = self.config.audio_config.d_model * self.encoding.stored_dtype.itemsize
+        return frames * width * len(self.depths)
+
+    @torch.no_grad()
+    def _encode(self, missing: list[ClipPlace], readers: dict[int, FrameReader], num_workers: int) -> None:
+        device = PartialState().device or torch.device("cpu")
+        encoder = self._encoder().to(device)
+        longest_first: Any = sorted(missing, key=lambda clip: -clip.seconds)
+        loader = DataLoader(
+            longest_first,
+            FILL_BATCH_SIZE,
+            collate_fn=MelCollator(self.processor),
+            num_workers=num_workers,
+        )
+        progress = tqdm(loader, desc="encoding", unit="batch", disable=not PartialState().is_main_process)
+        with contextlib.ExitStack() as stack:
+            writers = {
+                depth: stack.enter_context(self.store.writer(space)) for depth, space in self.spaces.items()
+            }
+            stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=self.encoding.autocast))
+            for digests, mel, mask in progress:
+                by_depth, frame_mask = encoder.at_depths(mel.to(device), mask.to(device), self.depths)
+                lengths = frame_mask.sum(dim=1).tolist()
+                for depth, frames in zip(self.depths, by_depth, strict=True):
+                    frames = frames.to("cpu", self.encoding.stored_dtype)
+                    for digest, clip, length in zip(digests, frames, lengths, strict=True):
+                        if digest not in readers[depth]:
+                            writers[depth].add(digest, clip[:length])
+
+    def _encoder(self) -> PrunedWhisperEncoder:
+        with torch.device("meta"):
+            encoder = PrunedWhisperEncoder(self.config.audio_config, self.depths[-1])
+        weights = {name: tensor[...].to(self.encoding.frozen_dtype) for name, tensor in self.weights.items()}
+        encoder.load_state_dict(weights, assign=True)
+        return encoder.eval()
+
+
+@dataclass(frozen=True)
+class MelCollator:
+    processor: SlamAsrProcessor
+
+    def __call__(self, clips: list[ClipPlace]) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        batch = self.processor(audio=[clip.split[clip.row]["audio"] for clip in clips])
+        return [clip.digest for clip in clips], batch["input_features"], batch["input_features_mask"]
+
+
+def clip_places(split: datasets.Dataset) -> Iterator[ClipPlace]:
+    for row, (digest, seconds) in enumerate(zip(split[CLIP_DIGEST], split["duration"], strict=True)):
+        yield ClipPlace(digest, seconds, split, row)
+
+
+def tensor_digest(tensor: Any) -> str:
+    """SHA-256 of type, shape and every byte of an unread tensor."""
+    values = tensor[...].contiguous()
+    described = f"{values.dtype} {tuple(values.shape)} ".encode()
+    return hashlib.sha256(described + values.view(torch.uint8).numpy().tobytes()).hexdigest()

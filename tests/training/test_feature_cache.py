@@ -1,0 +1,119 @@
+"""Training from cached encoder frames: the same run, and the encoder does not run in it."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_run import flags, logged
+
+import train
+from modeling_slam.training.arguments import LoraArguments, ModelArguments
+from modeling_slam.training.assembly import build_config, build_processor
+from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
+from modeling_slam.whisper_encoder import PrunedWhisperEncoder
+
+FRAMES = "Encoder frames: {} clips computed, {} in the cache"
+
+
+def run(world, directory, **changes) -> None:
+    train.main(flags(world, directory, num_train_epochs=2, **changes))
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """Batch sizes that went through an encoder."""
+    sizes, plain = [], PrunedWhisperEncoder.at_depths
+
+    def counted(self, input_features, *args):
+        sizes.append(len(input_features))
+        return plain(self, input_features, *args)
+
+    monkeypatch.setattr(PrunedWhisperEncoder, "at_depths", counted)
+    return sizes
+
+
+def test_a_run_from_the_cache_is_the_run_without_it(world, tmp_path, encoded, caplog):
+    """Losses, scores and weights; 48 training clips and 8 for validation are encoded once for three runs."""
+    run(world, tmp_path / "plain")
+    assert sum(encoded) == 2 * (48 + 2 * 8)  # a validation clip: once for its loss, once to transcribe it
+    encoded.clear()
+    cache = {"cache_features": tmp_path / "cache", "cache_depths": "3,2"}
+    run(world, tmp_path / "first", **cache)
+    assert sum(encoded) == 48 + 8
+    run(world, tmp_path / "again", **cache)
+    assert sum(encoded) == 48 + 8
+    for other in ("first", "again"):
+        for name in ("loss", "eval_loss", "eval_wer"):
+            assert logged(tmp_path / other, name) == pytest.approx(logged(tmp_path / "plain", name), abs=1e-6)
+    plain, first = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "first"))
+    assert max((plain[name] - first[name]).abs().max() for name in plain) <= 1e-5
+    shallower = {"keep_layers": 2, "lora_rank": 0, "cache_features": tmp_path / "cache"}
+    run(world, tmp_path / "shallow", **shallower, max_steps=1)
+    assert sum(encoded) == 48 + 8, "the other depth was stored in the same pass"
+
+
+def test_other_clips_alone_are_added(world, tmp_path, encoded):
+    cache = {"cache_features": tmp_path / "cache", "max_steps": 1, "eval_strategy": "no"}
+    run(world, tmp_path / "few", max_train_hours=0.005, **cache)
+    few = sum(encoded)
+    assert 0 < few < 48
+    run(world, tmp_path / "all", **cache)
+    assert sum(encoded) == 48
+
+
+def cache_of(world, directory, encoding=None, keep_layers=3, **settings) -> FeatureCache:
+    model = ModelArguments(encoder=str(world.encoder), llm=str(world.llm), keep_layers=keep_layers)
+    for name in [name for name in settings if hasattr(model, name)]:
+        setattr(model, name, settings.pop(name))
+    config = build_config(model, LoraArguments())
+    processor = build_processor(model, config)
+    encoding = encoding or Encoding(torch.float32, autocast=False)
+    return FeatureCache(CacheArguments(str(directory), **settings), config, processor, encoding)
+
+
+def test_the_key_holds_everything_that_changes_the_frames(world, tmp_path):
+    space = cache_of(world, tmp_path).spaces[3]
+    assert cache_of(world, tmp_path, cache_depths=["4", "3"]).spaces[3] == space
+    assert cache_of(world, tmp_path, projector_stack=3).spaces[3] == space
+    others = [
+        cache_of(world, tmp_path, keep_layers=2).spaces[2],
+        cache_of(world, tmp_path, keep_layers=None, kept_layer_indices=[0, 1, 3]).spaces[3],
+        cache_of(world, tmp_path, pad_to_seconds=3.0).spaces[3],
+        cache_of(world, tmp_path, Encoding(torch.bfloat16, autocast=False)).spaces[3],
+        cache_of(world, tmp_path, Encoding(torch.bfloat16, autocast=True)).spaces[3],
+    ]
+    assert len({space, *others}) == 1 + len(others)
+
+
+def test_one_changed_byte_of_the_encoder_is_another_encoder(world, tmp_path):
+    cache = cache_of(world, tmp_path)
+    space = cache.spaces[3]
+    name = "layers.2.fc2.weight"
+    changed = cache.weights[name][...].clone()
+    changed[-1, -1] += 1e-3
+    cache.weights[name] = changed
+    assert [*cache._spaces()] != [space]
+
+
+def test_a_run_too_large_for_the_cache_ends_before_it_starts(world, tmp_path):
+    with pytest.raises(SystemExit, match="`cache_max_gb` allows 1e-06"):
+        run(world, tmp_path / "run", cache_features=tmp_path / "cache", cache_max_gb=1e-6)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cache_depths": "3"}, "`cache_depths` needs `cache_features`"),
+        ({"cache_features": "{dataset}/cache", "cache_depths": "3,many"}, "must be numbers of layers"),
+        ({"cache_features": "{dataset}/cache", "cache_depths": "5"}, "names 5 layers, the encoder has 4"),
+        ({"cache_features": "{dataset}/cache", "cache_max_gb": 0}, "`cache_max_gb` must be positive"),
+    ],
+)
+def test_refuses_settings_that_cannot_work(world, tmp_path, capsys, changes, message):
+    with pytest.raises(SystemExit) as ended:
+        run(
+            world,
+            tmp_path / "run",
+            **{name: str(value).format(dataset=tmp_path) for name, value in changes.items()},
+        )
+    assert message in f"{ended.value}{capsys.readouterr().err}"
