@@ -20,7 +20,7 @@ install: $(INSTALLED)  ## Create .venv with the project (editable) and the devel
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --editable ".[mdc,plots]" --group dev
+	$(BIN)/python -m pip install --editable ".[mdc,plots,study]" --group dev
 	@touch $@
 
 # pytest runs last, so that its summary is the last line.

@@ -46,14 +46,15 @@ class ErrorCounts:
 
 
 def count_word_errors(references: Sequence[str], predictions: Sequence[str]) -> ErrorCounts:
-    return _per_utterance(jiwer.process_words(list(references), list(predictions)))
+    return error_counts(jiwer.process_words(list(references), list(predictions)))
 
 
 def count_character_errors(references: Sequence[str], predictions: Sequence[str]) -> ErrorCounts:
-    return _per_utterance(jiwer.process_characters(list(references), list(predictions)))
+    return error_counts(jiwer.process_characters(list(references), list(predictions)))
 
 
-def _per_utterance(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCounts:
+def error_counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCounts:
+    """The counts of what jiwer has aligned."""
     kinds = {"substitute": 0, "delete": 1, "insert": 2, "equal": 3}
     counts = np.zeros((4, len(output.alignments)), dtype=np.int64)
     for utterance, chunks in enumerate(output.alignments):

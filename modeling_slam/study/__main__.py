@@ -2,6 +2,7 @@
 
 python -m modeling_slam.study run studies/demo.yaml --dry_run
 python -m modeling_slam.study run studies/demo.yaml --output_dir runs/demo-study --workers 2
+python -m modeling_slam.study report runs/demo-study --paper
 python -m modeling_slam.study list runs/demo-study
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import datasets
 
 from modeling_slam.cli import clear_errors, parse_arguments
-from modeling_slam.study.arguments import ListStudyArguments, RunStudyArguments
+from modeling_slam.study.arguments import ListStudyArguments, ReportArguments, RunStudyArguments
 from modeling_slam.study.engine import run_study
 from modeling_slam.study.grid import load_study
 from modeling_slam.study.plan import aligned, describe
@@ -105,8 +106,22 @@ def parse(kind: Any, command: str, first: str, argv: list[str]) -> Any:
     return arguments
 
 
+def report(argv: list[str]) -> None:
+    arguments: ReportArguments = parse(ReportArguments, "report", "study_dir", argv)
+    try:
+        from modeling_slam.study.report import write_report
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"error: the report needs {error.name}, which is not installed: pip install 'slam-asr[study]'"
+        ) from error
+    with clear_errors():
+        directory = write_report(arguments.study_dir, arguments.output, arguments.paper, arguments.clips)
+    print(f"The report is in {directory}: report.html, report.md, errors.html, tables/, plots/")
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "run": (run, "Run a study file, or go on with it; with --dry_run say what it would run and cost."),
+    "report": (report, "Tables, plots and an error browser of a study, finished or not."),
     "list": (list_runs, "List the runs of a study: which are finished, and what they took."),
 }
 USAGE = "\n".join(

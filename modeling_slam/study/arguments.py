@@ -71,3 +71,22 @@ class ListStudyArguments:
     """Which study's runs are listed"""
 
     study_dir: str = field(metadata={"help": "Directory of a study; may be given first, without its flag."})
+
+
+@dataclass
+class ReportArguments:
+    """Which study is reported, and where to."""
+
+    study_dir: str = field(metadata={"help": "Output directory of a study, finished or not."})
+    output: str | None = field(
+        default=None, metadata={"help": "Directory of the report; STUDY_DIR/report by default. Replaced."}
+    )
+    paper: bool = field(default=False, metadata={"help": "Put the paper's published numbers beside ours."})
+    clips: int = field(
+        default=0,
+        metadata={"help": "Clips of each language in the error browser, those the runs differ on most."},
+    )
+
+    def __post_init__(self):
+        if self.clips < 0:
+            raise ValueError(f"`clips` must be 0 (no audio) or a number of clips, got {self.clips}.")

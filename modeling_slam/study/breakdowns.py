@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import jiwer
 import numpy as np
 import pandas as pd
 
 from modeling_slam.study.frames import each_row, groups
-from modeling_slam.study.results import CURVE, StudyResults
+from modeling_slam.study.results import CURVE, StudyResults, operations
 
 SECONDS = (0, 2, 4, 6, 8, 10, 15, 30)
 OCCURRENCES = (1, 2, 6, 21, 101)  # lowest number of occurrences of each band
@@ -59,15 +58,12 @@ def misses_by_frequency(study: StudyResults, bands: Sequence[int] = OCCURRENCES)
 
 def reference_words(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a reference word: `word`, and whether it was `missed` (substituted or deleted)."""
-    output = jiwer.process_words(list(frame["reference"]), list(frame["prediction"]))
-    words = [word for sentence in output.references for word in sentence]
-    missed = np.zeros(len(words), dtype=bool)
-    start = 0
-    for sentence, chunks in zip(output.references, output.alignments, strict=True):
-        for chunk in chunks:
-            if chunk.type in ("substitute", "delete"):
-                missed[start + chunk.ref_start_idx : start + chunk.ref_end_idx] = True
-        start += len(sentence)
+    words, missed = [], []
+    for reference, alignment in zip(frame["reference"], frame["alignment"], strict=True):
+        words += reference.split()
+        for kind, size in operations(alignment):
+            if kind != "i":
+                missed += [kind != "e"] * size
     return pd.DataFrame({"word": words, "missed": missed})
 
 

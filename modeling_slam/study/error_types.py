@@ -8,8 +8,8 @@ Each wrong transcript gets the first of `RULES` that holds:
 4. named entity: names are at least a third of the reference words that are wrong. A name is a word that the
    original reference, inside a sentence, writes with a capital (so text without capitals has none, and
    languages that capitalise all nouns are left out).
-5. phonetic: other words that are spelled alike: at most 40 % of the reference's letters are wrong, spaces
-   aside ("have fun for bit" for "heaven forbid").
+5. phonetic: the words that differ are spelled alike: at most 40 % of their letters are wrong, spaces aside
+   ("have fun for bit" for "heaven forbid").
 6. other: idioms, world knowledge, drift of meaning and everything else that takes a reader to tell.
 
 Rules look at letters, not at sounds or sense: read the examples before you quote the shares. To add a kind,
@@ -50,16 +50,15 @@ class WrongTranscript:
     language: str | None
 
     @cached_property
-    def wrong_words(self) -> list[str]:
-        """Reference words that were substituted or deleted."""
+    def differing_words(self) -> tuple[list[str], list[str]]:
+        """Reference words that were substituted or deleted, and what was written instead or besides."""
         (chunks,) = jiwer.process_words([self.reference], [self.prediction]).alignments
-        words = self.reference.split()
-        return [
-            word
-            for chunk in chunks
-            if chunk.type in ("substitute", "delete")
-            for word in words[chunk.ref_start_idx : chunk.ref_end_idx]
-        ]
+        said, heard = self.reference.split(), self.prediction.split()
+        differing = [chunk for chunk in chunks if chunk.type != "equal"]
+        return (
+            [word for chunk in differing for word in said[chunk.ref_start_idx : chunk.ref_end_idx]],
+            [word for chunk in differing for word in heard[chunk.hyp_start_idx : chunk.hyp_end_idx]],
+        )
 
 
 def is_repetition(wrong: WrongTranscript) -> bool:
@@ -72,13 +71,14 @@ def is_compound(wrong: WrongTranscript) -> bool:
 
 def is_named_entity(wrong: WrongTranscript) -> bool:
     names = names_in(wrong.raw_reference, wrong.language)
-    misheard = [word for word in wrong.wrong_words if word in names]
-    return bool(misheard) and len(misheard) >= NAME_SHARE * len(wrong.wrong_words)
+    said, _heard = wrong.differing_words
+    misheard = [word for word in said if word in names]
+    return bool(misheard) and len(misheard) >= NAME_SHARE * len(said)
 
 
 def is_phonetic(wrong: WrongTranscript) -> bool:
-    letters = without_spaces(wrong.reference), without_spaces(wrong.prediction)
-    return count_character_errors([letters[0]], [letters[1]]).rate <= PHONETIC_CER
+    said, heard = ("".join(words) for words in wrong.differing_words)
+    return count_character_errors([said], [heard]).rate <= PHONETIC_CER
 
 
 RULES: dict[str, Callable[[WrongTranscript], bool]] = {

@@ -12,7 +12,7 @@ HEAD = """# Notes on the paper's numbers
 
 What the tables of [arXiv:2603.27981v1](https://arxiv.org/abs/2603.27981) say when they are computed from
 each other, and where its sentences say more than its tables. Nothing here doubts the experiments: these are
-slips of writing up, and places to be careful when quoting. The numbers are the paper's (CC BY-SA 4.0), copied in
+slips of writing up, and places to be careful when quoting. The numbers are the paper's (CC BY-SA 4.0), in
 [study/paper/](../modeling_slam/study/paper/README.md). They are computed in
 [paper_rows.py](../modeling_slam/study/paper_rows.py) and
 [paper_checks.py](../modeling_slam/study/paper_checks.py), which make this page:

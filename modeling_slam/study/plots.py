@@ -4,6 +4,7 @@ Colour says the mode (without LoRA, with), the dash pattern whose numbers they a
 the byte for the same results, so a committed report changes only where its numbers do.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,29 +23,16 @@ from modeling_slam.study.frames import each_row, groups
 from modeling_slam.study.published import paper_results
 from modeling_slam.study.results import CURVE, StudyResults
 from modeling_slam.study.tables import MODES, error_change, lora_gain, shallowest_cuts, wer_by_depth
+from modeling_slam.study.written import language_name
 
-LANGUAGES = {"da": "Danish", "en": "English", "nl": "Dutch"}
 COLOURS = {"projector": "#0072b2", "lora": "#d55e00"}  # told apart with any colour vision
 MARKERS = {"projector": "o", "lora": "s"}
 CEILING = 150  # % of WER; what loops run up beyond it is cut off, so that the rest can be read
 
 
-def language_name(code: str) -> str:
-    return LANGUAGES.get(code, code)
-
-
-def panels(
-    rows: int, columns: int, width: float = 3.8, height: float = 3.2, **options: Any
-) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width * columns, height * rows),
-        squeeze=False,
-        layout="constrained",
-        **options,
-    )
-    return figure, axes
+def panels(rows: int, columns: int, width: float = 3.8, **options: Any) -> tuple[Any, Any]:
+    size = (width * columns, 3.2 * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
 
 
 def plot_depths(study: StudyResults) -> Any:
@@ -100,14 +88,15 @@ def plot_against_paper(study: StudyResults) -> Any:
         for column, language in enumerate(languages):
             axis = axes[row][column]
             axis.set_title(f"{language_name(language)}, {MODES[mode]}")
-            for table, style in ((paper, None), (ours, COLOURS[mode])):
+            for table, whose in ((paper, "the paper"), (ours, "this study")):
                 cell = table[(table["language"] == language) & (table["mode"] == mode)]
+                style: dict[str, Any] = {"color": "0.5"}
+                if table is ours:
+                    style = {"color": COLOURS[mode], "marker": MARKERS[mode]}
                 for encoder, curve in groups(cell, "encoder_name"):
-                    axis.plot(
-                        100 * curve["encoder_reduction"], 100 * curve["wer"], color=style or "0.5",
-                        linestyle=dashes[encoder] if style is None else "-", marker=None if style is None else "o",
-                        label=f"{encoder}, the paper" if style is None else f"{encoder}, this study",
-                    )  # fmt: skip
+                    dash = dashes[encoder] if table is paper else "-"
+                    removed, wer = 100 * curve["encoder_reduction"], 100 * curve["wer"]
+                    axis.plot(removed, wer, linestyle=dash, label=f"{encoder}, {whose}", **style)
             axis.set_ylim(0, CEILING)
             axis.grid(alpha=0.3)
         axes[row][0].set_ylabel("WER (%)")
@@ -126,6 +115,7 @@ def plot_lora_gain(study: StudyResults) -> Any | None:
     figure, axes = panels(1, 1, width=max(4.5, 1.3 * len(names)))
     bars(axes[0][0], names, {"whole encoder": 100 * gains["full"], "after the cut": 100 * gains["pruned"]})
     axes[0][0].set_ylabel("points of WER won by LoRA")
+    legend(figure, axes)
     return figure
 
 
@@ -135,13 +125,11 @@ def plot_error_change(study: StudyResults) -> Any | None:
     if change.empty:
         return None
     names = [f"{row.encoder_name}\n{language_name(row.language)}" for row in each_row(change)]
-    kinds = {
-        kind: 100 * change[kind].astype(float)
-        for kind in ("substitutions", "insertions", "deletions", "total")
-    }
+    kinds = ("substitutions", "insertions", "deletions", "total")
     figure, axes = panels(1, 1, width=max(4.5, 1.8 * len(names)))
-    bars(axes[0][0], names, kinds)
+    bars(axes[0][0], names, {kind: 100 * change[kind].astype(float) for kind in kinds})
     axes[0][0].set_ylabel("change with LoRA (%)")
+    legend(figure, axes)
     return figure
 
 
@@ -154,30 +142,26 @@ def bars(axis: Any, names: list[str], series: dict[str, pd.Series]) -> None:
     axis.axhline(0, color="0.2", linewidth=0.8)
     axis.set_xticks(range(len(names)), names)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize="small")
 
 
 def plot_pareto(study: StudyResults) -> Any:
-    """WER against encoder and LoRA parameters; the runs that no other beats in WER, size and speed are filled."""
+    """WER against encoder and LoRA parameters; runs that none beats in WER, size and speed are filled."""
     front = pareto_front(study.runs)
     languages = list(front["language"].unique())
     figure, axes = panels(1, len(languages), width=4.6)
     for axis, language in zip(axes[0], languages, strict=True):
         for run in each_row(front[front["language"] == language]):
-            face = COLOURS[run.mode] if run.on_front else "none"
-            axis.plot(
-                run.parameters / 1e6, 100 * run.wer, MARKERS[run.mode], color=COLOURS[run.mode], mfc=face
-            )
-            axis.annotate(
-                f"{run.encoder_name} {run.keep_layers}L", (run.parameters / 1e6, 100 * run.wer), fontsize=7,
-                xytext=(4, 4), textcoords="offset points",
-            )  # fmt: skip
+            place, colour = (run.parameters / 1e6, 100 * run.wer), COLOURS[run.mode]
+            axis.plot(*place, MARKERS[run.mode], color=colour, mfc=colour if run.on_front else "none")
+            label = f"{run.encoder_name} {run.keep_layers}L"
+            axis.annotate(label, place, fontsize=7, xytext=(4, 4), textcoords="offset points")
         for mode, title in MODES.items():
             axis.plot([], [], MARKERS[mode], color=COLOURS[mode], label=title)
         axis.plot([], [], "o", color="0.3", mfc="none", label="hollow: beaten by another run")
         axis.set(
             title=language_name(language), xlabel="encoder and LoRA (million parameters)", ylabel="WER (%)"
         )
+        axis.margins(0.18, 0.1)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     return figure
@@ -190,9 +174,7 @@ def plot_lengths(study: StudyResults) -> Any:
         (study.runs["keep_layers"] == study.runs["encoder_layers"])
         | (study.runs["keep_layers"] == study.runs["encoder_name"].map(cuts))
     ]
-    table = wer_by_length(
-        StudyResults(study.directory, study.name, shown, study.baselines, [], study._utterances)
-    )
+    table = wer_by_length(dataclasses.replace(study, runs=shown))
     conditions = list(groups(table, CURVE))
     figure, axes = panels(1, len(conditions), width=4.4)
     for axis, ((encoder, language), cell) in zip(axes[0], conditions, strict=True):
@@ -222,7 +204,7 @@ def legend(figure: Any, axes: Any) -> None:
 # File name -> (caption, what draws it; None if the study has nothing to draw).
 PLOTS: dict[str, tuple[str, Callable[[StudyResults], Any]]] = {
     "wer_by_depth": (
-        "WER against kept encoder layers, with 95 % intervals over utterances (over seeds: lowest to highest).",
+        "WER against kept encoder layers, with 95 % intervals over utterances (of several seeds: the range).",
         plot_depths,
     ),
     "lora_gain": (
@@ -237,7 +219,7 @@ PLOTS: dict[str, tuple[str, Callable[[StudyResults], Any]]] = {
     "wer_by_length": ("WER by length of the clip, whole encoder and shallowest cut.", plot_lengths),
 }
 PAPER_PLOT = (
-    "WER against the share of encoder parameters removed, beside the paper's. Other test sets and another LLM: "
+    "WER against the share of encoder parameters removed, beside the paper's. Test sets and LLM may differ: "
     "compare the shapes, not the heights.",
     plot_against_paper,
 )

@@ -11,16 +11,20 @@ Rates are fractions, parameters are counts, times are seconds. A directory under
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
+import jiwer
 import pandas as pd
 
 from modeling_slam.evaluation.metrics import (
     bootstrap_interval,
     count_word_errors,
+    error_counts,
 )
 from modeling_slam.evaluation.predictions import Prediction, read_predictions
 from modeling_slam.evaluation.report import is_loop
@@ -53,6 +57,7 @@ class StudyResults:
     baselines: pd.DataFrame
     planned: list[str] = field(default_factory=list)
     _utterances: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    comparisons: dict[Any, Any] = field(default_factory=dict, repr=False)  # what `significance.compare` found
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "StudyResults":
@@ -90,7 +95,8 @@ class StudyResults:
         """One row an utterance of one run, indexed by id, with its counts of words.
 
         Columns: run, reference, prediction, raw_reference, duration, seconds, speaker, language,
-        substitutions, deletions, insertions, hits, errors, reference_words, wer, loop.
+        substitutions, deletions, insertions, hits, errors, reference_words, wer, loop, and alignment: a
+        string such as "e3s1i2", words in a row that are equal, substituted, deleted (d) or inserted.
         """
         if run not in self._utterances:
             self._utterances[run] = utterance_frame(run, self.read(run))
@@ -141,7 +147,7 @@ def scores_row(directory: Path) -> dict[str, Any]:
     low, high = metrics["wer_interval"]
     rows = read_predictions(directory / PREDICTIONS_FILE)
     speakers = sorted({row.speaker for row in rows if row.speaker is not None})
-    speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (None, None)
+    speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (nan, nan)
     same = ("wer", "cer", "batch_mean_wer", "substitutions", "insertions", "deletions", "reference_words",
             "utterances", "empty_predictions", "repetition_loops", "truncated_predictions",
             "real_time_factor", "audio_seconds")  # fmt: skip
@@ -195,17 +201,34 @@ def sort_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def utterance_frame(run: str, rows: Sequence[Prediction]) -> pd.DataFrame:
-    """Predictions with jiwer's counts of each utterance."""
-    counts = count_word_errors([row.reference for row in rows], [row.prediction for row in rows])
+    """Predictions with jiwer's alignment of each utterance and the counts that follow from it."""
+    output = jiwer.process_words([row.reference for row in rows], [row.prediction for row in rows])
+    counts = error_counts(output)
     frame = pd.DataFrame([asdict(row) for row in rows]).assign(
         run=run,
         **{name: getattr(counts, name) for name in COUNTS},
         errors=counts.errors,
         reference_words=counts.reference_lengths,
+        alignment=[encode_alignment(chunks) for chunks in output.alignments],
         loop=[is_loop(row) for row in rows],
     )
     frame["wer"] = frame["errors"] / frame["reference_words"].clip(lower=1)
     return frame.set_index("id")
+
+
+def encode_alignment(chunks: Sequence[jiwer.AlignmentChunk]) -> str:
+    """jiwer's chunks as a string: a letter and a number of words each."""
+    letters = {"equal": "e", "substitute": "s", "delete": "d", "insert": "i"}
+    return "".join(
+        f"{letters[chunk.type]}"
+        f"{max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)}"
+        for chunk in chunks
+    )
+
+
+def operations(alignment: str) -> list[tuple[str, int]]:
+    """(letter, number of words) of an alignment in that form."""
+    return [(letter, int(size)) for letter, size in re.findall(r"([esdi])(\d+)", alignment)]
 
 
 def same_utterances(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

@@ -14,11 +14,10 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import jiwer
 import numpy as np
 import pandas as pd
 
-from modeling_slam.study.results import StudyResults, same_utterances
+from modeling_slam.study.results import StudyResults, operations, same_utterances
 
 ALPHA = 0.05
 GOOD_WORDS = 2  # words in a row that both systems must get right to part two segments
@@ -47,11 +46,18 @@ class Comparison:
 def compare(
     study: StudyResults, first: str, second: str, by_speaker: bool = False, resamples: int = 2000
 ) -> Comparison:
-    """Both tests on two runs of one test set.
+    """Both tests on two runs of one test set; asked twice, the study remembers the answer.
 
     Raises:
         ValueError: the runs were decoded on different clips or references.
     """
+    asked = (first, second, by_speaker, resamples)
+    if asked not in study.comparisons:
+        study.comparisons[asked] = run_tests(study, *asked)
+    return study.comparisons[asked]
+
+
+def run_tests(study: StudyResults, first: str, second: str, by_speaker: bool, resamples: int) -> Comparison:
     one = study.utterances(first)
     other = same_utterances(one, study.utterances(second))
     groups = one["speaker"].fillna(one.index.to_series()) if by_speaker else None
@@ -141,15 +147,17 @@ def errors_by_place(frame: pd.DataFrame) -> list[np.ndarray]:
     Even places are gaps, with the number of words inserted there; odd places are words, 1 if substituted or
     deleted.
     """
-    alignments = jiwer.process_words(list(frame["reference"]), list(frame["prediction"])).alignments
     places = []
-    for chunks, words in zip(alignments, frame["reference_words"], strict=True):
+    for alignment, words in zip(frame["alignment"], frame["reference_words"], strict=True):
         errors = np.zeros(2 * words + 1, dtype=np.int64)
-        for chunk in chunks:
-            if chunk.type == "insert":
-                errors[2 * chunk.ref_start_idx] += chunk.hyp_end_idx - chunk.hyp_start_idx
-            elif chunk.type != "equal":
-                errors[2 * chunk.ref_start_idx + 1 : 2 * chunk.ref_end_idx : 2] = 1
+        word = 0  # of the reference
+        for kind, size in operations(alignment):
+            if kind == "i":
+                errors[2 * word] += size
+                continue
+            if kind != "e":
+                errors[2 * word + 1 : 2 * (word + size) : 2] = 1
+            word += size
         places.append(errors)
     return places
 

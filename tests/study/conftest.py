@@ -1,4 +1,6 @@
-"""A study on the miniature world, and scripts that stand in for training where only the engine is tested."""
+"""A study on the miniature world; scripts that stand in for training where only the engine is tested; a
+made-up study for the tests that only read one.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from made_study import make_study
 from tiny_world import TinyWorld, build_tiny_world
 
-from modeling_slam.study import runner
+from modeling_slam.study import StudyResults, runner
 
 # Takes the flags of `train.py`; fails as often as the file `failures` beside it says.
 TRAIN = """
@@ -31,7 +34,8 @@ results = pathlib.Path(flags["output_dir"])
 zeros = ("cer", "batch_mean_wer", "substitutions", "insertions", "deletions", "reference_words",
          "utterances", "empty_predictions", "repetition_loops", "truncated_predictions", "real_time_factor",
          "audio_seconds")
-metrics = dict.fromkeys(zeros, 0) | {"wer": 0.5, "wer_interval": [0.4, 0.6], "parameters": {"encoder_kept": 1}}
+metrics = dict.fromkeys(zeros, 0) | {"wer": 0.5, "wer_interval": [0.4, 0.6]}
+metrics["parameters"] = {"encoder_kept": 1}
 (results / "predictions.jsonl").touch()
 (results / "metrics.json").write_text(json.dumps(metrics))
 """
@@ -75,3 +79,13 @@ def stand_ins(tmp_path, monkeypatch) -> Path:
         (directory / name).write_text(text)
     monkeypatch.setattr(runner, "REPOSITORY", directory)
     return directory
+
+
+@pytest.fixture(scope="module")
+def study_directory(tmp_path_factory) -> Path:
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def study(study_directory) -> StudyResults:
+    return StudyResults.load(study_directory)

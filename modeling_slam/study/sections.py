@@ -1,0 +1,212 @@
+"""The tables of a report, in its order: the paper's, and those beyond it.
+
+Each section is one function from a study to a `ReportTable`, named in `SECTIONS`. The numbers come from
+`tables`, `curves`, `breakdowns` and `error_types`. With `paper` the paper's rows stand below ours.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from modeling_slam.study import breakdowns, curves
+from modeling_slam.study.frames import each_row, groups
+from modeling_slam.study.paper_sections import (
+    findings_table,
+    table1,
+    table2,
+    table3,
+    table4,
+    table5,
+    table6,
+    table7,
+    with_bounds,
+)
+from modeling_slam.study.published import paper_results
+from modeling_slam.study.results import StudyResults
+from modeling_slam.study.significance import compare
+from modeling_slam.study.written import (
+    WHOSE,
+    ReportTable,
+    depths,
+    language_name,
+    millions,
+    p_value,
+    percent,
+    shown,
+    signed,
+    with_paper,
+    yes_no,
+)  # fmt: skip
+
+
+def safe_zone_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = curves.safe_zone(study)
+    columns = {
+        "degradation": ("degradation (points)", signed),
+        "low": ("low", signed),
+        "high": ("high", signed),
+        "bootstrap_p": ("p, bootstrap", p_value),
+        "mapsswe_p": ("p, MAPSSWE", p_value),
+        "significant": ("significant", yes_no),
+        "safe": ("safe", yes_no),
+    }
+    note = (
+        f"Each depth against the whole encoder trained in the same way. Safe: less than "
+        f"{100 * curves.SAFE_POINTS:g} points worse and not significantly (both tests at 5 %), and so are "
+        "all lighter cuts. low, high: 95 % interval of the degradation by paired bootstrap over utterances; "
+        "with few clips few differences are significant, and high is the worst that is not ruled out."
+    )
+    return ReportTable("safe_zone", "Safe pruning zone", note, data, shown(data, columns))
+
+
+def deepest_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = curves.deepest_safe_cuts(curves.safe_zone(study), study.runs)
+    if paper:
+        theirs = paper_results()
+        data = with_paper(data, curves.deepest_safe_cuts(curves.safe_zone(theirs), theirs.runs))
+    columns = {
+        "removed": ("layers removed", str),
+        "degradation": ("degradation (points)", signed),
+        **(WHOSE if paper else {}),
+    }
+    note = "The deepest safe cut of each curve. The paper's have no test: there the threshold alone decides."
+    return ReportTable("deepest_safe_cuts", "Deepest safe cuts", note, data, shown(data, columns))
+
+
+def lora_tests(study: StudyResults, paper: bool) -> ReportTable:
+    rows = []
+    for key, cell in groups(study.runs, ["encoder_name", "language", "keep_layers", "seed"]):
+        modes = dict(zip(cell["mode"], cell["name"], strict=True))
+        if len(modes) == 2:
+            test = compare(study, modes["projector"], modes["lora"])
+            names = dict(zip(("encoder_name", "language", "keep_layers", "seed"), key, strict=True))
+            rows.append(names | vars(test) | {"significant": test.significant})
+    data = pd.DataFrame(rows)
+    columns = {
+        "difference": ("LoRA - without (points)", signed),
+        "low": ("low", signed),
+        "high": ("high", signed),
+        "bootstrap_p": ("p, bootstrap", p_value),
+        "mapsswe_p": ("p, MAPSSWE", p_value),
+        "significant": ("significant", yes_no),
+    }
+    written = shown(data, columns) if rows else data
+    return ReportTable(
+        "lora_tests", "Is LoRA's gain significant?", "Paired tests on the same clips.", data, written
+    )
+
+
+def shapes_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = curves.curve_shapes(study.runs)
+    if paper:
+        data = with_paper(data, curves.curve_shapes(paper_results().runs))
+    columns = {
+        "steps": ("steps", str),
+        "falls": ("falls", str),
+        "largest_fall": ("largest fall (points)", percent),
+        "instability": ("instability", lambda value: f"{value:.2f}"),
+        "spikes": ("spikes", depths),
+        **(WHOSE if paper else {}),
+    }
+    note = (
+        "From each depth to the next smaller one. falls: steps that lower the WER. instability: sum of falls "
+        "over sum of all changes. spikes: depths more than a point above both neighbours."
+    )
+    return ReportTable(
+        "curve_shapes", "Monotonicity", note, data, shown(data, columns) if len(data) else data
+    )
+
+
+def pareto_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = curves.pareto_front(study.runs)
+    front = data[data["on_front"]].sort_values(["language", "wer"]).reset_index(drop=True)
+    columns = {
+        "wer": ("WER (%)", percent),
+        "parameters": ("encoder + LoRA (M)", millions),
+        **(
+            {"real_time_factor": ("real-time factor", lambda value: f"{value:.3f}")}
+            if "real_time_factor" in data
+            else {}
+        ),
+    }
+    links = {(row, "WER (%)"): [name] for row, name in enumerate(front["name"])}
+    note = (
+        "Runs that no other run of the language beats in WER, parameters and real-time factor at once. The "
+        "factor is of the machine that decoded, and noisy if it did other work."
+    )
+    return ReportTable("pareto", "Pareto front", note, data, shown(front, columns), links)
+
+
+def failures_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = breakdowns.failure_rates(study.runs)
+    columns = {
+        "empty": ("empty (%)", lambda value: percent(value, 2)),
+        "loop": ("repetition loop (%)", lambda value: percent(value, 2)),
+        "truncated": ("cut at the limit (%)", lambda value: percent(value, 2)),
+    }
+    links = {(row, "repetition loop (%)"): [name] for row, name in enumerate(data["name"])}
+    return ReportTable(
+        "failures", "Failed outputs", "Share of utterances.", data, shown(data, columns), links
+    )
+
+
+def band_table(data: pd.DataFrame, band: str, order: str, value: str) -> pd.DataFrame:
+    """One row a run, one column a band, in per cent."""
+    titles = data.drop_duplicates(order).sort_values(order)[band]
+    keys = ["encoder_name", "language", "keep_layers", "mode"]
+    wide = data.pivot_table(index=keys, columns=band, values=value, aggfunc="mean", sort=False).reset_index()
+    return shown(wide, {title: (title, percent) for title in titles})
+
+
+def lengths_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = breakdowns.wer_by_length(study)
+    written = band_table(data, "seconds", "longest", "wer")
+    return ReportTable("wer_by_length", "WER by length of the clip", "WER in % by seconds.", data, written)
+
+
+def frequency_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = breakdowns.misses_by_frequency(study)
+    written = band_table(data, "occurrences", "band", "missed")
+    note = "Reference words substituted or deleted, in %, by how often the word occurs in the test set."
+    return ReportTable("misses_by_frequency", "Missed words by frequency", note, data, written)
+
+
+def seeds_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = curves.seed_spread(study.runs)
+    columns = {
+        "seeds": ("seeds", str),
+        **{name: (f"{title} (%)", percent) for name, title in
+           {"mean": "mean WER", "std": "deviation", "min": "lowest", "max": "highest"}.items()},
+    }  # fmt: skip
+    return ReportTable("seeds", "Spread over seeds", "Deviation with n - 1.", data, shown(data, columns))
+
+
+def baselines_table(study: StudyResults, paper: bool) -> ReportTable:
+    data = study.baselines
+    note = "The whole Whisper with its own decoder on the same clips."
+    if data.empty:
+        return ReportTable("baselines", "Whisper with its own decoder", note, data, data)
+    written = pd.DataFrame(
+        {
+            "Whisper": data["encoder_name"],
+            "language": data["language"].map(language_name),
+            "WER (%)": [with_bounds(row) for row in each_row(data)],
+            "CER (%)": data["cer"].map(percent),
+            "S / D / I": [f"{r.substitutions} / {r.deletions} / {r.insertions}" for r in each_row(data)],
+            "parameters (M)": data["total_parameters"].map(millions),
+        }
+    )
+    return ReportTable("baselines", "Whisper with its own decoder", note, data, written)
+
+
+SECTIONS: list[Callable[[StudyResults, bool], ReportTable]] = [
+    findings_table, table2, table3, table4, table5, table6, table7,
+    safe_zone_table, deepest_table, lora_tests, shapes_table, pareto_table,
+    failures_table, lengths_table, frequency_table, seeds_table, baselines_table, table1,
+]  # fmt: skip
+
+
+def report_tables(study: StudyResults, paper: bool) -> list[ReportTable]:
+    """Every table that has something to say about this study."""
+    made = [section(study, paper) for section in SECTIONS]
+    return [table for table in made if len(table.shown)]

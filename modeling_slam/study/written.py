@@ -1,0 +1,101 @@
+"""How a report writes: a table with its data, its written-out cells and the runs behind them.
+
+Rates become per cent, differences get a sign, parameters are in millions; what is not known is left empty.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from modeling_slam.study.tables import MODES
+
+Links = dict[tuple[int, str], list[str]]
+
+
+@dataclass
+class ReportTable:
+    """One table, as data and as it is read.
+
+    Attributes:
+        name: of its files.
+        title, note: above and below it; the note says how the numbers are made.
+        data: for CSV: plain columns, rates as fractions.
+        shown: for people: the same, written out.
+        links: (row, column of `shown`) -> names of the runs a cell comes from.
+    """
+
+    name: str
+    title: str
+    note: str
+    data: pd.DataFrame
+    shown: pd.DataFrame
+    links: Links = field(default_factory=dict)
+
+
+LANGUAGES = {"da": "Danish", "en": "English", "nl": "Dutch"}
+
+
+def language_name(code: str) -> str:
+    return LANGUAGES.get(code, code)
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    return "" if pd.isna(value) else f"{100 * value:.{digits}f}"
+
+
+def signed(value: Any) -> str:
+    """A difference of rates in points, or a change in per cent."""
+    return "" if pd.isna(value) else f"{100 * value:+.1f}"
+
+
+def millions(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value / 1e6:.2f}"
+
+
+def signed_millions(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value / 1e6:+.2f}"
+
+
+def whole(value: Any) -> str:
+    return "" if pd.isna(value) else f"{int(value):,}"
+
+
+def p_value(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def yes_no(value: Any) -> str:
+    return "" if pd.isna(value) else "yes" if value else "no"
+
+
+def depths(value: Sequence[int]) -> str:
+    return ", ".join(f"{layers}L" for layers in value) or "none"
+
+
+def mode_name(mode: str) -> str:
+    return MODES.get(mode, mode)
+
+
+COMMON = {
+    "encoder_name": ("encoder", str),
+    "language": ("language", language_name),
+    "mode": ("trained", mode_name),
+    "keep_layers": ("layers", str),
+}
+Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
+
+
+def shown(data: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """`data` written out: only `columns`, under their titles, with the common ones first."""
+    every = {name: COMMON[name] for name in COMMON if name in data.columns} | dict(columns)
+    return pd.DataFrame({title: [write(v) for v in data[name]] for name, (title, write) in every.items()})
+
+
+def with_paper(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """Our rows and, below them, the paper's, told apart by `whose`."""
+    return pd.concat([ours.assign(whose="this study"), paper.assign(whose="the paper")], ignore_index=True)
+
+
+WHOSE: Columns = {"whose": ("whose", str)}
