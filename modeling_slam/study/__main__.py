@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import datasets
+
 from modeling_slam.cli import clear_errors, parse_arguments
 from modeling_slam.study.arguments import ListStudyArguments, ReportArguments, RunStudyArguments
 from modeling_slam.study.engine import run_study
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> None:
     arguments: RunStudyArguments = parse(RunStudyArguments, "run", "study", argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    datasets.disable_progress_bars()  # one bar is enough
     # A scheduler or `kill` asks by SIGTERM what a user asks by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with clear_errors():
