@@ -115,7 +115,7 @@ class StepBench:
         groups = {name: self.groups(SETTINGS[name]) for name in batches}
         seconds: dict[str, list[float]] = {name: [] for name in batches}
         stages: list[dict[str, float]] = []
-        peak = MatmulPeak()
+        peak = MatmulPeak(model.language_model.dtype)
         for number in tqdm(range(self.bench_args.steps + 1), desc="timing", unit="round"):  # 0 warms up
             peak.measure()
             for name in batches:
