@@ -13,7 +13,7 @@ from study_files import commands
 
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.schedulers import Local
-from modeling_slam.study.store import StudyError, StudyStore, run_lock
+from modeling_slam.study.store import StudyError, StudyStore, locked
 
 RUNS = ("tiny-3L-projector-en-s42", "tiny-1L-projector-en-s42")
 
@@ -99,7 +99,7 @@ def test_the_end_of_an_engine_ends_its_runs(study_file, stand_ins, tmp_path):
             time.sleep(0.05)
         engine.kill()
     begun = time.monotonic()
-    with run_lock(directory, wait=True):
+    with locked(directory, wait=True):
         assert time.monotonic() - begun < 20
     (stand_ins / "seconds").write_text("0")
     assert run_study(load_study(study_file()), tmp_path / "out").finished == 2
@@ -129,7 +129,7 @@ def test_ctrl_c_stops_the_runs_and_ends_without_a_traceback(study_file, stand_in
     assert ended.value.code == 130
     assert time.monotonic() - begun < 20
     assert "Stopped. The same command goes on" in capsys.readouterr().err
-    with run_lock(checkpoint.parents[1], wait=False):  # nothing of the run is left
+    with locked(checkpoint.parents[1], wait=False):  # nothing of the run is left
         pass
 
 
