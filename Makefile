@@ -6,10 +6,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := runs/demo
 DEMO_STUDY := runs/demo-study
+MARKS ?= not slow and not browser
 BENCH ?= --encoder openai/whisper-base --llm Qwen/Qwen2.5-0.5B --dataset data/digits-en
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format slow bench demo demo-study demo-assets clean
+.PHONY: help install test lint format slow browser bench demo demo-study demo-assets clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -25,7 +26,7 @@ $(INSTALLED): pyproject.toml
 
 # pytest runs last, so that its summary is the last line.
 test: lint  ## Everything a change must pass: lint, format, types, fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "$(MARKS)"
 
 lint: $(INSTALLED)  ## Style, format and type checks
 	$(BIN)/ruff check
@@ -38,6 +39,9 @@ format: $(INSTALLED)  ## Rewrite the code to the project's format
 
 slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 	$(BIN)/python -m pytest -m slow
+
+browser: $(INSTALLED)  ## The study's HTML pages in a real Chromium; set CHROMIUM if it is not on the path
+	$(BIN)/python -m pytest -m browser tests/study/test_browser.py
 
 # Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --parts training"
 bench: $(INSTALLED)  ## Speed and memory of training, evaluation and loading, against plain ways

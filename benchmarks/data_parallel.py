@@ -76,8 +76,8 @@ def work() -> None:
     bench = step_bench(job)
     model, optimizer = bench.build()
     prepare(model, SETTINGS[OURS])
+    batches = bench.batches(SETTINGS[OURS], model)[accelerator.process_index :: accelerator.num_processes]
     model, optimizer = accelerator.prepare(model, optimizer)
-    batches = bench.batches(SETTINGS[OURS])[accelerator.process_index :: accelerator.num_processes]
     seconds = []
     for batch in batches:
         accelerator.wait_for_everyone()

@@ -94,12 +94,13 @@ def load_ours(model: str, dtype: str) -> list[torch.nn.Module]:
 
 
 def load_mapped(model: str, dtype: str) -> list[torch.nn.Module]:
-    """To be called in a process of its own: it exchanges how files are read."""
-    before, base_weights.stored_tensors = base_weights.stored_tensors, plain_mapping
+    """With safetensors' own reading of files in the place of ours."""
+    reader = vars(base_weights)
+    before, reader["stored_tensors"] = reader["stored_tensors"], plain_mapping
     try:
         return load_ours(model, dtype)
     finally:
-        base_weights.stored_tensors = before
+        reader["stored_tensors"] = before
 
 
 def load_plainly(model: str, dtype: str) -> list[torch.nn.Module]:

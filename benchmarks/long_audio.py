@@ -2,9 +2,10 @@
 
     python benchmarks/long_audio.py --model DIR --dataset DIR --language nl --minutes 10
 
-Test clips are put one after the other with short pauses. The pipeline transcribes that recording, and each
-clip by itself; both texts are normalised and scored by jiwer as one, so that it does not matter between which
-clips a word falls. Prints JSON; `difference` is what the long recording loses, in points of WER.
+Test clips are put one after the other in random order, with pauses of random length that hold the clip's own
+background noise. The pipeline transcribes that recording, and each clip by itself; both texts are normalised
+and scored by jiwer as one, so that it does not matter between which clips a word falls. Prints JSON;
+`difference` is what the long recording loses, in points of WER.
 """
 
 import json
@@ -22,7 +23,7 @@ from modeling_slam.audio_io import load_audio
 from modeling_slam.audio_lengths import SAMPLING_RATE
 from modeling_slam.cli import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech, normalize_text
-from modeling_slam.long_audio import split
+from modeling_slam.long_audio import mean_power, split
 from modeling_slam.pipeline_slam import CHUNK_SECONDS
 
 
@@ -32,7 +33,10 @@ class LongAudioArguments:
 
     model: str = field(metadata={"help": "Directory or Hub id of a checkpoint."})
     minutes: float = field(default=10.0, metadata={"help": "Length of the long recording."})
-    pause_seconds: float = field(default=0.5, metadata={"help": "Silence between two clips."})
+    pause_seconds: list[float] = field(
+        default_factory=lambda: [0.2, 0.8], metadata={"help": "Shortest and longest pause between two clips."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of the order of the clips, and of the pauses."})
     chunk_lengths: list[float] = field(
         default_factory=list,
         metadata={"help": "Values of `chunk_length_s` to compare; by default the checkpoint's own."},
@@ -46,8 +50,7 @@ def measure(
 ) -> dict[str, Any]:
     """WER of clips (`audio`, `text`, `language`) one by one and in one recording, and what was decoded."""
     clips = [load_audio(row["audio"]) for row in rows]
-    pause = np.zeros(round(arguments.pause_seconds * SAMPLING_RATE), np.float32)
-    recording = np.concatenate([part for clip in clips for part in (clip, pause)])
+    recording = join_clips(clips, arguments.pause_seconds, np.random.default_rng(arguments.seed))
     reference = " ".join(row["text"] for row in rows)
     language = rows[0]["language"]
     settings = {"batch_size": arguments.batch_size, "num_beams": arguments.num_beams}
@@ -83,14 +86,29 @@ def measure(
     return report
 
 
-def choose(rows: Sequence[dict[str, Any]], minutes: float, pause_seconds: float) -> list[dict[str, Any]]:
+def join_clips(
+    clips: Sequence[np.ndarray], pause_seconds: Sequence[float], rng: np.random.Generator
+) -> np.ndarray:
+    """The clips in a row, each followed by a pause as loud as its own background."""
+    shortest, longest = pause_seconds
+    parts = []
+    for clip in clips:
+        background = np.sqrt(np.percentile(mean_power(clip), 5))
+        pause = rng.standard_normal(round(rng.uniform(shortest, longest) * SAMPLING_RATE))
+        parts += [clip, (background * pause).astype(np.float32)]
+    return np.concatenate(parts)
+
+
+def choose(
+    rows: Sequence[dict[str, Any]], minutes: float, pause_seconds: Sequence[float]
+) -> list[dict[str, Any]]:
     """The first rows that fill so many minutes; all if they do not."""
     chosen, seconds = [], 0.0
     for row in rows:
         if seconds >= 60 * minutes:
             break
         chosen.append(row)
-        seconds += row["duration"] + pause_seconds
+        seconds += row["duration"] + sum(pause_seconds) / 2
     return chosen
 
 
@@ -102,7 +120,8 @@ def main() -> None:
         dataset, _ = load_speech(data, "test")
         model = SlamAsrForConditionalGeneration.from_pretrained(arguments.model)
         processor = SlamAsrProcessor.from_pretrained(arguments.model)
-    rows = choose(list(dataset), arguments.minutes, arguments.pause_seconds)
+    rows = list(dataset.shuffle(arguments.seed))
+    rows = choose(rows, arguments.minutes, arguments.pause_seconds)
     print(json.dumps(measure(SlamAsrPipeline(model, processor), rows, arguments), indent=1))
 
 

@@ -1,11 +1,13 @@
 """Long recordings: cut into chunks that the model can hear, and the chunks' transcripts joined again.
 
-A chunk ends where the recording is quietest, at a pause between words if there is one. Where there is none,
-the next chunk repeats the last seconds, and the words that both transcripts share tell where to join them.
+A chunk ends in the longest pause it could end in, because that is where a sentence is most likely to end, and
+a sentence is what the model was trained on. Where there is no pause, the next chunk repeats the last seconds,
+and the words that both transcripts share tell where to join them.
 
-- Quietness is the mean power over 0.2 s. The quietest point is sought in the second half of a chunk, then in
-  the quarter before; it is a pause if it lies 15 dB below the chunk's speech, the 95th percentile of the same
-  measure. Closures of stops are shorter than 0.2 s, so a cut does not go through a word.
+- A pause is 0.2 s or more whose mean power, over 0.2 s, is near the background's and 15 dB below speech: the
+  5th and the 95th percentile of that mean in the stretch at hand. Closures of stops are shorter, so a cut
+  does not go through a word. The last three quarters of a chunk are searched.
+- Of a long pause only 0.2 s on either side are heard: silence would take the place of speech.
 - Neighbours overlap by 2 s where no pause was found. Of the longest runs of words that the end of one and the
   start of the other have in common, the one that drops the fewest words joins them. A run must be as long as
   what is dropped on either side; without one the transcripts are put together as they are.
@@ -23,9 +25,11 @@ from .audio_lengths import SAMPLING_RATE
 
 HOP_SAMPLES = 160  # 10 ms: how finely a cut is placed
 WINDOW_HOPS = 20  # 0.2 s: longer than the silence inside a word
-PAUSE_DB = 15.0
 SPEECH_PERCENTILE = 95.0
-SILENCE_DB = 60.0  # below speech by this much everything is equally silent
+PAUSE_DB = 15.0  # a pause is quieter than speech by this much,
+BACKGROUND_DB = 6.0  # and no louder above the background,
+SILENCE_DB = 35.0  # unless it is quieter than speech by this much
+KEPT_SILENCE_SECONDS = 0.2
 OVERLAP_SECONDS = 2.0
 MAX_WORDS_PER_SECOND = 5  # fast speech; how far from the joint a common word is looked for
 
@@ -61,31 +65,37 @@ def split(blocks: Iterable[np.ndarray], chunk_seconds: float, whole_seconds: flo
         while is_long and len(held) > (limit if block is None else 2 * limit):
             # What is left at the end is no shorter than a quarter of a chunk.
             last = min(limit, len(held) - limit // 4)
-            cut, is_pause = quietest_point(held[:last], limit // 2)
-            if not is_pause:
-                cut, is_pause = quietest_point(held[:last], limit // 4)
-            repeated = 0 if is_pause else min(round(OVERLAP_SECONDS * SAMPLING_RATE), limit // 4)
-            if not is_pause:
-                cut = last
-            yield Chunk(held[:cut], start / SAMPLING_RATE, overlap / SAMPLING_RATE, False)
-            held, start, overlap = held[cut - repeated :], start + cut - repeated, repeated
+            end, following = longest_pause(held[:last], limit // 4) or (last, last - overlap_of(limit))
+            yield Chunk(held[:end], start / SAMPLING_RATE, overlap / SAMPLING_RATE, False)
+            held, start, overlap = held[following:], start + following, max(end - following, 0)
     yield Chunk(held, start / SAMPLING_RATE, overlap / SAMPLING_RATE, True)
 
 
-def quietest_point(samples: np.ndarray, first: int) -> tuple[int, bool]:
-    """Where in samples (n,) at 16 kHz, from `first` on, it is quietest, and whether that is a pause."""
-    power = mean_power(samples)
-    kernel = np.ones(WINDOW_HOPS) / WINDOW_HOPS
-    power = np.convolve(power, kernel, mode="valid")  # [i]: the 0.2 s from hop i
-    speech = np.percentile(power, SPEECH_PERCENTILE)
-    power = np.maximum(power, speech * 10 ** (-SILENCE_DB / 10))
-    begin = min(first // HOP_SAMPLES, len(power) - 1)
-    quietest = power[begin:].min()
-    # Several are equal in digital silence: the middle of the last such stretch.
-    places = begin + np.flatnonzero(power[begin:] <= quietest * (1 + 1e-6))
-    stretch = places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1] :][0], places[-1]
-    cut = (sum(stretch) + WINDOW_HOPS) * HOP_SAMPLES // 2
-    return int(cut), bool(quietest <= speech * 10 ** (-PAUSE_DB / 10))
+def overlap_of(limit: int) -> int:
+    return min(round(OVERLAP_SECONDS * SAMPLING_RATE), limit // 4)
+
+
+def longest_pause(samples: np.ndarray, first: int) -> tuple[int, int] | None:
+    """Where speech stops and goes on again around the longest pause in samples (n,) from `first` on.
+
+    Both places leave some of the silence to the speech. `None` if there is no pause.
+    """
+    power = np.convolve(mean_power(samples), np.ones(WINDOW_HOPS) / WINDOW_HOPS, mode="valid")
+    background, speech = np.percentile(power, [100 - SPEECH_PERCENTILE, SPEECH_PERCENTILE])
+    level = max(
+        speech * 10 ** (-SILENCE_DB / 10),
+        min(background * 10 ** (BACKGROUND_DB / 10), speech * 10 ** (-PAUSE_DB / 10)),
+    )
+    is_pause = power <= level  # [i]: of the 0.2 s from hop i
+    is_pause[: first // HOP_SAMPLES] = False
+    edges = np.flatnonzero(np.diff(is_pause, prepend=False, append=False)).reshape(-1, 2)
+    if speech == 0 or not len(edges):
+        return None
+    lengths = edges[:, 1] - edges[:, 0]
+    begin, end = edges[np.flatnonzero(lengths == lengths.max())[-1]]  # the last of several
+    begin, end = begin * HOP_SAMPLES, (end - 1 + WINDOW_HOPS) * HOP_SAMPLES
+    kept = min(round(KEPT_SILENCE_SECONDS * SAMPLING_RATE), (end - begin) // 2)
+    return int(begin + kept), int(end - kept)
 
 
 def mean_power(samples: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from .beam_search import TranscriptGuard, is_covered, search
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .label_loss import LabelLoss
+from .llm_traits import LlmTraits, traits_of
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
 
@@ -184,7 +185,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             input_features_mask: (B, F), True on real mel frames; all are by default.
             attention_mask: (B, L), 1 on real tokens.
             labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The LLM then computes no
-                padding and the vocabulary at these places alone; the output holds the loss and no logits.
+                padding (if it can do without) and the vocabulary at these places alone; the output holds the
+                loss and no logits.
             num_items_in_batch: the loss is the summed cross-entropy over this number; without it, the mean.
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
             encoder_frames: (B, T, D_enc) the encoder's output, from a cache; then no log-mel is needed.
@@ -203,45 +205,38 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
                 logits_to_keep=logits_to_keep,
                 **kwargs,
             )
-        is_real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        positions, is_real = is_real.long().cumsum(dim=1) - 1, is_real.bool()
         next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each place
-        loss = self._summed_loss(
-            embeddings[is_real][None], positions[is_real][None], next_labels[is_real][None], **kwargs
-        )
+        if self._llm_traits.keeps_clips_apart:
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            positions, is_real = mask.long().cumsum(dim=1) - 1, mask.bool()
+            embeddings, next_labels = (
+                embeddings[is_real][None],
+                next_labels[is_real][None],
+            )  # (1, N, D), (1, N)
+            attention_mask, kwargs["position_ids"] = None, positions[is_real][None]
+        inputs = kwargs | {"inputs_embeds": embeddings, "attention_mask": attention_mask, "use_cache": False}
+        loss = self._summed_loss(inputs, next_labels)
         due = (next_labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         return CausalLMOutputWithPast(loss=loss / due)
 
-    def _summed_loss(
-        self, embeddings: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor, **kwargs: Any
-    ) -> torch.Tensor:
-        """Summed cross-entropy of clips packed in one row of N tokens: (1, N, D_llm), (1, N), (1, N).
-
-        Positions begin anew with each clip; that is how transformers' attention tells them apart.
-        """
+    def _summed_loss(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        """Summed cross-entropy of the LLM's predictions; `labels` are the ids due at each position."""
         due = labels != -100
-        inputs = kwargs | {"inputs_embeds": embeddings, "position_ids": positions, "use_cache": False}
         head = self.get_output_embeddings()
         is_frozen = not any(parameter.requires_grad for parameter in head.parameters())
-        if type(head) is nn.Linear and is_frozen and self._head_comes_last:
+        if type(head) is nn.Linear and is_frozen and self._llm_traits.head_comes_last:
             hidden = self.language_model.base_model(**inputs).last_hidden_state
             return LabelLoss.apply(hidden[due], head.weight, head.bias, labels[due])
         logits = self.language_model(logits_to_keep=due, **inputs).logits
         return nn.functional.cross_entropy(logits.float(), labels[due], reduction="sum")
 
     @functools.cached_property
-    def _head_comes_last(self) -> bool:
-        """Whether the LLM's logits are its output layer on its hidden states; some LLMs scale or cap them."""
+    def _llm_traits(self) -> LlmTraits:
         training = self.training
-        self.eval()  # dropout would draw random numbers, and a resumed run would go on with others
-        with torch.no_grad():
-            ramp = torch.linspace(-1, 1, self.config.text_config.hidden_size, device=self.device)
-            probe = {"inputs_embeds": ramp[None, None].to(self.language_model.dtype), "use_cache": False}
-            hidden = self.language_model.base_model(**probe).last_hidden_state
-            logits = self.language_model(**probe).logits
-            is_last = torch.equal(self.get_output_embeddings()(hidden).float(), logits.float())
+        self.eval()
+        traits = traits_of(self.language_model)
         self.train(training)
-        return is_last
+        return traits
 
     @torch.no_grad()
     def generate(  # ty: ignore[incompatible-method-override] (the prompt has two parts)

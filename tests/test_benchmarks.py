@@ -49,14 +49,13 @@ def test_long_audio_scores_the_recording_against_its_sentences(tiny_model, tiny_
     rows = [row(clip, transcribe(clip)["text"]) for clip in two_clips] * 3
     said = [long_audio.normalize_text(each["text"], "en") for each in rows]
     rows = [{**each, "text": text} for each, text in zip(rows, said, strict=True)]
-    assert len(long_audio.choose(rows, 5 / 60, 0.5)) == 3
+    assert len(long_audio.choose(rows, 5 / 60, [0.2, 0.8])) == 3
     arguments = long_audio.LongAudioArguments(model="", chunk_lengths=[4.0, 10.0], batch_size=2)
     report = long_audio.measure(transcribe, rows, arguments)
     assert report["wer_one_by_one"] == 0.0
     assert report["clips"] == 6
-    recording = np.concatenate(
-        [part for clip in two_clips * 3 for part in (clip, np.zeros(RATE // 2, np.float32))]
-    )
+    recording = long_audio.join_clips(two_clips * 3, arguments.pause_seconds, np.random.default_rng(0))
+    assert 6 * 0.2 < len(recording) / RATE - sum(len(clip) / RATE for clip in two_clips * 3) < 6 * 0.8
     for entry in report["long"]:
         assert entry["chunks"] == len(list(split([recording], entry["chunk_length_s"], 4.0)))
         assert entry["difference"] == pytest.approx(100 * entry["wer"])

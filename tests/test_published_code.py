@@ -27,6 +27,7 @@ PUBLISHED = {
     "checkpoints.py",
     "configuration_slam.py",
     "label_loss.py",
+    "llm_traits.py",
     "long_audio.py",
     "modeling_slam.py",
     "pipeline_slam.py",

@@ -198,7 +198,10 @@ def legend(figure: Any, axes: Any) -> None:
     entries = {}
     for axis in axes.flat:
         entries.update(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(4, len(entries)))
+    fitting = max(1, int(figure.get_figwidth() // 1.8))  # inches an entry
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=min(fitting, len(entries))
+    )
 
 
 # File name -> (caption, what draws it; None if the study has nothing to draw).

@@ -8,6 +8,8 @@ its frames depend on: every byte of the encoder's weights up to that depth, type
 """
 
 import contextlib
+import copy
+import dataclasses
 import hashlib
 import json
 import logging
@@ -73,10 +75,11 @@ class ClipPlace:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a run's frozen encoder computes: the types its weights and activations have."""
+    """How a run's frozen encoder computes: the types of its weights and activations, its attention."""
 
     frozen_dtype: torch.dtype
     autocast: bool  # to bfloat16
+    attention: str = "sdpa"
 
     @property
     def stored_dtype(self) -> torch.dtype:
@@ -123,7 +126,7 @@ class FeatureCache:
             "pad_to_seconds": self.processor.pad_to_seconds,
             "heads": self.config.audio_config.encoder_attention_heads,
             "activation": self.config.audio_config.activation_function,
-            "dtypes": [str(self.encoding.frozen_dtype), self.encoding.autocast],
+            "encoding": dataclasses.astuple(self.encoding),
         }
         for depth in self.depths:
             below = {
@@ -202,8 +205,10 @@ class FeatureCache:
                             writers[depth].add(digest, clip[:length])
 
     def _encoder(self) -> PrunedWhisperEncoder:
+        config = copy.deepcopy(self.config.audio_config)
+        config._attn_implementation = self.encoding.attention
         with torch.device("meta"):
-            encoder = PrunedWhisperEncoder(self.config.audio_config, self.depths[-1])
+            encoder = PrunedWhisperEncoder(config, self.depths[-1])
         weights = {name: tensor[...].to(self.encoding.frozen_dtype) for name, tensor in self.weights.items()}
         encoder.load_state_dict(weights, assign=True)
         return encoder.eval()

@@ -1,0 +1,124 @@
+"""The report on disk: everything is there, every number leads to its run, and nothing half-made is left."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from modeling_slam.study.__main__ import main
+from modeling_slam.study.browser import browser_data, write_browser
+from modeling_slam.study.report import escape_latex, write_report
+
+
+@pytest.fixture(scope="module")
+def report(study_directory) -> Path:
+    return write_report(study_directory, paper=True)
+
+
+class Page(HTMLParser):
+    """The ids of a page, and what it links to."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[name] for name in ("href", "src") if name in values]
+
+
+def test_links_of_the_page_lead_somewhere(report):
+    page = Page(report / "report.html")
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        target, _, anchor = link.partition("#")
+        if link.startswith("https:"):
+            continue
+        assert (report / target).exists(), link
+        if not target:
+            assert anchor in page.ids, link
+
+
+def test_every_wer_of_table_2_leads_to_its_run(report, study):
+    page, markdown = Page(report / "report.html"), (report / "report.md").read_text(encoding="utf-8")
+    for name in study.runs["name"]:
+        assert f"#run-{name}" in page.links
+        assert f"](#run-{name})" in markdown
+        assert f'<a id="run-{name}"></a>' in markdown
+        assert f"errors.html#run={name}" in page.links
+
+
+def test_csv_has_plain_numbers_that_pandas_reads_back(report, study):
+    table = pd.read_csv(report / "tables" / "table2_wer.csv")
+    runs = study.runs.set_index("name")["wer"]
+    assert len(table) == len(study.runs)
+    for row in table.itertuples():
+        assert row.wer == pytest.approx(runs[row.runs])
+
+
+def test_each_table_comes_in_every_format(report):
+    page = Page(report / "report.html")
+    names = {file.stem for file in (report / "tables").glob("*.tex")}
+    assert len(names) >= 14
+    for name in names:
+        latex = (report / "tables" / f"{name}.tex").read_text(encoding="utf-8")
+        assert latex.count("{") == latex.count("}")
+        assert (report / "tables" / f"{name}.csv").is_file()
+        assert name in page.ids
+
+
+def test_plots_are_the_same_to_the_byte(report, study_directory, tmp_path):
+    again = write_report(study_directory, tmp_path / "again", paper=True)
+    for file in report.glob("plots/*.svg"):
+        assert file.read_bytes() == (again / "plots" / file.name).read_bytes(), file.name
+
+
+def test_without_the_paper_it_is_not_named(study_directory, tmp_path):
+    main(["report", str(study_directory), "--output", str(tmp_path / "own")])
+    text = (tmp_path / "own" / "report.md").read_text(encoding="utf-8")
+    assert "2603.27981" not in text
+    assert "the paper |" not in text
+
+
+def test_only_a_report_is_replaced(study_directory, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="something other than a report"):
+        write_report(study_directory, tmp_path / "mine")
+    assert [file.name for file in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
+
+
+def test_latex_prints_what_it_would_read_as_a_command():
+    assert escape_latex("50 % of a_b & {c} < \\") == r"50 \% of a\_b \& \{c\} $<$ \textbackslash{}"
+
+
+def test_the_browser_holds_each_transcript_once(study):
+    data = browser_data(study, study.runs, {("en", "en/clip-0003"): "clips/3.ogg"})
+    places = {(language, clip): place for place, (clip, language, *_) in enumerate(data["utterances"])}
+    assert data["utterances"][places["en", "en/clip-0003"]][5] == "clips/3.ogg"
+    for entry in data["runs"]:
+        frame = study.utterances(entry["name"])
+        right = sum(transcript == 0 for transcript in entry["transcripts"])
+        assert right == (frame["errors"] == 0).sum()
+        for clip in frame[frame["errors"] > 0].itertuples():
+            text, alignment, kind = entry["transcripts"][places[entry["language"], clip.Index]]
+            assert (text, alignment) == (clip.prediction, clip.alignment)
+            assert kind
+
+
+def test_text_cannot_end_the_pages_data(study, tmp_path, monkeypatch):
+    name = study.runs["name"].iloc[0]
+    frame = study.utterances(name).copy()
+    frame.loc[frame.index[0], "prediction"] = "</script><script>alert(1)</script>"
+    monkeypatch.setitem(study._utterances, name, frame)
+    write_browser(study, tmp_path / "errors.html")
+    page = (tmp_path / "errors.html").read_text(encoding="utf-8")
+    assert page.count("</script>") == 2
+    (data,) = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert "alert(1)" in json.dumps(json.loads(data))
