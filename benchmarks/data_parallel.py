@@ -76,8 +76,10 @@ def work() -> None:
     bench = step_bench(job)
     model, optimizer = bench.build()
     prepare(model, SETTINGS[OURS])
+    batches = bench.batches(SETTINGS[OURS], model)
+    whole = len(batches) - len(batches) % accelerator.num_processes  # a process alone would wait for ever
+    batches = batches[accelerator.process_index : whole : accelerator.num_processes]
     model, optimizer = accelerator.prepare(model, optimizer)
-    batches = bench.batches(SETTINGS[OURS])[accelerator.process_index :: accelerator.num_processes]
     seconds = []
     for batch in batches:
         accelerator.wait_for_everyone()
@@ -89,6 +91,8 @@ def work() -> None:
         seconds.append(time.perf_counter() - start)
     if accelerator.is_main_process:
         print(json.dumps({"seconds": seconds[1:], "threads": torch.get_num_threads()}), flush=True)
+    accelerator.free_memory(model, optimizer)
+    del model, optimizer  # gradients' buckets must go before the processes part
     accelerator.end_training()
 
 

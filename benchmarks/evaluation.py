@@ -77,7 +77,7 @@ class EvaluationBench:
         """Seconds of every round of each way, what it wrote, and the stages of ours."""
         recogniser = self.recogniser()
         self._warm_up(recogniser)
-        peak = MatmulPeak()
+        peak = MatmulPeak(recogniser.model.language_model.dtype)
         seconds: dict[str, list[float]] = {name: [] for name in self.bench_args.evaluations}
         written: dict[str, list[tuple[str, int]]] = {}
         for _ in tqdm(range(self.bench_args.eval_rounds), desc="transcribing", unit="round"):

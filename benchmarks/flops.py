@@ -180,9 +180,14 @@ def batch_needs(config: SlamAsrConfig, batch: dict[str, torch.Tensor]) -> Needed
 
 
 def padding_shares(batches: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Shares of mel frames and of LLM positions that hold no speech and no text."""
+    """Shares of the batches' mel frames, or cached encoder frames, and tokens that are padding."""
+    masks = {
+        "input_features_mask": "mel_frames",
+        "encoder_frames_mask": "encoder_frames",
+        "attention_mask": "tokens",
+    }
     shares = {}
-    for name, mask in (("mel_frames", "input_features_mask"), ("tokens", "attention_mask")):
+    for mask in masks.keys() & batches[0].keys():
         places = sum(batch[mask].numel() for batch in batches)
-        shares[name] = 1 - sum(int(batch[mask].sum()) for batch in batches) / places
+        shares[masks[mask]] = 1 - sum(int(batch[mask].sum()) for batch in batches) / places
     return shares

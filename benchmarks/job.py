@@ -33,7 +33,7 @@ def train(job: Job, setting: str) -> dict:
     model, optimizer = bench.build()
     prepare(model, SETTINGS[setting])
     seconds = []
-    for batch in bench.batches(SETTINGS[setting]):
+    for batch in bench.batches(SETTINGS[setting], model):
         start = time.perf_counter()
         training_step(model, optimizer, batch, SETTINGS[setting])
         seconds.append(time.perf_counter() - start)

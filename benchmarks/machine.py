@@ -71,11 +71,13 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Of the repository that this file lies in; with a mark if files differ from it."""
+    """Of the repository that this file lies in; with a mark if files that are measured differ from it."""
     try:
         git = ["git", "-C", str(Path(__file__).parent)]
         head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True)
-        changes = subprocess.check_output([*git, "status", "--porcelain", "-uno"], text=True)
+        changes = subprocess.check_output(
+            [*git, "status", "--porcelain", "-uno", ":/modeling_slam"], text=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.strip() + ("+changes" if changes.strip() else "")

@@ -107,7 +107,7 @@ def run(command: list[str], environment: dict[str, str]) -> Run:
         output.seek(0)
         text = output.read()
     if process.returncode:
-        raise RuntimeError(f"{shlex.join(command)} failed with {process.returncode}:\n{text[-2000:]}")
+        raise RuntimeError(f"{shlex.join(command)} failed with {process.returncode}:\n{text[-4000:]}")
     return Run(read_answer(text), seconds, 1024 * usage.ru_maxrss)
 
 

@@ -45,6 +45,13 @@ def settings_table(result: dict[str, Any], what: str) -> str:
         f"Needed: {ours['needed_flop'] / 1e9:.0f} GFLOP; fastest matrix product "
         f"{ours['matmul_peak'] / 1e9:.0f} GFLOP/s; limit {ours['limit_seconds']:.2f} s."
     )
+    shares = [
+        f"{name} {padding['tokens']:.0%} of tokens"
+        for name, setting in result["settings"].items()
+        if (padding := setting.get("padding")) and name in ("ours", "plain")
+    ]
+    if shares:
+        limit += f" Padding in the batches, which ours does not compute: {', '.join(shares)}."
     return table(header, rows) + "\n\n" + limit
 
 

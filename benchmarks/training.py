@@ -6,10 +6,11 @@ clips and take turns in one process (A B C A B C ...), so a machine that slows d
 Audio and mel are prepared beforehand: data loader workers do that beside the step.
 """
 
+import contextlib
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ class Setting:
     full_logits: bool = False  # vocabulary projected at every position, not at the labels alone
     checkpointing: bool = False  # activations computed again in the backward pass
     frozen_gradients: bool = False  # gradients of the LLM's frozen weights too, to be thrown away
+    cached_frames: bool = False  # the encoder's output is there already, as from `--cache_features`
     pad_to_seconds: float | None = None
 
     @property
@@ -52,6 +54,7 @@ class Setting:
 
 SETTINGS = {
     OURS: Setting(),
+    "cached frames": Setting(cached_frames=True),
     "random batches": Setting(grouped=False),
     "padded rows": Setting(padded=True),
     "full logits": Setting(padded=True, full_logits=True),
@@ -88,16 +91,18 @@ class StepBench:
         size = self.bench_args.batch_size
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def batches(self, setting: Setting) -> list[Batch]:
+    def batches(self, setting: Setting, model: SlamAsrForConditionalGeneration) -> list[Batch]:
         seconds = setting.pad_to_seconds or self.model_args.pad_to_seconds
         collate = self._collator(replace(self.model_args, pad_to_seconds=seconds))
-        return [collate(group) for group in self.groups(setting)]
+        batches = [collate(group) for group in self.groups(setting)]
+        return [with_frames(model, batch) for batch in batches] if setting.cached_frames else batches
 
     def needs(self, setting: Setting) -> list[Needed]:
         """Operations that each of the setting's steps needs, whatever it pads to: at the clips' lengths."""
         config = build_config(self.model_args, self.lora_args)
         collate = self._collator(self.model_args)
-        return [batch_needs(config, collate(group)) for group in self.groups(setting)]
+        needs = [batch_needs(config, collate(group)) for group in self.groups(setting)]
+        return [replace(needed, encoder=0.0) for needed in needs] if setting.cached_frames else needs
 
     def _collator(self, model_args: ModelArguments) -> SpeechCollator:
         return SpeechCollator(build_processor(model_args, build_config(model_args, self.lora_args)))
@@ -105,12 +110,12 @@ class StepBench:
     def time_in_turn(self) -> dict[str, Any]:
         """Timed steps of each setting, the peak measured between them, and the stages of ours."""
         model, optimizer = self.build()
-        batches = {name: self.batches(SETTINGS[name]) for name in self.bench_args.settings}
+        batches = {name: self.batches(SETTINGS[name], model) for name in self.bench_args.settings}
         needs = {name: self.needs(SETTINGS[name]) for name in batches}
         groups = {name: self.groups(SETTINGS[name]) for name in batches}
         seconds: dict[str, list[float]] = {name: [] for name in batches}
         stages: list[dict[str, float]] = []
-        peak = MatmulPeak()
+        peak = MatmulPeak(model.language_model.dtype)
         for number in tqdm(range(self.bench_args.steps + 1), desc="timing", unit="round"):  # 0 warms up
             peak.measure()
             for name in batches:
@@ -140,24 +145,35 @@ class StepBench:
     def peak_memory(self) -> dict[str, dict[str, Any]]:
         """Each setting's peak extra bytes and losses on its heaviest batch; run in a fresh process.
 
-        The weights are there before; gradients, AdamW's state, activations and logits count.
+        The weights are there before; gradients, AdamW's state, activations and logits count. Losses are those
+        without dropout, which draws other numbers where rows are packed.
         """
         give_back_freed_memory()
         model, _ = self.build()
         for parameter in model.parameters():
             parameter.sum()  # a memory-mapped weight enters memory when it is used
         trained = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-        results = {}
+        results: dict[str, dict[str, Any]] = {}
         for name in tqdm(self.bench_args.settings, desc="memory", unit="setting"):
             setting = SETTINGS[name]
-            batch = max(self.batches(setting), key=lambda batch: batch["input_ids"].numel())
-            model.load_state_dict(trained, strict=False)
+            batch = max(self.batches(setting, model), key=lambda batch: batch["input_ids"].numel())
             prepare(model, setting)
-            losses: list[float] = []
-            torch.manual_seed(self.bench_args.seed)
-            peak = peak_extra_bytes(lambda: losses.extend(two_steps(model, batch, setting)))  # noqa: B023
-            results[name] = {"peak_extra_bytes": peak, "losses": losses}
+            results[name] = {"peak_extra_bytes": peak_extra_bytes(lambda: two_steps(model, batch, setting))}  # noqa: B023
+            if setting.same_batches:
+                model.load_state_dict(trained, strict=False)
+                with without_dropout(model):
+                    results[name]["losses"] = two_steps(model, batch, setting)
         return results
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Generator[None]:
+    dropouts = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
+    for module, _ in dropouts:
+        module.p = 0.0
+    yield
+    for module, share in dropouts:
+        module.p = share
 
 
 def median_of(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -181,6 +197,14 @@ def summarise(
         "seconds": seconds,
         "matmul_peaks": peak.samples,
     }
+
+
+def with_frames(model: SlamAsrForConditionalGeneration, batch: Batch) -> Batch:
+    """The batch with the encoder's output in the place of log-mel."""
+    text = {name: tensor for name, tensor in batch.items() if not name.startswith("input_features")}
+    with torch.no_grad():
+        frames, mask = model.encoder(batch["input_features"], batch["input_features_mask"])
+    return text | {"encoder_frames": frames, "encoder_frames_mask": mask}
 
 
 def new_optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -262,7 +286,9 @@ def measure(bench: StepBench) -> dict[str, Any]:
 def check_same_losses(results: dict[str, dict[str, Any]]) -> None:
     """On equal batches a setting must have our losses, before an update and after it."""
     ours = torch.tensor(results[OURS]["losses"])
-    for name, result in results.items():
-        losses = torch.tensor(result["losses"])
-        if SETTINGS[name].same_batches and not torch.allclose(losses, ours, rtol=1e-4):
+    for name in results:
+        if not SETTINGS[name].same_batches:
+            continue
+        losses = torch.tensor(results[name]["losses"])
+        if not torch.allclose(losses, ours, rtol=1e-4):
             raise RuntimeError(f"{name!r} computes something else: losses {losses}, ours {ours}.")

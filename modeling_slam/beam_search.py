@@ -216,6 +216,10 @@ class GreedySearch:
 class BeamSearch:
     """The likeliest transcripts among those that continue the `k` best beginnings, place by place."""
 
+    # fmt: off
+    PER_CLIP = ("clips", "limits", "tokens", "scores", "finished", "finished_scores", "finished_lengths")
+    # fmt: on
+
     def __init__(
         self,
         batch: int,
@@ -252,7 +256,7 @@ class BeamSearch:
         if shared:
             logits = logits.repeat_interleave(self.settings.num_beams, dim=0)
         scores, parents, tokens = self._candidates(logits)
-        candidates = self.tokens.gather(1, parents[..., None].expand(-1, -1, self.tokens.shape[2]))
+        candidates = take(self.tokens, parents)
         candidates[:, :, self.length] = tokens
         self.length += 1
         ended = self.criteria(candidates[:, :, : self.length].flatten(0, 1), None).view_as(scores)
@@ -304,19 +308,9 @@ class BeamSearch:
         going_on = (~settled).nonzero()[:, 0]
         if len(going_on) < len(settled):
             clips = self.clips[settled]
-            self.done[clips], self.done_lengths[clips] = (
-                self.finished[settled],
-                self.finished_lengths[settled],
-            )
-            for name in (
-                "clips",
-                "limits",
-                "tokens",
-                "scores",
-                "finished",
-                "finished_scores",
-                "finished_lengths",
-            ):
+            self.done[clips] = self.finished[settled]
+            self.done_lengths[clips] = self.finished_lengths[settled]
+            for name in self.PER_CLIP:
                 setattr(self, name, getattr(self, name)[going_on])
             rows = rows[going_on]
             beams = torch.arange(self.settings.num_beams, device=rows.device)

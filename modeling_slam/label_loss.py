@@ -16,7 +16,7 @@ class LabelLoss(torch.autograd.Function):
     """Summed cross-entropy of `hidden @ weight.T + bias` against the labels; differentiable in `hidden`."""
 
     @staticmethod
-    def forward(  # ty: ignore[invalid-method-override] (torch's takes anything)
+    def forward(
         ctx: Any,
         hidden: torch.Tensor,
         weight: torch.Tensor,

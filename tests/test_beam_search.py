@@ -1,14 +1,20 @@
 """The search gives transformers' tokens, clip by clip, and does less."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
+from plain_search import plain_generate, plain_tokens, up_to_end
 from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 
-from modeling_slam.beam_search import TranscriptGuard
-from modeling_slam.modeling_slam import SlamAsrForConditionalGeneration
+import modeling_slam
+from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.training.arguments import LoraArguments, ModelArguments
+from modeling_slam.training.assembly import build_config, build_model, build_processor
 
+SPEECH = Path(modeling_slam.__file__).parent / "demo" / "assets" / "speech"
 CLIPS = 6
 # A random model hardly ever ends: with many end tokens transcripts have all lengths.
 ENDS = list(range(1, 12))
@@ -109,19 +115,9 @@ def test_scores_are_compared_as_in_transformers(model, prompts, penalty, stoppin
 @pytest.mark.parametrize("beams", [1, 2, 4])
 def test_each_clip_has_its_own_limit(model, tiny_processor, two_clips, beams):
     settings = {"num_beams": beams, "max_new_tokens": 40, "eos_token_id": [5], "pad_token_id": 63}
+    # 4 tokens per second leave 10, 5 and 4.
     inputs = tiny_processor([two_clips[1], two_clips[0], two_clips[0][:12_000]])
-    budgets = torch.tensor([10, 5, 4])  # 2.5 s, 1.24 s and 0.76 s at 4 tokens per second
-    guard = LogitsProcessorList([TranscriptGuard(budgets, beams, [5])])
-    with torch.no_grad():
-        embeddings = model.prompt_embeddings(
-            inputs["input_ids"], inputs["input_features"], inputs["input_features_mask"]
-        )
-    expected = model.language_model.generate(
-        inputs_embeds=embeddings,
-        attention_mask=inputs["attention_mask"],
-        logits_processor=guard,
-        **settings,
-    )
+    expected = plain_generate(model, inputs, max_tokens_per_second=4, **settings)
     assert torch.equal(model.generate(**inputs, **settings, max_tokens_per_second=4), expected)
 
 
@@ -186,3 +182,25 @@ def test_scores_are_returned_by_transformers(model, prompts):
     ours, theirs = prompts.by_us(model, **settings), prompts.by_transformers(model, **settings)
     assert torch.equal(ours.sequences, theirs.sequences)
     assert torch.equal(ours.sequences_scores, theirs.sequences_scores)
+
+
+@pytest.mark.slow
+def test_tokens_are_those_of_transformers_on_real_models_and_speech(real_models):
+    """64 clips of the embedded speech; the projector is random, so what is written means nothing."""
+    arguments = ModelArguments(
+        encoder=str(real_models / "whisper-base"), llm=str(real_models / "qwen2.5-0.5b")
+    )
+    config = build_config(arguments, LoraArguments(lora_rank=16))
+    processor = build_processor(arguments, config)
+    torch.manual_seed(0)
+    model = build_model(config, processor, arguments, bf16=False).eval()
+    clips = [
+        row["audio"] for row in Dataset.from_parquet(str(SPEECH / "en" / "test.parquet")).select(range(64))
+    ]
+    settings = {"num_beams": 2, "max_new_tokens": 12}
+    expected = list(plain_tokens(model, processor, clips, **settings))
+    order = sorted(range(64), key=lambda place: len(clips[place]["bytes"]))
+    for first in range(0, 64, 32):
+        places = order[first : first + 32]
+        rows = model.generate(**processor([clips[place] for place in places]), **settings)
+        assert [up_to_end(model, row) for row in rows.tolist()] == [expected[place] for place in places]

@@ -221,6 +221,23 @@ def test_bf16_autocast_trains(tiny_model, tiny_processor, two_clips):
     assert tiny_model.projector.linear1.weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_cached_encoder_frames_stand_for_the_audio(tiny_model, tiny_processor, two_clips, autocast):
+    """The projector reads them in bfloat16 under autocast, so that is how they may be stored."""
+    batch = tiny_processor(two_clips, text=["one two", "three"])
+    prompts, settings = tiny_processor(two_clips), {"num_beams": 2, "max_new_tokens": 12, "pad_token_id": 0}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), torch.no_grad():
+        expected = tiny_model(**batch).loss, tiny_model.generate(**prompts, **settings, eos_token_id=1)
+        frames, mask = tiny_model.encoder(batch["input_features"], batch["input_features_mask"])
+        cached = {"encoder_frames": frames.bfloat16() if autocast else frames, "encoder_frames_mask": mask}
+        for inputs in (batch, prompts):
+            for name in ("input_features", "input_features_mask"):
+                del inputs[name]
+        assert torch.equal(tiny_model(**batch, **cached).loss, expected[0])
+        tokens = tiny_model.generate(**prompts, **cached, **settings, eos_token_id=1)
+        assert torch.equal(tokens, expected[1])
+
+
 def test_fresh_lora_changes_nothing(base_models, tiny_processor, two_clips):
     torch.manual_seed(3)
     plain = SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models)).eval()

@@ -19,6 +19,7 @@ import torch
 
 from modeling_slam.study.runner import Lifeline, Outcome, Task, execute
 
+OBJECT_STORE_BYTES = 100_000_000  # only outcomes pass through it
 Outcomes = Generator[Outcome, None, None]
 
 
@@ -106,7 +107,8 @@ class Ray:
     def cluster(self, ray: Any, tasks: Sequence[Task]) -> Generator[None]:
         resources = {}
         if self.address is None:
-            resources = {"num_cpus": self.workers * max(task.threads for task in tasks)}
+            threads = max(task.threads for task in tasks)
+            resources = {"num_cpus": self.workers * threads, "object_store_memory": OBJECT_STORE_BYTES}
         ray.init(address=self.address, log_to_driver=False, include_dashboard=False, **resources)
         try:
             yield

@@ -14,8 +14,10 @@ import jiwer
 import pytest
 from datasets import Audio, Dataset
 from fake_hub import FakeHub
+from plain_search import plain_tokens
 from programs import REPOSITORY, run_script, texts_of_a_stranger
 
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.data import normalize_text
 
 ASSETS = REPOSITORY / "modeling_slam" / "demo" / "assets"
@@ -76,6 +78,19 @@ def test_training_turns_noise_into_recognition(trained, tmp_path):
     untrained = train_and_evaluate(trained.hub, tmp_path, "--max_steps", 1, "--learning_rate", 0)
     assert untrained.word_error_rate >= 0.9
     assert trained.word_error_rate <= 0.35
+
+
+def test_every_transcript_is_that_of_transformers_beam_search(trained):
+    """All 80 clips, there in unsorted batches of 8."""
+    local = {"audio_model_id": str(ASSETS / "whisper"), "text_model_id": str(ASSETS / "qwen2")}
+    local |= dict.fromkeys(("audio_model_revision", "text_model_revision"))
+    model = SlamAsrForConditionalGeneration.from_pretrained(trained.model, **local).eval()
+    processor = SlamAsrProcessor.from_pretrained(trained.model)
+    clips = Dataset.from_parquet(str(ASSETS / "speech" / "en" / "test.parquet"))["audio"][:]
+    tokens = list(plain_tokens(model, processor, clips, num_beams=2, max_new_tokens=256))
+    lines = (trained.results / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    written = [json.loads(line)["raw_prediction"] for line in lines]
+    assert written == processor.batch_decode(tokens, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("checkpoint_format", ["lean", "full"])

@@ -156,3 +156,15 @@ def test_batches_by_seconds_of_speech_train_on_every_clip(world, tmp_path):
     batches = len(trainer.get_train_dataloader())
     assert trainer.state.global_step == 2 * batches
     assert batches < 48 / 2
+
+
+def test_a_run_of_batches_by_seconds_goes_on_within_an_epoch(world, tmp_path):
+    directory = tmp_path / "run"
+    settings = {"num_train_epochs": 2, "batch_seconds": 6, "eval_strategy": "no", "save_total_limit": 9}
+    settings |= {"save_strategy": "steps", "save_steps": 5}
+    run_training(flags(world, directory, **settings))
+    losses, weights = logged(directory, "loss"), load_file(directory / "model.safetensors")
+    run_training(flags(world, directory, resume_from_checkpoint=directory / "checkpoint-5", **settings))
+    assert logged(directory, "loss") == losses
+    resumed = load_file(directory / "model.safetensors")
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
