@@ -21,7 +21,7 @@ install: $(INSTALLED)  ## Create .venv with the project (editable) and the devel
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --editable ".[mdc,plots,study]" --group dev
+	$(BIN)/python -m pip install --editable ".[mdc,plots,ray,slurm,study]" --group dev
 	@touch $@
 
 # pytest runs last, so that its summary is the last line.
@@ -52,7 +52,8 @@ demo: $(INSTALLED)  ## Train on the embedded speech and evaluate: the whole path
 	$(BIN)/python -m modeling_slam.demo.quickstart --output_dir $(DEMO)
 
 demo-study: $(INSTALLED)  ## WER against kept encoder layers in three languages, with and without LoRA: half an hour
-	$(BIN)/python -m modeling_slam.demo.study --output_dir $(DEMO_STUDY)
+	$(BIN)/python -m modeling_slam.study run studies/demo.yaml --output_dir $(DEMO_STUDY) --workers 2 --threads 1
+	$(BIN)/python -m modeling_slam.study report $(DEMO_STUDY) --paper
 
 demo-assets: $(INSTALLED)  ## Make the embedded speech and the tiny pretrained backbones anew: half an hour
 	$(BIN)/python -m modeling_slam.demo.build_assets modeling_slam/demo/assets

@@ -24,21 +24,23 @@ REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks/results"
 PAGE = REPOSITORY / "docs/performance.md"
 IMAGES = REPOSITORY / "docs/images"
+NOT_MEASURED = "*Not measured yet.*"
 BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str) -> dict[str, Any] | None:
+    """`None` where nothing has been measured yet."""
     path = RESULTS / f"{name}.json"
-    if not path.exists():
-        raise SystemExit(f"error: {PAGE.name} shows {name}, but there is no {path}. Measure it first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def block(name: str) -> str:
     """What stands in the page under this name."""
     if name == "curves":
-        return curve_slopes()
+        return curve_slopes() if curve_files() else NOT_MEASURED
     result = read(name)
+    if result is None:
+        return NOT_MEASURED
     if name.startswith("training"):
         text = tables.settings_table(result, "step") + "\n\n" + tables.stage_table(result)
     elif name.startswith("evaluation"):
@@ -84,7 +86,8 @@ def curve_slopes() -> str:
                 f"{slopes['bytes'] / slopes['needed_bytes']:.2f}",
             ]
         )
-    return tables.table(header, rows) + "\n\n" + about(curve_files()[0])
+    picture = "![Time and memory of a training step](images/performance_curves.svg)"
+    return f"{tables.table(header, rows)}\n\n{about(curve_files()[0])}\n\n{picture}"
 
 
 def plot_curves(file: Path) -> None:
@@ -110,9 +113,9 @@ def plot_curves(file: Path) -> None:
     save(figure, file)
 
 
-def plot_settings(file: Path) -> None:
+def plot_settings(result: dict[str, Any], file: Path) -> None:
     """Seconds of each stage of ours, projector only, beside its time at the peak."""
-    stages = read("training_projector")["stages"]
+    stages = result["stages"]
     seconds = tables.merge_stages(stages["seconds"])
     limits = {
         stage: stages["needed_flop"][tables.STAGE_NEEDS[stage]] / stages["matmul_peak"]
@@ -141,8 +144,10 @@ def main() -> None:
     written = BLOCK.sub(lambda match: f"{match[1]}{block(match[2])}\n{match[3]}", text)
     plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "slam-asr"}  # small, and alike for alike results
     IMAGES.mkdir(exist_ok=True)
-    plot_curves(IMAGES / "performance_curves.svg")
-    plot_settings(IMAGES / "performance_stages.svg")
+    if curve_files():
+        plot_curves(IMAGES / "performance_curves.svg")
+    if projector := read("training_projector"):
+        plot_settings(projector, IMAGES / "performance_stages.svg")
     write_atomically(PAGE, written)
 
 

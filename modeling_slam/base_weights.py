@@ -19,25 +19,34 @@ def lazy_tensors(model_id: str, revision: str | None = None, **hub_kwargs: Any) 
     """Name -> unread tensor of the checkpoint at a Hub id or directory.
 
     Raises:
-        OSError: there is no such model, it has no safetensors weights, or a file of them is damaged.
+        OSError: there is no such model, it cannot be fetched, it has no safetensors weights, or a file is
+            damaged.
     """
-    hub_kwargs["revision"] = revision
-    single = cached_file(
-        model_id, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **hub_kwargs
-    )
-    if single is not None:
-        files = [single]
-    else:
-        index = cached_file(
-            model_id, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False, **hub_kwargs
-        )
-        if index is None:
-            raise OSError(
-                f"{model_id} (revision {revision}) has no {SAFE_WEIGHTS_NAME} and no index of shards. "
-                "Only safetensors weights are read; convert the model, or name another one."
-            )
-        files, _ = get_checkpoint_shard_files(model_id, index, **hub_kwargs)
+    try:
+        files = weight_files(model_id, revision=revision, **hub_kwargs)
+    except OSError:
+        raise
+    except Exception as error:  # of the library that speaks HTTP, which is another one from time to time
+        raise OSError(
+            f"The weights of {model_id} (revision {revision}) cannot be fetched ({error}). Check the network "
+            "and try again: what has arrived is not fetched twice."
+        ) from error
     return {name: tensor for file in files for name, tensor in stored_tensors(file).items()}
+
+
+def weight_files(model_id: str, **hub_kwargs: Any) -> list[str]:
+    """The safetensors files of a model, fetched if they are not here."""
+    may_be_missing = {"_raise_exceptions_for_missing_entries": False, **hub_kwargs}
+    single = cached_file(model_id, SAFE_WEIGHTS_NAME, **may_be_missing)
+    if single is not None:
+        return [single]
+    index = cached_file(model_id, SAFE_WEIGHTS_INDEX_NAME, **may_be_missing)
+    if index is None:
+        raise OSError(
+            f"{model_id} (revision {hub_kwargs['revision']}) has no {SAFE_WEIGHTS_NAME} and no index of "
+            "shards. Only safetensors weights are read; convert the model, or name another one."
+        )
+    return get_checkpoint_shard_files(model_id, index, **hub_kwargs)[0]
 
 
 def encoder_tensors(whisper: dict[str, Any], layers: list[int]) -> dict[str, Any]:

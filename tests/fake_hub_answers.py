@@ -80,6 +80,8 @@ class Answers(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def dispatch(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        # Datasets are kept and answered for as models are.
+        path = path.replace("/api/datasets/", "/api/models/").removeprefix("/datasets")
         for method, pattern, name in ROUTES:
             match = pattern.fullmatch(path)
             if match and (method == self.command or (method, self.command) == ("GET", "HEAD")):

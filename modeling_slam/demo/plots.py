@@ -1,7 +1,6 @@
-"""The demo's two pictures: what training learned, and WER against kept encoder layers."""
+"""The demo's picture: what training learned."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import matplotlib
 matplotlib.use("agg")  # files only, so a machine without a screen will do
 
 from matplotlib import pyplot as plt
-
-NAMES = {"en": "English", "nl": "Dutch", "da": "Danish"}
 
 
 def plot_learning(trainer_state: Path, file: Path) -> None:
@@ -28,30 +25,6 @@ def plot_learning(trainer_state: Path, file: Path) -> None:
         wer_axis.plot(*zip(*rates, strict=True), color="tab:red", marker="o")
         wer_axis.set(ylim=(0, None))
         wer_axis.set_ylabel("validation WER, greedy (%)", color="tab:red")
-    save(figure, file)
-
-
-def plot_depths(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """One panel a language, one line a mode, with 95 % intervals."""
-    languages = list(dict.fromkeys(row["language"] for row in rows))
-    figure, axes = plt.subplots(
-        1, len(languages), figsize=(3.6 * len(languages), 3.4), sharey=True, layout="constrained"
-    )
-    for axis, language in zip(axes, languages, strict=True):
-        for lora, colour in ((False, "tab:orange"), (True, "tab:blue")):
-            line = [row for row in rows if (row["language"], row["lora"]) == (language, lora)]
-            wer = [100 * row["wer"] for row in line]
-            below = [max(0, 100 * (row["wer"] - row["low"])) for row in line]
-            above = [max(0, 100 * (row["high"] - row["wer"])) for row in line]
-            axis.errorbar(
-                [row["keep_layers"] for row in line], wer, yerr=[below, above], color=colour, marker="o",
-                capsize=3, label="projector + LoRA" if lora else "projector only",
-            )  # fmt: skip
-        axis.set(title=NAMES[language], xlabel="encoder layers kept")
-        axis.invert_xaxis()
-        axis.grid(alpha=0.3)
-    axes[0].set(ylabel="WER (%), 95 % interval", ylim=(0, None))
-    axes[0].legend()
     save(figure, file)
 
 

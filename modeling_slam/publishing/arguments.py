@@ -47,6 +47,10 @@ class PublishArguments:
     datasets: list[str] = field(
         default_factory=list, metadata={"help": "Hub ids of the training data, for the card's metadata."}
     )
+    base_models: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Full format only: Hub ids of base models that the run took from a directory."},
+    )
     eval_task: str | None = field(
         default=None,
         metadata={"help": "Task id of a Hub benchmark dataset that was evaluated; writes .eval_results."},
@@ -60,6 +64,10 @@ class PublishArguments:
     def __post_init__(self):
         if self.merge_lora and self.format != "full":
             raise ValueError("`merge_lora` changes the LLM's weights, so it needs `--format full`.")
+        if self.base_models and self.format != "full":
+            raise ValueError(
+                "`base_models` are in a lean checkpoint's config; name them with `--format full`."
+            )
         if self.repo_id is not None and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.repo_id):
             raise ValueError(f"`repo_id` must be owner/name, got {self.repo_id!r}.")
         if self.tag is not None and not re.fullmatch(r"[\w][\w.+-]*", self.tag):

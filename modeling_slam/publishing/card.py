@@ -47,12 +47,13 @@ def render_card(
     merged: bool = False,
     license: str | None = None,
     datasets: list[str] | None = None,
+    base_models: list[str] | None = None,
     language: str | None = None,
     revision: str | None = None,
 ) -> ModelCard:
     """The card of a checkpoint as it will stand at `repo_id`; `revision` is the tag it gets, if any."""
     language = language or evidence.language
-    data = card_data(evidence, repo_id, full, license, datasets or [], language)
+    data = card_data(evidence, repo_id, full, license, datasets or [], base_models or [], language)
     config = evidence.config
     return ModelCard.from_template(
         data,
@@ -62,6 +63,7 @@ def render_card(
         scheme_name=str(name_parts(config, language)),
         full=full,
         merged=merged,
+        base_models=data.base_model or [],
         revision=revision,
         config=config,
         kept_layers=layer_words(config.encoder_layer_indices),
@@ -91,10 +93,11 @@ def card_data(
     full: bool,
     license: str | None,
     datasets: list[str],
+    base_models: list[str],
     language: str | None,
 ) -> ModelCardData:
     config = evidence.config
-    bases = [
+    bases = base_models or [
         model_id
         for model_id in (config.audio_model_id, config.text_model_id)
         if model_id and HUB_ID.fullmatch(model_id)

@@ -79,6 +79,7 @@ def prepare(arguments: PublishArguments, parameters: dict[str, int] | None = Non
             merged=arguments.merge_lora,
             license=arguments.license,
             datasets=arguments.datasets,
+            base_models=arguments.base_models,
             language=language,
             revision=arguments.tag,
         )

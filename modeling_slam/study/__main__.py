@@ -15,10 +15,17 @@ from typing import Any
 import datasets
 
 from modeling_slam.cli import clear_errors, parse_arguments
-from modeling_slam.study.arguments import ListStudyArguments, ReportArguments, RunStudyArguments
+from modeling_slam.publishing.hub import open_hub
+from modeling_slam.study.arguments import (
+    ListStudyArguments,
+    PublishStudyArguments,
+    ReportArguments,
+    RunStudyArguments,
+)
 from modeling_slam.study.engine import run_study
 from modeling_slam.study.grid import load_study
 from modeling_slam.study.plan import aligned, describe
+from modeling_slam.study.publish import files_of, publish_study, render_card
 from modeling_slam.study.schedulers import Local, Ray, Scheduler, Slurm, visible_gpus
 from modeling_slam.study.store import RunState, StudyStore
 
@@ -57,6 +64,7 @@ def run(argv: list[str]) -> None:
                 arguments.max_attempts,
                 arguments.keep_models,
                 arguments.only,
+                arguments.cache_features,
             )
         except KeyboardInterrupt:
             print(f"\nStopped. The same command goes on; see {PROGRAM} list {directory}", file=sys.stderr)
@@ -97,10 +105,27 @@ def list_runs(argv: list[str]) -> None:
         print(f"\n{done} of {len(specs)} runs finished.")
 
 
+def publish(argv: list[str]) -> None:
+    arguments: PublishStudyArguments = parse(PublishStudyArguments, "publish", "study_dir repo_id", argv)
+    with clear_errors():
+        store = StudyStore(arguments.study_dir)
+        if arguments.dry_run:
+            print(render_card(store, arguments.repo_id, arguments.license))
+            print("\n".join(["Files:", *files_of(store), "Dry run: nothing was sent."]))
+            return
+        published = publish_study(
+            open_hub(), arguments.study_dir, arguments.repo_id, arguments.private, arguments.license
+        )
+    print(f"Published: {published.url}")
+
+
 def parse(kind: Any, command: str, first: str, argv: list[str]) -> Any:
-    """The command's arguments; its first may stand without a flag."""
-    if argv and not argv[0].startswith("-"):
-        argv = [f"--{first}", *argv]
+    """The command's arguments; those named in `first` may stand at the beginning without their flags."""
+    names, flags = first.split(), list[str]()
+    while names and argv and not argv[0].startswith("-"):
+        flags += [f"--{names.pop(0)}", argv[0]]
+        argv = argv[1:]
+    argv = [*flags, *argv]
     usage = f"{PROGRAM} {command} {first.upper()} [--flag value ...]"
     (arguments,) = parse_arguments(kind, description=COMMANDS[command][1], argv=argv, usage=usage)
     return arguments
@@ -122,6 +147,7 @@ def report(argv: list[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "run": (run, "Run a study file, or go on with it; with --dry_run say what it would run and cost."),
     "report": (report, "Tables, plots and an error browser of a study, finished or not."),
+    "publish": (publish, "Put index, predictions and scores of a study on the Hub, as a dataset."),
     "list": (list_runs, "List the runs of a study: which are finished, and what they took."),
 }
 USAGE = "\n".join(

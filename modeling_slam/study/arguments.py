@@ -1,5 +1,6 @@
 """Arguments of `python -m modeling_slam.study`, one dataclass a command."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,6 +40,10 @@ class RunStudyArguments:
     keep_models: bool = field(
         default=True, metadata={"help": "Whether the checkpoint of a run stays after its evaluation."}
     )
+    cache_features: str | None = field(
+        default=None,
+        metadata={"help": "Directory to keep the encoder's output in, for all runs that share an encoder."},
+    )
     ray_address: str | None = field(
         default=None, metadata={"help": "Ray cluster to use, such as auto; one of its own if not given."}
     )
@@ -71,6 +76,23 @@ class ListStudyArguments:
     """Which study's runs are listed"""
 
     study_dir: str = field(metadata={"help": "Directory of a study; may be given first, without its flag."})
+
+
+@dataclass
+class PublishStudyArguments:
+    """Which study is published, and where"""
+
+    study_dir: str = field(metadata={"help": "Directory of a study; may be given first, without its flag."})
+    repo_id: str = field(metadata={"help": "owner/name of the dataset on the Hub; may be given second."})
+    private: bool = field(default=False, metadata={"help": "Create the dataset for its owner's eyes only."})
+    license: str | None = field(
+        default=None, metadata={"help": "Licence, such as cc-by-4.0; predictions quote the test sets' texts."}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "Print the card and the files; send nothing."})
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.repo_id):
+            raise ValueError(f"`repo_id` must be owner/name, got {self.repo_id!r}.")
 
 
 @dataclass

@@ -39,6 +39,7 @@ def run_study(
     max_attempts: int = 3,
     keep_models: bool = True,
     only: Sequence[str] = (),
+    cache_features: str | None = None,
 ) -> StudyOutcome:
     """Run what is not finished yet.
 
@@ -48,6 +49,7 @@ def run_study(
         max_attempts: how often a run is started, each time from its checkpoint, before it counts as failed.
         keep_models: whether a run's checkpoint stays after its evaluation.
         only: patterns such as "base-4L-*"; runs and baselines that match none are left for another time.
+        cache_features: directory for the frozen encoders' output, computed once for all depths and runs.
 
     Raises:
         ValueError: the study does not fit the directory, its data cannot be opened, or `only` matches
@@ -66,9 +68,10 @@ def run_study(
     left = [spec for spec in chosen if not store.is_finished(spec)]
     names = {spec.name for spec in left}
     check_data([run for run in study.runs if run.spec.name in names])
+    cpus = threads or share_of_cpus(scheduler)
     tasks = [
-        Task(spec, str(store.directory), str(Path.cwd()), threads or share_of_cpus(scheduler), max_attempts,
-             keep_models)
+        Task(spec, str(store.directory), str(Path.cwd()), cpus, max_attempts, keep_models,
+             cache_flags(study, spec, cache_features))
         for spec in left
     ]  # fmt: skip
 
@@ -96,6 +99,15 @@ def in_two_rounds(scheduler: Scheduler, tasks: Sequence[Task]) -> Outcomes:
     if busy:
         tqdm.write(f"Another engine runs {', '.join(busy)}; waiting for it.")
         yield from scheduler.run([task for task in tasks if task.spec.name in busy], wait=True)
+
+
+def cache_flags(study: Study, spec: RunSpec | BaselineSpec, directory: str | None) -> dict[str, str]:
+    """Flags of train.py that keep the encoder's output, at all depths which this study needs of it."""
+    if directory is None or isinstance(spec, BaselineSpec):
+        return {}
+    shared = (spec.encoder, spec.dataset, spec.language)
+    depths = {s.keep_layers for s in study.specs if (s.encoder, s.dataset, s.language) == shared}
+    return {"cache_features": directory, "cache_depths": ",".join(map(str, sorted(depths, reverse=True)))}
 
 
 def check_scripts() -> None:

@@ -35,7 +35,7 @@ DATA_FLAGS = {data_field.name for data_field in dataclasses.fields(DataArguments
 # Flags that the study's axes or its engine give; a recipe's values for them are replaced.
 TRAIN_OWN = frozenset(
     ("encoder", "llm", "dataset", "language", "keep_layers", "lora_rank", "lora_alpha", "seed", "output_dir",
-     "resume_from_checkpoint")
+     "resume_from_checkpoint", "cache_features", "cache_depths", "cache_max_gb")
 )  # fmt: skip
 EVAL_OWN = frozenset(("model", "dataset", "language", "output_dir", "baseline"))
 BASELINE_BEAMS = 1  # Whisper's own decoder, greedy, is the usual reference

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from modeling_slam.cli import as_flags
 from modeling_slam.evaluation.report import package_versions
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
-from modeling_slam.study.store import METRICS, RECORD, BusyError, RunState, StudyStore, run_lock, write_json
+from modeling_slam.study.store import METRICS, RECORD, BusyError, RunState, StudyStore, locked, write_json
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("child.py")
@@ -38,6 +38,7 @@ class Task:
     threads: int
     max_attempts: int
     keep_models: bool
+    cache_flags: Mapping[str, Any] = field(default_factory=dict)  # of train.py; they change no result
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -85,7 +86,7 @@ def execute(task: Task, wait: bool = False, lifeline: Lifeline | None = None) ->
     store = StudyStore(task.study_dir)
     directory = store.run_directory(task.spec)
     try:
-        with run_lock(directory, wait) as lock:
+        with locked(directory, wait) as lock:
             if store.is_finished(task.spec):
                 return Outcome(task.spec.name, "finished")
             return attempt(task, directory, Processes(task, directory, lock, lifeline))
@@ -124,7 +125,7 @@ def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "P
             shutil.rmtree(model, ignore_errors=True)  # what a run left that was killed before its first save
         begun = time.monotonic()
         try:
-            processes.run("train.py", train_flags(spec, model))
+            processes.run("train.py", {**train_flags(spec, model), **task.cache_flags})
             state.trained = True
         finally:
             state.train_seconds += time.monotonic() - begun

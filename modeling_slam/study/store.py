@@ -73,6 +73,10 @@ class StudyStore:
         Raises:
             StudyError: it holds another study, or a run that was begun with another specification.
         """
+        with locked(self.directory, wait=True):
+            self._claim(name, specs)
+
+    def _claim(self, name: str, specs: list[RunSpec]) -> None:
         file = self.directory / STUDY
         if file.is_file():
             before, old_specs = self.read()
@@ -90,7 +94,6 @@ class StudyStore:
                         + "\n  ".join(changed)
                         + "\nName another `--output_dir`, or delete that run's directory to run it anew."
                     )
-        self.directory.mkdir(parents=True, exist_ok=True)
         write_json(file, {"name": name, "specs": [dataclasses.asdict(spec) for spec in specs]})
 
     def read(self) -> tuple[str, list[RunSpec]]:
@@ -117,6 +120,10 @@ class StudyStore:
 
     def write_index(self) -> None:
         """One row for each finished run; rows that are there already are kept."""
+        with locked(self.directory, wait=True):  # another engine may be at it
+            self._write_index()
+
+    def _write_index(self) -> None:
         file = self.directory / INDEX
         known = {}
         if file.is_file():
@@ -126,7 +133,7 @@ class StudyStore:
             key = (record.parent.name, json.loads(record.read_text(encoding="utf-8"))["finished"])
             rows.append(known.get(key) or run_row(record.parent))
         if rows:
-            temporary = file.with_name(f".{INDEX}.{os.getpid()}")
+            temporary = file.with_name(f".{INDEX}.tmp")
             pd.DataFrame(rows).to_parquet(temporary, index=False)
             temporary.replace(file)
 
@@ -141,8 +148,8 @@ def write_json(path: Path, values: object) -> None:
 
 
 @contextlib.contextmanager
-def run_lock(directory: Path, wait: bool) -> Generator[int]:
-    """Hold a run for this process; yields the file descriptor of the lock.
+def locked(directory: Path, wait: bool) -> Generator[int]:
+    """Hold a run, or the study's own files, for this process; yields the file descriptor of the lock.
 
     A child process that inherits the descriptor shares the lock, so that a run whose engine was killed stays
     locked until its last process has ended.

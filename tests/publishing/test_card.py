@@ -68,6 +68,38 @@ def test_the_hub_accepts_the_metadata_and_huggingface_hub_reads_it_back(evidence
     assert "datasets" not in data  # a folder of this machine is no dataset of the Hub
 
 
+def test_a_full_checkpoint_trained_on_directories_names_base_models_and_data_as_told(evidence, trained):
+    evidence.config.audio_model_id = evidence.config.text_model_id = str(trained.run)
+    named = {"datasets": ["owner/speech"], "base_models": ["openai/whisper-tiny", "Qwen/Qwen2.5-0.5B"]}
+    text = str(render_card(evidence, REPO, full=True, **named))
+    assert check_card(text)[0] == []
+    data = ModelCard(text).data
+    assert (data.base_model, data.datasets) == (named["base_models"], named["datasets"])
+    assert data.base_model_relation == "finetune"
+    assert "come from openai/whisper-tiny and Qwen/Qwen2.5-0.5B." in text
+    assert str(trained.run.parent) not in text
+    assert "base_model" not in str(render_card(evidence, REPO, full=True))
+
+
+COMMITTED = sorted(set(Path(__file__).parents[2].glob("model_cards/*.md")))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in COMMITTED if path.name != "README.md"], ids=lambda p: p.stem
+)
+def test_the_cards_in_this_repository_are_valid_and_tell_nothing_of_a_machine(path, tmp_path, monkeypatch):
+    text = path.read_text(encoding="utf-8")
+    assert check_card(text) == ([], [])
+    with FakeHub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        ModelCard.load(path).validate()
+    metrics = {result.metric_type: result.metric_value for result in ModelCard(text).data.eval_results}
+    row = table(text, "this model")
+    assert (row[1], row[3]) == (f"{metrics['wer']:.2f} %", f"{metrics['cer']:.2f} %")
+    assert "with its own decoder" in text
+    assert not re.search(r"(?<![\w.:/])(/[a-z]\w+/|~/|[A-Z]:\\)", text.split("## Citation")[0])
+
+
 def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, baseline, tmp_path):
     evidence.results = load_results(
         [str(baseline), str(trained.results)], trained.metrics["settings"]["checkpoint"]

@@ -12,8 +12,9 @@ import pytest
 from study_files import commands
 
 from modeling_slam.study import load_study, run_study
+from modeling_slam.study.__main__ import main
 from modeling_slam.study.schedulers import Local
-from modeling_slam.study.store import StudyError, StudyStore, run_lock
+from modeling_slam.study.store import StudyError, StudyStore, locked
 
 RUNS = ("tiny-3L-projector-en-s42", "tiny-1L-projector-en-s42")
 
@@ -99,7 +100,7 @@ def test_the_end_of_an_engine_ends_its_runs(study_file, stand_ins, tmp_path):
             time.sleep(0.05)
         engine.kill()
     begun = time.monotonic()
-    with run_lock(directory, wait=True):
+    with locked(directory, wait=True):
         assert time.monotonic() - begun < 20
     (stand_ins / "seconds").write_text("0")
     assert run_study(load_study(study_file()), tmp_path / "out").finished == 2
@@ -108,8 +109,6 @@ def test_the_end_of_an_engine_ends_its_runs(study_file, stand_ins, tmp_path):
 
 
 def test_ctrl_c_stops_the_runs_and_ends_without_a_traceback(study_file, stand_ins, tmp_path, capsys):
-    from modeling_slam.study.__main__ import main
-
     (stand_ins / "seconds").write_text("60")
     checkpoint = tmp_path / "out" / "runs" / RUNS[0] / "model" / "checkpoint-1"
 
@@ -129,7 +128,7 @@ def test_ctrl_c_stops_the_runs_and_ends_without_a_traceback(study_file, stand_in
     assert ended.value.code == 130
     assert time.monotonic() - begun < 20
     assert "Stopped. The same command goes on" in capsys.readouterr().err
-    with run_lock(checkpoint.parents[1], wait=False):  # nothing of the run is left
+    with locked(checkpoint.parents[1], wait=False):  # nothing of the run is left
         pass
 
 
@@ -157,3 +156,23 @@ def test_only_names_the_runs_that_are_run(study_file, stand_ins, tmp_path):
     with pytest.raises(ValueError, match=r"No run matches 'x-\*'\. The study has tiny-3L"):
         run_study(load_study(study_file()), tmp_path / "out", only=["x-*"])
     assert run_study(load_study(study_file()), tmp_path / "out", only=["tiny-1L-*"]).total == 1
+
+
+def test_runs_that_share_an_encoder_share_its_cached_output(study_file, stand_ins, tmp_path):
+    """All depths of the study are stored by whichever run comes first; no specification changes."""
+    run_study(load_study(study_file()), tmp_path / "out", cache_features="cache")
+    for name in RUNS:
+        log = (tmp_path / "out" / "runs" / name / "log.txt").read_text()
+        assert "--cache_features cache --cache_depths 3,1\n" in log
+    assert run_study(load_study(study_file()), tmp_path / "out").finished == 2
+
+
+def test_list_says_how_far_a_study_is(study_file, stand_ins, tmp_path, capsys):
+    run_study(load_study(study_file()), tmp_path / "out", only=[RUNS[0]])
+    main(["list", str(tmp_path / "out")])
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[1].split()[:3] == [RUNS[0], "finished", "1"]
+    assert rows[2].split()[:4] == [RUNS[1], "not", "begun", "0"]
+    assert rows[-1] == "1 of 2 runs finished."
+    with pytest.raises(SystemExit, match=r"holds no study: study\.json is missing"):
+        main(["list", str(tmp_path / "elsewhere")])

@@ -15,9 +15,9 @@ import train
 from modeling_slam.cli import as_flags
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.grid import Study
-from modeling_slam.study.runner import Outcome, Task, eval_flags, train_flags
+from modeling_slam.study.runner import eval_flags, train_flags
 from modeling_slam.study.schedulers import Ray, Slurm
-from modeling_slam.study.store import RECORD, StudyStore
+from modeling_slam.study.store import StudyStore
 from modeling_slam.training.run_directory import is_complete
 
 LONGER = ["train.max_steps=80"]  # so that there is time to kill a run after its first checkpoint
@@ -71,12 +71,10 @@ def test_ray_with_a_killed_worker_equals_the_scripts_by_hand_on_six_runs(study_f
     check_killed_on_ray(load_study(study_file(), changes), tmp_path)
 
 
-def task(study: Study, number: int, directory: Path) -> Task:
-    return Task(study.specs[number], str(directory), os.getcwd(), threads=1, max_attempts=1, keep_models=True)
-
-
 def test_a_slurm_array_returns_what_its_jobs_return(study_file, tmp_path):
-    """One job finds its run finished; the other, its training failing."""
-    study = load_study(study_file(), ["train.max_steps=1"])
-    store = StudyStore(tmp_path / "out")
-    run_study(study, store.directory, Slurm(2, tmp_path / "jobs", cluster="local", poll_seconds=0.1))
+    """A job is a process of this machine here."""
+    study = load_study(study_file(), ["train.max_steps=1", "encoders.tiny.keep_layers=[1]"])
+    slurm = Slurm(2, tmp_path / "jobs", cluster="local", poll_seconds=0.1)
+    outcome = run_study(study, tmp_path / "out", slurm, threads=1)
+    assert (outcome.finished, outcome.failures) == (1, [])
+    assert commands(StudyStore(tmp_path / "out").run_directory(study.specs[0])) == ["train.py", "eval.py"]
