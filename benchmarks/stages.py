@@ -85,3 +85,33 @@ class TranscribingStages(StageClock):
     def _after_body(self, _module: Any, _inputs: Any, arguments: dict[str, Any], outputs: Any) -> None:
         """The prompt comes in one call of many positions, each further token in one of a single one."""
         self.mark("prefill" if outputs[0].shape[1] > 1 else "decode")
+
+
+@torch.no_grad()
+def linear_layers_alone(model: SlamAsrForConditionalGeneration, rows: int) -> dict[str, float]:
+    """Seconds of the LLM layers' bare matrix products for `rows` tokens, forward and back to the inputs.
+
+    As many rows as a batch has keep a machine further from its peak than large squares do; what a stage takes
+    beyond this is not the products'.
+    """
+    weights = [
+        parameter
+        for name, parameter in model.language_model.model.layers.named_parameters()
+        if parameter.ndim == 2 and ".lora_" not in name
+    ]
+    inputs = {
+        width: torch.randn(rows, width, dtype=weights[0].dtype)
+        for weight in weights
+        for width in weight.shape
+    }
+    seconds = {}
+    for direction in ("forward", "backward"):
+        start = time.perf_counter()
+        for weight in weights:
+            outputs, width = weight.shape
+            if direction == "forward":
+                torch.mm(inputs[width], weight.T)
+            else:
+                torch.mm(inputs[outputs], weight)
+        seconds[direction] = time.perf_counter() - start
+    return seconds

@@ -77,7 +77,13 @@ def stage_table(result: dict[str, Any]) -> str:
                 "" if limit is None else f"{limit / taken:.0%}",
             ]
         )
-    return table(["stage", "ms", "share", "GFLOP needed", "ms at the limit", "of the limit"], rows)
+    alone = stages["linear_layers_alone"]
+    note = (
+        "The bare matrix products of the LLM's layers, at as many rows as the batch has tokens, take "
+        f"{1000 * alone['forward']:.0f} ms forward and {1000 * alone['backward']:.0f} ms backward."
+    )
+    header = ["stage", "ms", "share", "GFLOP needed", "ms at the limit", "of the limit"]
+    return table(header, rows) + "\n\n" + note
 
 
 def merge_stages(seconds: dict[str, float]) -> dict[str, float]:

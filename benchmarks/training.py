@@ -23,7 +23,7 @@ from benchmarks.arguments import OURS, BenchmarkArguments
 from benchmarks.flops import Needed, batch_needs, padding_shares
 from benchmarks.machine import MatmulPeak
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes
-from benchmarks.stages import TrainingStages
+from benchmarks.stages import TrainingStages, linear_layers_alone
 from modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.adapters import is_trained
 from modeling_slam.data import DataArguments, load_speech
@@ -115,6 +115,7 @@ class StepBench:
         groups = {name: self.groups(SETTINGS[name]) for name in batches}
         seconds: dict[str, list[float]] = {name: [] for name in batches}
         stages: list[dict[str, float]] = []
+        alone: list[dict[str, float]] = []
         peak = MatmulPeak(model.language_model.dtype)
         for number in tqdm(range(self.bench_args.steps + 1), desc="timing", unit="round"):  # 0 warms up
             peak.measure()
@@ -127,6 +128,8 @@ class StepBench:
             with TrainingStages(model) as clock:  # one step more, so that the hooks are in no figure above
                 training_step(model, optimizer, batches[OURS][number], SETTINGS[OURS], clock.mark)
             stages.append(clock.seconds)
+            rows = int(batches[OURS][number]["attention_mask"].sum())
+            alone.append(linear_layers_alone(model, rows))
         settings = {
             name: summarise(
                 seconds[name][1:],
@@ -139,7 +142,12 @@ class StepBench:
             for name in batches
         }
         needed = median_of([vars(each) for each in needs[OURS][1:]])
-        stages_of_ours = {"seconds": median_of(stages[1:]), "needed_flop": needed, "matmul_peak": peak.best}
+        stages_of_ours = {
+            "seconds": median_of(stages[1:]),
+            "linear_layers_alone": median_of(alone[1:]),
+            "needed_flop": needed,
+            "matmul_peak": peak.best,
+        }
         return {"settings": settings, "stages": stages_of_ours}
 
     def peak_memory(self) -> dict[str, dict[str, Any]]:
