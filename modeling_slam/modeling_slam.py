@@ -269,11 +269,11 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if is_covered(settings, others, self.language_model):
             others["custom_generate"] = search
         guarded = max_tokens_per_second is not None and settings.eos_token_id is not None
-        mel_mask = input_features_mask
+        mel_frames = None if input_features_mask is None else input_features_mask.sum(dim=1)
         if encoder_frames_mask is not None:
-            mel_mask = encoder_frames_mask.repeat_interleave(ENCODER_STRIDE, dim=1)
-        if guarded and mel_mask is not None:
-            budgets = transcript_budget(mel_mask.sum(dim=1), max_tokens_per_second)
+            mel_frames = encoder_frames_mask.sum(dim=1) * ENCODER_STRIDE
+        if guarded and mel_frames is not None:
+            budgets = transcript_budget(mel_frames, max_tokens_per_second)
             guard = TranscriptGuard(budgets, settings.num_beams or 1, settings.eos_token_id)
             others["logits_processor"] = LogitsProcessorList([*others.get("logits_processor", []), guard])
         return self.language_model.generate(
