@@ -1,7 +1,8 @@
 """What is measured, on what, and how long. Base models and speech: `ModelArguments`, `DataArguments`."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Part = Literal["training", "evaluation", "loading", "curves", "data_parallel", "peer"]
 PARTS = get_args(Part)
@@ -69,3 +70,16 @@ class BenchmarkArguments:
         for name in ("steps", "batch_size", "eval_clips", "eval_rounds", "num_beams", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+def check_known(name: str, asked: Collection[str], known: Collection[str]) -> None:
+    """Raises `ValueError` where the argument `name` asks for what there is not."""
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        raise ValueError(f"`{name}` must be any of {[*known]}, got {unknown}.")
+
+
+def add_ratios(settings: dict[str, dict[str, Any]]) -> None:
+    """Put `ratio_to_ours`, of median seconds, beside the other figures of each setting."""
+    for figures in settings.values():
+        figures["ratio_to_ours"] = figures["median_seconds"] / settings[OURS]["median_seconds"]

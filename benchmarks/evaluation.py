@@ -20,17 +20,17 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessorList
 
-from benchmarks.arguments import OURS, BenchmarkArguments
+from benchmarks.arguments import OURS, BenchmarkArguments, add_ratios, check_known
 from benchmarks.flops import transcribing_needs
 from benchmarks.machine import MatmulPeak, read_bandwidth
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes
 from benchmarks.stages import TranscribingStages
 from modeling_slam.audio_io import load_audio
 from modeling_slam.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
+from modeling_slam.beam_search import TranscriptGuard
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import SlamRecogniser, decode, read_transcripts
 from modeling_slam.evaluation.predictions import PredictionStore
-from modeling_slam.modeling_slam import TranscriptGuard
 
 PLAIN_BATCH = 8
 
@@ -245,13 +245,10 @@ def check_same_transcripts(written: dict[str, list[tuple[str, int]]]) -> None:
 
 
 def measure(bench: EvaluationBench) -> dict[str, Any]:
-    unknown = sorted(set(bench.bench_args.evaluations) - EVALUATIONS.keys())
-    if unknown:
-        raise ValueError(f"`evaluations` must be any of {[*EVALUATIONS]}, got {unknown}.")
+    check_known("evaluations", bench.bench_args.evaluations, EVALUATIONS)
     measured = in_fresh_process(bench.time_in_turn)
     results = measured["settings"]
-    for result in results.values():
-        result["ratio_to_ours"] = result["median_seconds"] / results[OURS]["median_seconds"]
+    add_ratios(results)
     if bench.bench_args.memory:
         for name, extra in in_fresh_process(bench.peak_memory).items():
             results[name]["peak_extra_bytes"] = extra

@@ -24,7 +24,7 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from benchmarks.arguments import OURS, BenchmarkArguments
+from benchmarks.arguments import OURS, BenchmarkArguments, add_ratios
 from modeling_slam.audio_io import load_audio
 from modeling_slam.audio_lengths import SAMPLING_RATE
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
@@ -135,8 +135,7 @@ def measure(job: Job, rows: list[dict[str, Any]], command: str, rounds: int) -> 
                 runs[side].append(run(program, environment))
     answered = all(each.answer for side in runs.values() for each in side)
     figures = {side: summarise(job, each, answered) for side, each in runs.items()}
-    for side in figures.values():
-        side["ratio_to_ours"] = side["median_seconds"] / figures[OURS]["median_seconds"]
+    add_ratios(figures)
     compared = "the seconds that each side states" if answered else "whole processes, loading included"
     return {"task": job.task, "lora_rank": job.lora_rank, "compared": compared, "sides": figures}
 

@@ -19,7 +19,7 @@ import transformers
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks.arguments import OURS, BenchmarkArguments
+from benchmarks.arguments import OURS, BenchmarkArguments, add_ratios, check_known
 from benchmarks.flops import Needed, batch_needs, padding_shares
 from benchmarks.machine import MatmulPeak
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes
@@ -277,13 +277,10 @@ def choose_clips(bench_args: BenchmarkArguments, data_args: DataArguments) -> li
 
 def measure(bench: StepBench) -> dict[str, Any]:
     """All settings: time in turn in one fresh process, then memory in another."""
-    unknown = sorted(set(bench.bench_args.settings) - SETTINGS.keys())
-    if unknown:
-        raise ValueError(f"`settings` must be any of {[*SETTINGS]}, got {unknown}.")
+    check_known("settings", bench.bench_args.settings, SETTINGS)
     measured = in_fresh_process(bench.time_in_turn)
     results = measured["settings"]
-    for result in results.values():
-        result["ratio_to_ours"] = result["median_seconds"] / results[OURS]["median_seconds"]
+    add_ratios(results)
     if bench.bench_args.memory:
         for name, memory in in_fresh_process(bench.peak_memory).items():
             results[name] |= memory
