@@ -10,10 +10,11 @@ import pandas as pd
 from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData, HfApi
 
 from modeling_slam.publishing.hub import LOST, Published, PublishError, advice, cause_of, retried
-from modeling_slam.study.store import INDEX, StudyError, StudyStore
+from modeling_slam.study.results import INDEX_FILE, STUDY_FILE
+from modeling_slam.study.store import StudyError, StudyStore
 
 FILES = (
-    "study.json", INDEX, "runs/*/run.json", "runs/*/metrics.json", "runs/*/predictions.jsonl",
+    STUDY_FILE, INDEX_FILE, "runs/*/run.json", "runs/*/metrics.json", "runs/*/predictions.jsonl",
     "runs/*/predictions.settings.json", "baselines/*/metrics.json", "baselines/*/predictions.jsonl",
     "baselines/*/predictions.settings.json",
 )  # fmt: skip
@@ -37,16 +38,16 @@ def render_card(store: StudyStore, repo_id: str, license: str | None) -> str:
         StudyError: no run is finished.
     """
     name, specs = store.read()
-    if not (store.directory / INDEX).is_file():
-        raise StudyError(f"{store.directory} has no {INDEX}: no run is finished. Run the study first.")
-    index = pd.read_parquet(store.directory / INDEX)
+    if not (store.directory / INDEX_FILE).is_file():
+        raise StudyError(f"{store.directory} has no {INDEX_FILE}: no run is finished. Run the study first.")
+    index = pd.read_parquet(store.directory / INDEX_FILE)
     data = DatasetCardData(
         language=sorted(index["language"].unique()),
         license=license,
         pretty_name=f"slam-asr study {name}",
         task_categories=["automatic-speech-recognition"],
         tags=["slam-asr", "speech", "encoder-pruning", "predictions"],
-        configs=[{"config_name": "runs", "data_files": INDEX}],
+        configs=[{"config_name": "runs", "data_files": INDEX_FILE}],
     )
     text = f"""---
 {data.to_yaml()}
@@ -56,7 +57,7 @@ def render_card(store: StudyStore, repo_id: str, license: str | None) -> str:
 
 Speech recognition with pruned Whisper encoders, a trained projector and an LLM: {len(index)} of {len(specs)}
 runs, each with its specification (`runs/NAME/run.json`), scores (`metrics.json`) and what it heard
-(`predictions.jsonl`). `{INDEX}` has one row a run:
+(`predictions.jsonl`). `{INDEX_FILE}` has one row a run:
 
 ```python
 from datasets import load_dataset

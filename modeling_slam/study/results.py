@@ -29,6 +29,8 @@ from modeling_slam.evaluation.metrics import (
 from modeling_slam.evaluation.predictions import Prediction, read_predictions
 from modeling_slam.evaluation.report import is_loop
 
+# Names of a study's files; `store.py` says what is in them.
+STUDY_FILE = "study.json"
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -67,7 +69,7 @@ class StudyResults:
             ValueError: it is no study's directory, or no run in it is finished.
         """
         directory = Path(directory)
-        study_file = directory / "study.json"
+        study_file = directory / STUDY_FILE
         if not study_file.is_file():
             raise ValueError(
                 f"{directory} holds no study: there is no {study_file.name} in it. Give the output directory "
@@ -77,9 +79,7 @@ class StudyResults:
         finished = sorted(file.parent for file in directory.glob(f"runs/*/{RUN_FILE}"))
         if not finished:
             raise ValueError(f"No run of {directory} is finished yet: there is no runs/*/{RUN_FILE}.")
-        runs = read_index(directory, finished)
-        if runs is None:
-            runs = pd.DataFrame([run_row(run) for run in finished])
+        runs = pd.DataFrame(run_rows(directory, finished))
         baselines = [
             baseline_row(file.parent) for file in sorted(directory.glob(f"baselines/*/{METRICS_FILE}"))
         ]
@@ -180,16 +180,15 @@ def baseline_row(directory: Path) -> dict[str, Any]:
     )
 
 
-def read_index(directory: Path, finished: Sequence[Path]) -> pd.DataFrame | None:
-    """The engine's index, if it knows exactly the finished runs as they are now."""
-    file = directory / INDEX_FILE
-    if not file.is_file():
-        return None
-    index = pd.read_parquet(file)
-    if not {"name", "finished", "speaker_low"} <= set(index.columns):
-        return None
-    there = {run.name: read_json(run / RUN_FILE)["finished"] for run in finished}
-    return index if dict(zip(index["name"], index["finished"], strict=True)) == there else None
+def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
+    """`run_row` of each finished run, taken from the index where that knows the run as it is now."""
+    file, known = directory / INDEX_FILE, {}
+    if file.is_file():
+        index = pd.read_parquet(file)
+        if {"name", "finished", "speaker_low"} <= set(index.columns):  # or it is of an older version
+            known = {(row["name"], row["finished"]): row for row in index.to_dict("records")}
+    keys = [(run.name, read_json(run / RUN_FILE)["finished"]) for run in finished]
+    return [known.get(key) or run_row(run) for key, run in zip(keys, finished, strict=True)]
 
 
 def sort_runs(runs: pd.DataFrame) -> pd.DataFrame:

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from modeling_slam.cli import as_flags
 from modeling_slam.evaluation.report import package_versions
+from modeling_slam.study.results import METRICS_FILE, RUN_FILE
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
-from modeling_slam.study.store import METRICS, RECORD, BusyError, RunState, StudyStore, locked, write_json
+from modeling_slam.study.store import BusyError, RunState, StudyStore, locked, write_json
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("child.py")
@@ -151,7 +152,7 @@ def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "P
         train_seconds=round(state.train_seconds, 2),
         evaluate_seconds=round(state.evaluate_seconds, 2),
     )
-    write_json(directory / RECORD, record.to_dict())
+    write_json(directory / RUN_FILE, record.to_dict())
     if not task.keep_models:
         shutil.rmtree(model)
 
@@ -162,8 +163,8 @@ def evaluate_baseline(spec: BaselineSpec, directory: Path, processes: "Processes
         "output_dir": str(directory),
     }  # fmt: skip
     processes.run("eval.py", own | spec.eval_flags)
-    if not (directory / METRICS).is_file():
-        raise ProcessError(f"eval.py ended well but wrote no {METRICS}.")
+    if not (directory / METRICS_FILE).is_file():
+        raise ProcessError(f"eval.py ended well but wrote no {METRICS_FILE}.")
 
 
 def train_flags(spec: RunSpec, model: Path) -> dict[str, Any]:

@@ -21,12 +21,10 @@ from pathlib import Path
 import pandas as pd
 
 from modeling_slam.evaluation.predictions import write_atomically
-from modeling_slam.study.results import run_row
+from modeling_slam.study.results import INDEX_FILE, METRICS_FILE, RUN_FILE, STUDY_FILE, run_rows
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, differences
 
-STUDY, INDEX, RECORD, METRICS, STATE, LOCK = (
-    "study.json", "index.parquet", "run.json", "metrics.json", "state.json", "lock",
-)  # fmt: skip
+STATE, LOCK = "state.json", "lock"
 
 
 class StudyError(ValueError):
@@ -77,7 +75,7 @@ class StudyStore:
             self._claim(name, specs)
 
     def _claim(self, name: str, specs: list[RunSpec]) -> None:
-        file = self.directory / STUDY
+        file = self.directory / STUDY_FILE
         if file.is_file():
             before, old_specs = self.read()
             if before != name:
@@ -98,9 +96,9 @@ class StudyStore:
 
     def read(self) -> tuple[str, list[RunSpec]]:
         """Name and specifications of the study in this directory."""
-        file = self.directory / STUDY
+        file = self.directory / STUDY_FILE
         if not file.is_file():
-            raise StudyError(f"{self.directory} holds no study: {STUDY} is missing.")
+            raise StudyError(f"{self.directory} holds no study: {STUDY_FILE} is missing.")
         values = json.loads(file.read_text(encoding="utf-8"))
         return values["name"], [RunSpec.from_dict(spec) for spec in values["specs"]]
 
@@ -110,7 +108,7 @@ class StudyStore:
         Raises:
             StudyError: the directory of that name holds a run of another specification.
         """
-        file = self.run_directory(spec) / RECORD
+        file = self.run_directory(spec) / RUN_FILE
         if not file.is_file():
             return None
         record = RunRecord.from_dict(json.loads(file.read_text(encoding="utf-8")))
@@ -124,23 +122,18 @@ class StudyStore:
             self._write_index()
 
     def _write_index(self) -> None:
-        file = self.directory / INDEX
-        known = {}
-        if file.is_file():
-            known = {(row["name"], row["finished"]): row for row in pd.read_parquet(file).to_dict("records")}
-        rows = []
-        for record in sorted(self.directory.glob(f"runs/*/{RECORD}")):
-            key = (record.parent.name, json.loads(record.read_text(encoding="utf-8"))["finished"])
-            rows.append(known.get(key) or run_row(record.parent))
+        finished = sorted(record.parent for record in self.directory.glob(f"runs/*/{RUN_FILE}"))
+        rows = run_rows(self.directory, finished)
         if rows:
-            temporary = file.with_name(f".{INDEX}.tmp")
+            file = self.directory / INDEX_FILE
+            temporary = file.with_name(f".{INDEX_FILE}.tmp")
             pd.DataFrame(rows).to_parquet(temporary, index=False)
             temporary.replace(file)
 
     def is_finished(self, spec: RunSpec | BaselineSpec) -> bool:
         if isinstance(spec, RunSpec):
             return self.record(spec) is not None
-        return (self.run_directory(spec) / METRICS).is_file()
+        return (self.run_directory(spec) / METRICS_FILE).is_file()
 
 
 def write_json(path: Path, values: object) -> None:
