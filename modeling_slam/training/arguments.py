@@ -130,8 +130,8 @@ class RunArguments(Seq2SeqTrainingArguments):
         default="group_by_length",
         metadata={"help": "How clips are put into batches; by length saves padding."},
     )
-    bf16: bool = field(
-        default_factory=bf16_is_native, metadata={"help": "bf16 autocast; on where the device has it."}
+    bf16: bool | None = field(  # ty: ignore[incompatible-mutable-override] (None until checked)
+        default=None, metadata={"help": "bf16 autocast; by default on GPUs that compute in it."}
     )
     dataloader_num_workers: int = field(
         default=2, metadata={"help": "Processes that decode audio and compute mel."}
@@ -215,7 +215,10 @@ class RunArguments(Seq2SeqTrainingArguments):
             )
         if self.batch_seconds is not None and self.batch_seconds <= 0:
             raise ValueError(f"`batch_seconds` must be positive, got {self.batch_seconds}.")
-        self.bf16 = self.bf16 and not self.use_cpu
+        if self.bf16 is None:
+            self.bf16 = bf16_is_native() and not self.use_cpu
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # or transformers takes bf16 for a setting of GPUs
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and bool(
             self.dataloader_num_workers
         )

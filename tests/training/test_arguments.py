@@ -53,12 +53,13 @@ def test_without_checkpoints_no_best_model_is_looked_for(tmp_path):
     assert not run_arguments(tmp_path, save_strategy="no").load_best_model_at_end
 
 
-def test_bf16_is_off_on_a_cpu(tmp_path):
+def test_bf16_is_off_on_a_cpu_unless_it_is_asked_for(tmp_path):
     assert not run_arguments(tmp_path).bf16
-    assert not run_arguments(tmp_path, bf16=True).bf16
+    assert run_arguments(tmp_path, bf16=True).bf16
     if not torch.accelerator.is_available():
         assert not bf16_is_native()
         assert not run_arguments(tmp_path, use_cpu=False).bf16
+        assert run_arguments(tmp_path, use_cpu=False, bf16=True).use_cpu
 
 
 @pytest.mark.parametrize(
