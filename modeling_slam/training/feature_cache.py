@@ -194,9 +194,10 @@ class FeatureCache:
             writers = {
                 depth: stack.enter_context(self.store.writer(space)) for depth, space in self.spaces.items()
             }
-            stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=self.encoding.autocast))
             for digests, mel, mask in progress:
-                by_depth, frame_mask = encoder.at_depths(mel.to(device), mask.to(device), self.depths)
+                # Around the encoder alone: the mel, made in the workers, must not be in bf16.
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.encoding.autocast):
+                    by_depth, frame_mask = encoder.at_depths(mel.to(device), mask.to(device), self.depths)
                 lengths = frame_mask.sum(dim=1).tolist()
                 for depth, frames in zip(self.depths, by_depth, strict=True):
                     frames = frames.to("cpu", self.encoding.stored_dtype)

@@ -51,6 +51,15 @@ def test_a_run_from_the_cache_is_the_run_without_it(world, tmp_path, encoded, ca
     assert sum(encoded) == 48 + 8, "the other depth was stored in the same pass"
 
 
+def test_a_bf16_run_from_the_cache_is_the_run_without_it(world, tmp_path):
+    """Frames are rounded to bf16 on either path; the products of another batch may round once more."""
+    settings = {"bf16": True, "max_steps": 4, "logging_steps": 1, "eval_strategy": "no"}
+    run(world, tmp_path / "plain", **settings)
+    run(world, tmp_path / "cached", **settings, cache_features=tmp_path / "cache")
+    plain, cached = (logged(tmp_path / name, "loss") for name in ("plain", "cached"))
+    assert cached == pytest.approx(plain, rel=2e-2)
+
+
 def test_other_clips_alone_are_added(world, tmp_path, encoded):
     cache = {"cache_features": tmp_path / "cache", "max_steps": 1, "eval_strategy": "no"}
     run(world, tmp_path / "few", max_train_hours=0.005, **cache)
