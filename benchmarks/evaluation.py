@@ -25,6 +25,7 @@ from benchmarks.flops import transcribing_needs
 from benchmarks.machine import MatmulPeak, read_bandwidth
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes
 from benchmarks.stages import TranscribingStages
+from benchmarks.training import linear_layers
 from modeling_slam.audio_io import load_audio
 from modeling_slam.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
 from modeling_slam.beam_search import TranscriptGuard
@@ -200,7 +201,7 @@ def transcribe_plainly(
     settings = GenerationConfig.from_dict(model.generation_config.to_dict())
     settings.update(num_beams=arguments.num_beams, max_new_tokens=arguments.max_new_tokens, max_length=None)
     written = []
-    with padded_to(processor, way.pad_to_seconds):
+    with padded_to(processor, way.pad_to_seconds), linear_layers(torchs_own=True):
         for start in range(0, len(speech), PLAIN_BATCH):
             rows = [speech[i] for i in range(start, min(start + PLAIN_BATCH, len(speech)))]
             inputs = processor(audio=[load_audio(row["audio"]) for row in rows])

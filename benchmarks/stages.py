@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 
 from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.frozen_linear import frozen_linear
 
 
 class StageClock:
@@ -110,8 +111,8 @@ def linear_layers_alone(model: SlamAsrForConditionalGeneration, rows: int) -> di
         for weight in weights:
             outputs, width = weight.shape
             if direction == "forward":
-                torch.mm(inputs[width], weight.T)
+                frozen_linear(inputs[width], weight)
             else:
-                torch.mm(inputs[outputs], weight)
+                frozen_linear(inputs[outputs], weight.t())
         seconds[direction] = time.perf_counter() - start
     return seconds

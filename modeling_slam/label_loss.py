@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from .frozen_linear import frozen_linear
+
 CHUNK_LOGITS = 2**25  # at most this many at a time: 128 MiB in float32
 
 
@@ -29,12 +31,12 @@ class LabelLoss(torch.autograd.Function):
         rows = max(1, CHUNK_LOGITS // len(weight))
         for start in range(0, len(hidden), rows):
             chunk, due = hidden[start : start + rows], labels[start : start + rows, None]
-            logits = torch.nn.functional.linear(chunk, weight, bias).to(total.dtype)
+            logits = frozen_linear(chunk, weight, bias).to(total.dtype)
             log_norm = logits.logsumexp(dim=1, keepdim=True)
             total += (log_norm - logits.gather(1, due)).sum()
             if gradient is not None:
                 logits.sub_(log_norm).exp_().scatter_add_(1, due, -torch.ones_like(log_norm))
-                gradient[start : start + rows] = logits.to(weight.dtype) @ weight
+                gradient[start : start + rows] = frozen_linear(logits.to(weight.dtype), weight.t())
         ctx.gradient = gradient
         return total
 

@@ -29,6 +29,7 @@ from .audio_lengths import ENCODER_STRIDE, MAX_TOKENS_PER_SECOND, transcript_bud
 from .beam_search import TranscriptGuard, is_covered, search
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
+from .frozen_linear import FrozenLinear, freeze_linears
 from .label_loss import LabelLoss
 from .llm_traits import LlmTraits, traits_of
 from .projectors import PROJECTORS
@@ -62,6 +63,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         self.encoder = PrunedWhisperEncoder(config.audio_config, len(config.encoder_layer_indices))
         self.projector = PROJECTORS[config.projector_type](config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        freeze_linears(self.language_model)
         if config.trained_in_float32:
             self._keep_in_fp32_modules_strict = {"projector", "lora_"}
         self.post_init()
@@ -224,7 +226,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         due = labels != -100
         head = self.get_output_embeddings()
         is_frozen = not any(parameter.requires_grad for parameter in head.parameters())
-        if type(head) is nn.Linear and is_frozen and self._llm_traits.head_comes_last:
+        if type(head) is FrozenLinear and is_frozen and self._llm_traits.head_comes_last:
             hidden = self.language_model.base_model(**inputs).last_hidden_state
             return LabelLoss.apply(hidden[due], head.weight, head.bias, labels[due])
         logits = self.language_model(logits_to_keep=due, **inputs).logits

@@ -7,7 +7,7 @@ from tiny_configs import tiny_audio_config, tiny_text_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.flops import batch_needs, padding_shares, training_needs, transcribing_needs
-from benchmarks.training import SETTINGS, loss_of
+from benchmarks.training import SETTINGS, linear_layers, loss_of
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.data.collator import SpeechCollator
 
@@ -33,7 +33,7 @@ def clips_of(count: int, seconds: float = SECONDS) -> list[dict]:
 
 def counted(work) -> float:
     counter = FlopCounterMode(display=False)
-    with counter:
+    with counter, linear_layers(torchs_own=True):  # oneDNN's products are not counted
         work()
     return counter.get_total_flops()
 

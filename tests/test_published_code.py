@@ -26,6 +26,7 @@ PUBLISHED = {
     "beam_search.py",
     "checkpoints.py",
     "configuration_slam.py",
+    "frozen_linear.py",
     "label_loss.py",
     "llm_traits.py",
     "long_audio.py",
