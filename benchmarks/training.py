@@ -219,7 +219,7 @@ def with_frames(model: SlamAsrForConditionalGeneration, batch: Batch) -> Batch:
 
 def new_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     trained = [parameter for name, parameter in model.named_parameters() if is_trained(name)]
-    return torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01)
+    return torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01, fused=True)
 
 
 def prepare(model: SlamAsrForConditionalGeneration, setting: Setting) -> None:
