@@ -68,21 +68,38 @@ class TokenScores:
         self.processors = list(processors)
         self.only_guarded = all(isinstance(processor, TranscriptGuard) for processor in processors)
 
-    def __call__(
-        self, tokens: torch.Tensor, logits: torch.Tensor, normalised: bool
-    ) -> Iterator[torch.Tensor]:
-        """New tokens so far (R, length) and logits (R, V), log-softmax of which is taken where `normalised`
-        -> scores of some of the rows, (r, V), in order."""
+    def __call__(self, tokens: torch.Tensor, logits: torch.Tensor) -> Iterator[torch.Tensor]:
+        """New tokens so far (R, length) and logits (R, V) -> scores of some of the rows, (r, V), in order."""
+        for rows in self._parts(logits):
+            yield self._processed(tokens, logits[rows].float(), rows)
+
+    def best(
+        self, tokens: torch.Tensor, logits: torch.Tensor, width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As before, -> the (R, `width`) highest log-probabilities after processing, and their tokens."""
+        length = tokens.shape[1]
+        nothing_acts = self.only_guarded and all(length < guard.shortest for guard in self.processors)
+        scores, chosen = [], []
+        for rows in self._parts(logits):
+            part = logits[rows].float()
+            if nothing_acts:  # the logits are in the right order: normalise only what is chosen
+                best = part.topk(width)
+                scores.append(best.values - part.logsumexp(dim=-1, keepdim=True))
+            else:
+                best = self._processed(tokens, part.log_softmax(dim=-1), rows).topk(width)
+                scores.append(best.values)
+            chosen.append(best.indices)
+        return torch.cat(scores), torch.cat(chosen)
+
+    def _parts(self, logits: torch.Tensor) -> Iterator[slice]:
         at_once = max(1, SCORES_AT_ONCE // logits.shape[1])
-        for first in range(0, len(logits), at_once):
-            rows = slice(first, first + at_once)
-            scores = logits[rows].float()
-            if normalised:
-                scores = scores.log_softmax(dim=-1)
-            for processor in self.processors:
-                part = processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
-                scores = part(tokens[rows], scores)
-            yield scores
+        return (slice(first, first + at_once) for first in range(0, len(logits), at_once))
+
+    def _processed(self, tokens: torch.Tensor, scores: torch.Tensor, rows: slice) -> torch.Tensor:
+        for processor in self.processors:
+            part = processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
+            scores = part(tokens[rows], scores)
+        return scores
 
     def budgets(self) -> list[torch.Tensor]:
         """(R,) of each guard."""
@@ -197,7 +214,7 @@ class GreedySearch:
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(n, V) -> the next token of each clip that goes on, and its row in `logits`."""
-        scores = self.token_scores(self.tokens[:, : self.length], logits, normalised=False)
+        scores = self.token_scores(self.tokens[:, : self.length], logits)
         self.tokens[:, self.length] = torch.cat([part.argmax(dim=-1) for part in scores])
         self.length += 1
         ended = self.criteria(self.tokens[:, : self.length], None)
@@ -272,11 +289,10 @@ class BeamSearch:
     def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The (n, width) best continuations: their scores, the beams they continue, their last tokens."""
         read = self.tokens[:, :, : self.length].flatten(0, 1)
-        parts = [part.topk(self.width) for part in self.token_scores(read, logits, normalised=True)]
-        scores = torch.cat([part.values for part in parts]).view(*self.scores.shape, self.width)
-        tokens = torch.cat([part.indices for part in parts]).view(len(scores), -1)
-        scores, places = (scores + self.scores[..., None]).flatten(1).topk(self.width)
-        return scores, places // self.width, tokens.gather(1, places)
+        scores, tokens = self.token_scores.best(read, logits, self.width)
+        scores = scores.view(*self.scores.shape, self.width) + self.scores[..., None]
+        scores, places = scores.flatten(1).topk(self.width)
+        return scores, places // self.width, tokens.view(len(scores), -1).gather(1, places)
 
     def _finish(self, candidates: torch.Tensor, scores: torch.Tensor, ended: torch.Tensor) -> None:
         """Keep the `k` best of the finished transcripts; only candidates among the `k` best may join."""
