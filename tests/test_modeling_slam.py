@@ -221,6 +221,18 @@ def test_bf16_autocast_trains(tiny_model, tiny_processor, two_clips):
     assert tiny_model.projector.linear1.weight.grad.isfinite().all()
 
 
+def test_a_compiled_model_trains_alike(tiny_model, tiny_processor, two_clips):
+    """Traced by dynamo, with the backward pass by autograd; no kernels are made, so no compiler is needed."""
+    batch = tiny_processor(two_clips, text=["one", "two"])
+    weight, gradients = tiny_model.projector.linear1.weight, []
+    for model in (tiny_model, torch.compile(tiny_model, backend="aot_eager")):
+        tiny_model.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        gradients.append((loss.detach(), weight.grad.clone()))
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 def test_cached_encoder_frames_stand_for_the_audio(tiny_model, tiny_processor, two_clips, autocast):
     """The projector reads them in bfloat16 under autocast, so that is how they may be stored."""
