@@ -126,6 +126,7 @@ class EvaluationBench:
             "limit_seconds": needed / peak.best,
             "share_of_limit": needed / peak.best / median,
             "matmul_peak": peak.best,
+            "torch_mm_peak": peak.of_torch,
             "seconds": seconds,
             "matmul_peaks": peak.samples,
             "transcripts": [text for text, _ in written],

@@ -45,6 +45,9 @@ def settings_table(result: dict[str, Any], what: str) -> str:
         f"Needed: {ours['needed_flop'] / 1e9:.0f} GFLOP; fastest matrix product "
         f"{ours['matmul_peak'] / 1e9:.0f} GFLOP/s; limit {ours['limit_seconds']:.2f} s."
     )
+    if torchs := ours.get("torch_mm_peak"):
+        share = ours["share_of_limit"] * ours["matmul_peak"] / torchs
+        limit += f" By `torch.mm` alone {torchs / 1e9:.0f} GFLOP/s, and ours {share:.0%} of that limit."
     shares = [
         f"{name} {padding['tokens']:.0%} of tokens"
         for name, setting in result["settings"].items()

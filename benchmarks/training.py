@@ -204,6 +204,7 @@ def summarise(
             flop / peak.best / taken for flop, taken in zip(needed, seconds, strict=True)
         ),
         "matmul_peak": peak.best,
+        "torch_mm_peak": peak.of_torch,
         "seconds": seconds,
         "matmul_peaks": peak.samples,
     }
