@@ -17,7 +17,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of `function` in a process whose memory nothing has shaped; all must be picklable."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+    # What it starts itself, such as loader workers, it starts as any process does: spawned ones import all anew.
+    as_usual = multiprocessing.set_start_method, (multiprocessing.get_start_method(), True)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), *as_usual) as fresh:
         return fresh.submit(function, *arguments).result()
 
 
