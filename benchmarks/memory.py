@@ -17,10 +17,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of `function` in a process whose memory nothing has shaped; all must be picklable."""
-    # What it starts itself, such as loader workers, it starts as any process does: spawned ones import all anew.
-    as_usual = multiprocessing.set_start_method, (multiprocessing.get_start_method(), True)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), *as_usual) as fresh:
+    usual = multiprocessing.get_start_method()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_children_by, (usual,)) as fresh:
         return fresh.submit(function, *arguments).result()
+
+
+def _start_children_by(method: str) -> None:
+    """Loader workers start as in any process; a spawned process's would be spawned, and import all anew."""
+    multiprocessing.set_start_method(method, force=True)
 
 
 def give_back_freed_memory() -> None:
