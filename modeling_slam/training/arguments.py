@@ -130,7 +130,7 @@ class RunArguments(Seq2SeqTrainingArguments):
         default="group_by_length",
         metadata={"help": "How clips are put into batches; by length saves padding."},
     )
-    bf16: bool | None = field(  # ty: ignore[incompatible-mutable-override] (None until checked)
+    bf16: bool | None = field(  # ty: ignore[incompatible-attribute-override] (until checked)
         default=None, metadata={"help": "bf16 autocast; by default on GPUs that compute in it."}
     )
     dataloader_num_workers: int = field(
