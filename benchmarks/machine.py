@@ -31,9 +31,11 @@ class MatmulPeak:
     of_torch: float = 0.0  # the best by `torch.mm` alone
 
     def measure(self) -> None:
-        self.of_torch = max(self.of_torch, *(self._rate(torch.mm, size) for size in MATMUL_SIZES))
-        ours = max(self._rate(frozen_linear, size) for size in MATMUL_SIZES)
-        self.samples.append(max(self.of_torch, ours))
+        torchs, ours = (
+            max(self._rate(product, size) for size in MATMUL_SIZES) for product in (torch.mm, frozen_linear)
+        )
+        self.of_torch = max(self.of_torch, torchs)
+        self.samples.append(max(torchs, ours))
 
     def _rate(self, product: Callable[..., torch.Tensor], size: int) -> float:
         left, right = torch.randn(2, size, size).to(self.dtype)

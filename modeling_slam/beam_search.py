@@ -76,7 +76,7 @@ class TokenScores:
     def best(
         self, tokens: torch.Tensor, logits: torch.Tensor, width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As before, -> the (R, `width`) highest log-probabilities after processing, and their tokens."""
+        """Of the same, the (R, `width`) highest log-probabilities after processing, and their tokens."""
         length = tokens.shape[1]
         nothing_acts = self.only_guarded and all(length < guard.shortest for guard in self.processors)
         scores, chosen = [], []

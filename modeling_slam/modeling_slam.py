@@ -226,7 +226,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         due = labels != -100
         head = self.get_output_embeddings()
         is_frozen = not any(parameter.requires_grad for parameter in head.parameters())
-        if type(head) is FrozenLinear and is_frozen and self._llm_traits.head_comes_last:
+        if type(head) in (nn.Linear, FrozenLinear) and is_frozen and self._llm_traits.head_comes_last:
             hidden = self.language_model.base_model(**inputs).last_hidden_state
             return LabelLoss.apply(hidden[due], head.weight, head.bias, labels[due])
         logits = self.language_model(logits_to_keep=due, **inputs).logits
