@@ -31,6 +31,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 
 NEVER = -1.0e9  # transformers' score of what may not be chosen
 SCORES_AT_ONCE = 1 << 22  # 16 MB: what the allocator hands out again; larger tensors cost fresh pages
+CACHE_NAMES = ("cache", "past_key_values")  # of transformers 5.24 and later, and before
 
 
 class TranscriptGuard(LogitsProcessor):
@@ -161,13 +162,17 @@ class CachedLLM:
         model: torch.nn.Module,
         num_beams: int,
         inputs_embeds: torch.Tensor,
-        past_key_values: DynamicCache,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         **options: Any,
     ):
-        """transformers has repeated each prompt `num_beams` times, (B * k, L); one of each is read."""
-        self.model, self.cache, self.options = model, past_key_values, options
+        """transformers has repeated each prompt `num_beams` times, (B * k, L); one of each is read.
+
+        Args:
+            options: of the model's `forward`, its cache among them.
+        """
+        self.model, self.options = model, options
+        self.cache: DynamicCache = next(options[name] for name in CACHE_NAMES if name in options)
         self.prompt = inputs_embeds[::num_beams]
         self.mask = None if attention_mask is None else attention_mask[::num_beams]  # `None`: no padding
         self.positions = None if position_ids is None else position_ids[::num_beams]
@@ -188,9 +193,7 @@ class CachedLLM:
     def _forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         if self.positions is not None:
             inputs["position_ids"] = self.positions
-        outputs = self.model(
-            **inputs, attention_mask=self.mask, past_key_values=self.cache, **self.options, return_dict=True
-        )
+        outputs = self.model(**inputs, attention_mask=self.mask, **self.options, return_dict=True)
         return outputs.logits[:, -1]
 
 

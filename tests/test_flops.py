@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.flops import batch_needs, padding_shares, training_needs, transcribing_needs
 from benchmarks.training import SETTINGS, linear_layers, loss_of
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam.beam_search import CACHE_NAMES
 from modeling_slam.data.collator import SpeechCollator
 
 SECONDS = 2.04
@@ -91,8 +92,8 @@ def test_transcribing_is_counted_as_torch_counts_it(tiny_processor, lora_rank):
         for token in (5, 6, 7, 8):
             outputs = model.language_model(
                 inputs_embeds=model.get_input_embeddings()(torch.tensor([[token]])),
-                past_key_values=outputs.past_key_values,
                 use_cache=True,
+                **{name: outputs[name] for name in CACHE_NAMES if name in outputs},
             )
 
     needed = transcribing_needs(model.config, [frames], [prompt], [4], num_beams=1)
