@@ -80,4 +80,4 @@ def failure_rates(runs: pd.DataFrame) -> pd.DataFrame:
         name: runs[f"{name}_predictions" if name != "loop" else "repetition_loops"] / runs["utterances"]
         for name in ("empty", "loop", "truncated")
     }
-    return runs[[*RUN, "utterances"]].assign(**rates)
+    return runs[[*RUN, "utterances"]].assign(**rates, runs=[[name] for name in runs["name"]])

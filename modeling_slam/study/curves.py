@@ -43,6 +43,7 @@ def curve_shapes(runs: pd.DataFrame) -> pd.DataFrame:
         steps = wer.diff().dropna()
         falls = -steps[steps < 0]
         moved = steps.abs().sum()
+        of_curve = find_runs(runs, encoder_name=encoder, language=language, mode=mode)
         rows.append(
             {
                 "encoder_name": encoder,
@@ -53,6 +54,7 @@ def curve_shapes(runs: pd.DataFrame) -> pd.DataFrame:
                 "largest_fall": falls.max() if len(falls) else 0.0,
                 "instability": falls.sum() / moved if moved else 0.0,
                 "spikes": spikes(wer),
+                "runs": list(of_curve["name"]),
             }
         )
     return pd.DataFrame(rows)
@@ -97,6 +99,7 @@ def safe_zone(results: StudyResults, points: float = SAFE_POINTS, by_speaker: bo
                     "mapsswe_p": min((test.mapsswe_p for test in tests), default=None),
                     "significant": significant,
                     "safe": still_safe,
+                    "runs": [*full["name"], *cut["name"]],
                 }
             )
     return pd.DataFrame(rows)
@@ -128,6 +131,7 @@ def deepest_safe_cuts(zone: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
                 "keep_layers": kept,
                 "removed": int(layers[encoder]) - kept,
                 "degradation": float(safe["degradation"].iloc[-1]) if len(safe) else 0.0,
+                "runs": safe["runs"].iloc[-1] if len(safe) else [],
             }
         )
     return pd.DataFrame(rows)
@@ -136,8 +140,10 @@ def deepest_safe_cuts(zone: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def seed_spread(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation (n - 1), lowest and highest WER over seeds; only where there are several."""
     keys = [*CURVE, "keep_layers", "mode"]
-    spread = runs.groupby(keys, sort=False)["wer"].agg(["mean", "std", "min", "max", "count"]).reset_index()
-    return spread[spread["count"] > 1].rename(columns={"count": "seeds"}).reset_index(drop=True)
+    seeds = runs.groupby(keys, sort=False)
+    spread = seeds["wer"].agg(["mean", "std", "min", "max", "count"]).assign(runs=seeds["name"].agg(list))
+    spread = spread.reset_index().rename(columns={"count": "seeds"})
+    return spread[spread["seeds"] > 1].reset_index(drop=True)
 
 
 def pareto_front(
@@ -156,6 +162,7 @@ def pareto_front(
         dominated = [
             bool(((values <= value).all(axis=1) & (values < value).any(axis=1)).any()) for value in values
         ]
-        fronts.append(group.assign(on_front=[not beaten for beaten in dominated]))
-    kept = ["name", *CURVE, "keep_layers", "mode", "seed", *columns, "on_front"]
+        named = [[name] for name in group["name"]]
+        fronts.append(group.assign(on_front=[not beaten for beaten in dominated], runs=named))
+    kept = ["name", *CURVE, "keep_layers", "mode", "seed", *columns, "on_front", "runs"]
     return pd.concat(fronts, ignore_index=True)[kept]

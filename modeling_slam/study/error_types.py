@@ -125,11 +125,12 @@ def recovered_utterances(study: StudyResults) -> pd.DataFrame:
         for clip, row in pruned[(pruned["wer"] > SEVERE_WER) & (with_lora["errors"] == 0)].iterrows():
             kind = error_type(row["reference"], row["prediction"], row["raw_reference"], row["language"])
             text = {"reference": row["reference"], "pruned": row["prediction"]}
+            text["pruned_lora"] = with_lora.loc[clip, "prediction"]
             rows.append(
-                {**key, "id": clip, "kind": kind, **text, "pruned_lora": with_lora.loc[clip, "prediction"]}
+                {**key, "id": clip, "kind": kind, **text, "runs": [names["pruned"], names["pruned_lora"]]}
             )
     columns = ["encoder_name", "language", "keep_layers", "seed", "id", "kind", "reference", "pruned",
-               "pruned_lora"]  # fmt: skip
+               "pruned_lora", "runs"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -18,9 +18,9 @@ from modeling_slam.study.written import (
     language_name,
     millions,
     percent,
-    shown,
     signed,
     signed_millions,
+    table_of_rows,
     whole,
     with_paper,
 )  # fmt: skip
@@ -53,12 +53,8 @@ def table1(study: StudyResults, paper: bool) -> ReportTable:
         **{name: (name.replace("_", " "), whole) for name in ("words", "distinct_words", "speakers")},
         **(WHOSE if paper else {}),
     }
-    return ReportTable(
-        "table1_data",
-        "Table 1: data",
-        "The test split is counted in the predictions.",
-        data,
-        shown(data, columns),
+    return table_of_rows(
+        "table1_data", "Table 1: data", "The test split is counted in the predictions.", data, columns
     )
 
 
@@ -126,7 +122,7 @@ def table3(study: StudyResults, paper: bool) -> ReportTable:
         "For each encoder: whole, whole with LoRA, and the pruned depth with LoRA of the lowest mean WER. "
         "Change against the whole encoder without LoRA."
     )
-    return ReportTable("table3_sweet_spots", "Table 3: sweet spots", note, data, shown(data, columns))
+    return table_of_rows("table3_sweet_spots", "Table 3: sweet spots", note, data, columns)
 
 
 def table4(study: StudyResults, paper: bool) -> ReportTable:
@@ -140,18 +136,7 @@ def table4(study: StudyResults, paper: bool) -> ReportTable:
         **(WHOSE if paper else {}),
     }
     note = "Utterances with a higher WER than under the whole encoder without LoRA, after the shallowest cut."
-    return ReportTable(
-        "table4_degraded", "Table 4: degraded utterances", note, data, shown(as_int(data), columns)
-    )
-
-
-def as_int(data: pd.DataFrame) -> pd.DataFrame:
-    """Layers as whole numbers where rows of the paper made them floats; the paper's cut is two layers."""
-    if "keep_layers" not in data:
-        return data
-    return data.assign(
-        keep_layers=["-2" if pd.isna(value) else str(int(value)) for value in data["keep_layers"]]
-    )
+    return table_of_rows("table4_degraded", "Table 4: degraded utterances", note, data, columns)
 
 
 def table5(study: StudyResults, paper: bool) -> ReportTable:
@@ -168,7 +153,7 @@ def table5(study: StudyResults, paper: bool) -> ReportTable:
         **(WHOSE if paper else {}),
     }
     note = "WER without LoRA - WER with LoRA, whole encoder and shallowest cut."
-    return ReportTable("table5_lora_gain", "Table 5: what LoRA wins", note, data, shown(data, columns))
+    return table_of_rows("table5_lora_gain", "Table 5: what LoRA wins", note, data, columns)
 
 
 def table6(study: StudyResults, paper: bool) -> ReportTable:
@@ -187,7 +172,7 @@ def table6(study: StudyResults, paper: bool) -> ReportTable:
     some = data.groupby(["encoder_name", "language", "kind"], sort=False).head(3).reset_index(drop=True)
     if len(some) < len(data):
         note += " At most three of a kind are shown; the CSV has all."
-    return ReportTable("table6_recovered", "Table 6: won back by LoRA", note, data, shown(some, columns))
+    return table_of_rows("table6_recovered", "Table 6: won back by LoRA", note, data, columns, some)
 
 
 def table7(study: StudyResults, paper: bool) -> ReportTable:
@@ -199,4 +184,4 @@ def table7(study: StudyResults, paper: bool) -> ReportTable:
     note = (
         "Change of the count of each word error by LoRA, after the shallowest cut; empty if there was none."
     )
-    return ReportTable("table7_errors", "Table 7: change of errors", note, data, shown(as_int(data), columns))
+    return table_of_rows("table7_errors", "Table 7: change of errors", note, data, columns)

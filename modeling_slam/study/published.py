@@ -75,12 +75,13 @@ def paper_table1() -> pd.DataFrame:
 
 
 def paper_table4() -> pd.DataFrame:
-    """Table 4 in the columns of `tables.degraded_utterances`."""
+    """Table 4 in the columns of `tables.degraded_utterances`; its cut is two layers."""
     table = read_table("table4_degraded_utterances")
     return pd.DataFrame(
         {
             "encoder_name": table["encoder"],
             "language": table["language"],
+            "keep_layers": table["encoder"].map(LAYERS) - 2,
             "pruned": table["base_minus2_pct"] / 100,
             "pruned_lora": table["lora_minus2_pct"] / 100,
             "recovery": table["recovery_points"] / 100,
@@ -89,8 +90,9 @@ def paper_table4() -> pd.DataFrame:
 
 
 def paper_table7() -> pd.DataFrame:
-    """Table 7 in the columns of `tables.error_change`."""
+    """Table 7 in the columns of `tables.error_change`; its cut is two layers."""
     table = read_table("table7_error_change")
     kinds = ("substitutions", "insertions", "deletions", "total")
     changes = {kind: table[f"{kind}_pct"] / 100 for kind in kinds}
-    return pd.DataFrame({"encoder_name": table["encoder"], "language": table["language"], **changes})
+    keys = {"encoder_name": table["encoder"], "language": table["language"]}
+    return pd.DataFrame({**keys, "keep_layers": table["encoder"].map(LAYERS) - 2, **changes})

@@ -22,7 +22,7 @@ from modeling_slam.study.plots import save_plots
 from modeling_slam.study.published import SOURCE
 from modeling_slam.study.results import StudyResults
 from modeling_slam.study.sections import report_tables
-from modeling_slam.study.written import ReportTable, language_name, millions, mode_name, percent
+from modeling_slam.study.written import RUNS, ReportTable, language_name, millions, mode_name, percent
 
 PAGES = ("report.html", "report.md")
 
@@ -92,7 +92,7 @@ def save_table(table: ReportTable, directory: Path) -> None:
     """`NAME.csv` with plain numbers, `NAME.tex` as it is shown."""
     table.data.to_csv(directory / f"{table.name}.csv", index=False)
     caption = escape_latex(f"{table.title}. {table.note}")
-    written = table.shown.map(escape_latex).rename(columns=escape_latex)
+    written = table.shown.drop(columns=RUNS, errors="ignore").map(escape_latex).rename(columns=escape_latex)
     latex = written.to_latex(index=False, escape=False, caption=caption, label=f"tab:{table.name}")
     (directory / f"{table.name}.tex").write_text(latex, encoding="utf-8")
 
@@ -105,11 +105,13 @@ def escape_latex(text: Any) -> str:
 
 
 def to_markdown(table: ReportTable) -> str:
-    """A Markdown table; a cell with runs behind it links to the first one's line in the list of runs."""
+    """A Markdown table; a cell links to the lines of its runs in the list of runs."""
     cells = table.shown.map(lambda value: str(value).replace("|", "\\|")).astype(object)
     for (row, column), names in table.links.items():
         if names and cells.loc[row, column]:
-            cells.loc[row, column] = f"[{bracketed(cells.loc[row, column])}](#run-{names[0]})"
+            texts = [bracketed(cells.loc[row, column]), *map(str, range(2, len(names) + 1))]
+            pairs = zip(texts, names, strict=True)
+            cells.loc[row, column] = ", ".join(f"[{text}](#run-{name})" for text, name in pairs)
     return cells.to_markdown(index=False, disable_numparse=True)
 
 

@@ -32,8 +32,8 @@ from modeling_slam.study.written import (
     millions,
     p_value,
     percent,
-    shown,
     signed,
+    table_of_rows,
     with_paper,
     yes_no,
 )  # fmt: skip
@@ -56,7 +56,7 @@ def safe_zone_table(study: StudyResults, paper: bool) -> ReportTable:
         "all lighter cuts. low, high: 95 % interval of the degradation by paired bootstrap over utterances; "
         "with few clips few differences are significant, and high is the worst that is not ruled out."
     )
-    return ReportTable("safe_zone", "Safe pruning zone", note, data, shown(data, columns))
+    return table_of_rows("safe_zone", "Safe pruning zone", note, data, columns)
 
 
 def deepest_table(study: StudyResults, paper: bool) -> ReportTable:
@@ -70,7 +70,7 @@ def deepest_table(study: StudyResults, paper: bool) -> ReportTable:
         **(WHOSE if paper else {}),
     }
     note = "The deepest safe cut of each curve. The paper's have no test: there the threshold alone decides."
-    return ReportTable("deepest_safe_cuts", "Deepest safe cuts", note, data, shown(data, columns))
+    return table_of_rows("deepest_safe_cuts", "Deepest safe cuts", note, data, columns)
 
 
 def lora_tests(study: StudyResults, paper: bool) -> ReportTable:
@@ -80,7 +80,7 @@ def lora_tests(study: StudyResults, paper: bool) -> ReportTable:
         if len(modes) == 2:
             test = compare(study, modes["projector"], modes["lora"])
             names = dict(zip(("encoder_name", "language", "keep_layers", "seed"), key, strict=True))
-            rows.append(names | vars(test) | {"significant": test.significant})
+            rows.append(names | vars(test) | {"significant": test.significant, "runs": list(modes.values())})
     data = pd.DataFrame(rows)
     columns = {
         "difference": ("LoRA - without (points)", signed),
@@ -90,10 +90,8 @@ def lora_tests(study: StudyResults, paper: bool) -> ReportTable:
         "mapsswe_p": ("p, MAPSSWE", p_value),
         "significant": ("significant", yes_no),
     }
-    written = shown(data, columns) if rows else data
-    return ReportTable(
-        "lora_tests", "Is LoRA's gain significant?", "Paired tests on the same clips.", data, written
-    )
+    note = "Paired tests on the same clips."
+    return table_of_rows("lora_tests", "Is LoRA's gain significant?", note, data, columns)
 
 
 def shapes_table(study: StudyResults, paper: bool) -> ReportTable:
@@ -112,9 +110,7 @@ def shapes_table(study: StudyResults, paper: bool) -> ReportTable:
         "From each depth to the next smaller one. falls: steps that lower the WER. instability: sum of falls "
         "over sum of all changes. spikes: depths more than a point above both neighbours."
     )
-    return ReportTable(
-        "curve_shapes", "Monotonicity", note, data, shown(data, columns) if len(data) else data
-    )
+    return table_of_rows("curve_shapes", "Monotonicity", note, data, columns)
 
 
 def pareto_table(study: StudyResults, paper: bool) -> ReportTable:
@@ -129,12 +125,11 @@ def pareto_table(study: StudyResults, paper: bool) -> ReportTable:
             else {}
         ),
     }
-    links = {(row, "WER (%)"): [name] for row, name in enumerate(front["name"])}
     note = (
         "Runs that no other run of the language beats in WER, parameters and real-time factor at once. The "
         "factor is of the machine that decoded, and noisy if it did other work."
     )
-    return ReportTable("pareto", "Pareto front", note, data, shown(front, columns), links)
+    return table_of_rows("pareto", "Pareto front", note, data, columns, front)
 
 
 def failures_table(study: StudyResults, paper: bool) -> ReportTable:
@@ -144,31 +139,38 @@ def failures_table(study: StudyResults, paper: bool) -> ReportTable:
         "loop": ("repetition loop (%)", lambda value: percent(value, 2)),
         "truncated": ("cut at the limit (%)", lambda value: percent(value, 2)),
     }
-    links = {(row, "repetition loop (%)"): [name] for row, name in enumerate(data["name"])}
-    return ReportTable(
-        "failures", "Failed outputs", "Share of utterances.", data, shown(data, columns), links
-    )
+    return table_of_rows("failures", "Failed outputs", "Share of utterances.", data, columns)
 
 
-def band_table(data: pd.DataFrame, band: str, order: str, value: str) -> pd.DataFrame:
-    """One row a run, one column a band, in per cent."""
-    titles = data.drop_duplicates(order).sort_values(order)[band]
+def bands_in_columns(data: pd.DataFrame, band: str, value: str) -> pd.DataFrame:
+    """One row an encoder, language, depth and mode; one column a band, with the mean over seeds."""
     keys = ["encoder_name", "language", "keep_layers", "mode"]
-    wide = data.pivot_table(index=keys, columns=band, values=value, aggfunc="mean", sort=False).reset_index()
-    return shown(wide, {title: (title, percent) for title in titles})
+    wide = data.pivot_table(index=keys, columns=band, values=value, sort=False)
+    runs = data.groupby(keys, sort=False)["name"].agg(lambda names: list(names.unique()))
+    return wide.assign(runs=runs).reset_index()
+
+
+def band_table(
+    name: str, title: str, note: str, data: pd.DataFrame, band: str, order: str, value: str
+) -> ReportTable:
+    """Bands side by side, in per cent; the data has one row a run and band."""
+    bands = data.drop_duplicates(order).sort_values(order)[band]
+    rows = bands_in_columns(data, band, value)
+    data = data.assign(runs=[[run] for run in data["name"]])
+    return table_of_rows(name, title, note, data, {one: (one, percent) for one in bands}, rows)
 
 
 def lengths_table(study: StudyResults, paper: bool) -> ReportTable:
     data = breakdowns.wer_by_length(study)
-    written = band_table(data, "seconds", "longest", "wer")
-    return ReportTable("wer_by_length", "WER by length of the clip", "WER in % by seconds.", data, written)
+    title, note = "WER by length of the clip", "WER in % by seconds."
+    return band_table("wer_by_length", title, note, data, "seconds", "longest", "wer")
 
 
 def frequency_table(study: StudyResults, paper: bool) -> ReportTable:
     data = breakdowns.misses_by_frequency(study)
-    written = band_table(data, "occurrences", "band", "missed")
+    title = "Missed words by frequency"
     note = "Reference words substituted or deleted, in %, by how often the word occurs in the test set."
-    return ReportTable("misses_by_frequency", "Missed words by frequency", note, data, written)
+    return band_table("misses_by_frequency", title, note, data, "occurrences", "band", "missed")
 
 
 def seeds_table(study: StudyResults, paper: bool) -> ReportTable:
@@ -178,7 +180,7 @@ def seeds_table(study: StudyResults, paper: bool) -> ReportTable:
         **{name: (f"{title} (%)", percent) for name, title in
            {"mean": "mean WER", "std": "deviation", "min": "lowest", "max": "highest"}.items()},
     }  # fmt: skip
-    return ReportTable("seeds", "Spread over seeds", "Deviation with n - 1.", data, shown(data, columns))
+    return table_of_rows("seeds", "Spread over seeds", "Deviation with n - 1.", data, columns)
 
 
 def baselines_table(study: StudyResults, paper: bool) -> ReportTable:

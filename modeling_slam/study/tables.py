@@ -3,7 +3,8 @@
 
 The paper compares each encoder with the one two layers shorter, the first cut of its grid. Here that is the
 shallowest cut a study has, whatever its size. Seeds are averaged where rates are compared, and kept apart
-where utterances are. Rates and differences are fractions: 0.02 is two points of WER.
+where utterances are. Rates and differences are fractions: 0.02 is two points of WER. `runs` names the runs
+that a row follows from.
 
 Source: arXiv:2603.27981
 """
@@ -37,6 +38,7 @@ def data_statistics(study: StudyResults) -> pd.DataFrame:
                         "split": split,
                         "clips": kept["kept_clips"],
                         "hours": kept["kept_hours"],
+                        "runs": [run],
                     }
                 )
         test = study.utterances(run)
@@ -52,6 +54,7 @@ def data_statistics(study: StudyResults) -> pd.DataFrame:
                 "words": len(words),
                 "distinct_words": words.nunique(),
                 "speakers": test["speaker"].nunique(),
+                "runs": [run],
             }
         )
     return pd.DataFrame(rows)
@@ -62,7 +65,6 @@ def wer_by_depth(runs: pd.DataFrame) -> pd.DataFrame:
 
     `encoder_reduction` = 1 - kept / full encoder parameters. `wer` is the mean over seeds; with one seed
     `wer_low` and `wer_high` are its bootstrap interval, with several the lowest and highest WER of a seed.
-    `runs` names the runs behind the row.
     """
     rows = []
     keys = ["encoder_name", "encoder_layers", "keep_layers", "language", "mode"]
@@ -140,6 +142,7 @@ def sweet_spots(runs: pd.DataFrame) -> pd.DataFrame:
                     **{f"wer_{language}": wer for language, wer in wers.items()},
                     "better": int((wers < baseline).sum()),
                     "of": int(baseline.notna().sum()),
+                    "runs": list(found["name"]),
                 }
             )
     return pd.DataFrame(rows)
@@ -165,8 +168,9 @@ def degraded_utterances(study: StudyResults) -> pd.DataFrame:
         for column in ("pruned", "pruned_lora"):
             other = same_utterances(full, study.utterances(names[column]))
             shares[column] = float((other["errors"] > full["errors"]).mean())
+        recovery = shares["pruned_lora"] - shares["pruned"]
         rows.append(
-            {**key, **shares, "recovery": shares["pruned_lora"] - shares["pruned"], "utterances": len(full)}
+            {**key, **shares, "recovery": recovery, "utterances": len(full), "runs": list(names.values())}
         )
     return pd.DataFrame(rows)
 
@@ -200,17 +204,18 @@ def lora_gain(runs: pd.DataFrame) -> pd.DataFrame:
     for (encoder, language), cell in groups(runs, CURVE):
         if encoder not in cuts:
             continue
-        gains = {}
+        gains, names = {}, []
         for column, layers in (("full", cell["encoder_layers"].iloc[0]), ("pruned", cuts[encoder])):
             without = mean_wer(cell, keep_layers=layers, mode="projector")
             with_lora = mean_wer(cell, keep_layers=layers, mode="lora")
             gains[column] = None if without is None or with_lora is None else without - with_lora
+            names += find_runs(cell, keep_layers=layers)["name"].tolist()
         if None in gains.values():
             continue
         difference = round((gains["pruned"] or 0) - (gains["full"] or 0), 4)
         larger = None if difference == 0 else "pruned" if difference > 0 else "full"
         key = {"encoder_name": encoder, "language": language, "keep_layers": cuts[encoder]}
-        rows.append({**key, **gains, "larger": larger})
+        rows.append({**key, **gains, "larger": larger, "runs": names})
     return pd.DataFrame(rows)
 
 
@@ -234,5 +239,5 @@ def error_change(runs: pd.DataFrame) -> pd.DataFrame:
             for kind in [*kinds, "total"]
         }
         key = {"encoder_name": encoder, "language": language, "keep_layers": cuts[str(encoder)]}
-        rows.append({**key, **change})
+        rows.append({**key, **change, "runs": [name for found in totals.values() for name in found["name"]]})
     return pd.DataFrame(rows)

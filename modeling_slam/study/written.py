@@ -12,6 +12,7 @@ import pandas as pd
 from modeling_slam.study.tables import MODES
 
 Links = dict[tuple[int, str], list[str]]
+RUNS = "runs"  # the column that does nothing but lead to runs
 
 
 @dataclass
@@ -93,9 +94,32 @@ def shown(data: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     return pd.DataFrame({title: [write(v) for v in data[name]] for name, (title, write) in every.items()})
 
 
+def table_of_rows(
+    name: str, title: str, note: str, data: pd.DataFrame, columns: Columns, rows: pd.DataFrame | None = None
+) -> ReportTable:
+    """A table with a line for each of `rows`, if not given all of `data`.
+
+    `data` says in `runs` what runs each row follows from, and a last column leads to them; rows of the paper
+    have none.
+    """
+    if data.empty:
+        return ReportTable(name, title, note, data, data)
+    rows = data if rows is None else rows
+    runs = [run_names(row) for row in rows[RUNS]]
+    written = shown(rows, columns).assign(**{RUNS: ["1" if names else "" for names in runs]})
+    links = {(place, RUNS): names for place, names in enumerate(runs)}
+    data = data.assign(runs=data[RUNS].map(run_names).map(" ".join))
+    return ReportTable(name, title, note, data, written, links)
+
+
+def run_names(value: Any) -> list[str]:
+    return value if isinstance(value, list) else []
+
+
 def with_paper(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Our rows and, below them, the paper's, told apart by `whose`."""
-    return pd.concat([ours.assign(whose="this study"), paper.assign(whose="the paper")], ignore_index=True)
+    theirs = paper.assign(whose="the paper", runs=None)
+    return pd.concat([ours.assign(whose="this study"), theirs], ignore_index=True)
 
 
 WHOSE: Columns = {"whose": ("whose", str)}

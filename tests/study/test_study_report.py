@@ -11,6 +11,8 @@ import pytest
 from modeling_slam.study.__main__ import main
 from modeling_slam.study.browser import browser_data, write_browser
 from modeling_slam.study.report import escape_latex, write_report
+from modeling_slam.study.sections import report_tables
+from modeling_slam.study.written import RUNS
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,28 @@ def test_every_wer_of_table_2_leads_to_its_run(report, study):
         assert f"](#run-{name})" in markdown
         assert f'<a id="run-{name}"></a>' in markdown
         assert f"errors.html#run={name}" in page.links
+
+
+def test_every_row_of_ours_leads_to_runs_and_none_of_the_papers_does(study):
+    own = "findings", "table2_wer", "baselines"  # questions; a run a cell; no runs
+    tables = [table for table in report_tables(study, paper=True) if table.name not in own]
+    assert len(tables) >= 12
+    for table in tables:
+        for place, row in enumerate(table.shown.to_dict("records")):
+            named = table.links.get((place, RUNS), [])
+            assert set(named) <= set(study.runs["name"]), table.name
+            # A curve without a safe cut follows from no cut.
+            if row.get("whose") == "the paper" or row.get("layers removed") == "0":
+                assert not named
+            else:
+                assert named, (table.name, row)
+
+
+def test_a_comparison_leads_to_the_runs_compared(report, study):
+    tables = {table.name: table for table in report_tables(study, paper=False)}
+    four = [f"base-{layers}L-{mode}-en-s42" for layers in (6, 4) for mode in ("projector", "lora")]
+    assert sorted(tables["table5_lora_gain"].links[0, RUNS]) == sorted(four)
+    assert ", [2](#run-" in (report / "report.md").read_text(encoding="utf-8")
 
 
 def test_csv_has_plain_numbers_that_pandas_reads_back(report, study):
