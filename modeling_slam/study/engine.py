@@ -64,10 +64,11 @@ def run_study(
             f"No run matches {', '.join(map(repr, only))}. The study has {', '.join(s.name for s in specs)}."
         )
     check_scripts()
-    store.claim(study.name, study.specs)
+    store.check(study.name, study.specs)
     left = [spec for spec in chosen if not store.is_finished(spec)]
     names = {spec.name for spec in left}
     check_data([run for run in study.runs if run.spec.name in names])
+    store.claim(study.name, study.specs)
     cpus = threads or share_of_cpus(scheduler)
     tasks = [
         Task(spec, str(store.directory), str(Path.cwd()), cpus, max_attempts, keep_models,

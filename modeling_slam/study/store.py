@@ -66,17 +66,22 @@ class StudyStore:
     def claim(self, name: str, specs: list[RunSpec]) -> None:
         """Make the directory this study's, or go on with the one in it.
 
+        Raises as `check` does.
+        """
+        with locked(self.directory, wait=True):
+            self.check(name, specs)
+            values = {"name": name, "specs": [dataclasses.asdict(spec) for spec in specs]}
+            write_json(self.directory / STUDY_FILE, values)
+
+    def check(self, name: str, specs: list[RunSpec]) -> None:
+        """Whether the directory may be this study's.
+
         A study may grow or shrink between two calls; a run that has begun keeps its specification.
 
         Raises:
             StudyError: it holds another study, or a run that was begun with another specification.
         """
-        with locked(self.directory, wait=True):
-            self._claim(name, specs)
-
-    def _claim(self, name: str, specs: list[RunSpec]) -> None:
-        file = self.directory / STUDY_FILE
-        if file.is_file():
+        if (self.directory / STUDY_FILE).is_file():
             before, old_specs = self.read()
             if before != name:
                 raise StudyError(
@@ -92,7 +97,6 @@ class StudyStore:
                         + "\n  ".join(changed)
                         + "\nName another `--output_dir`, or delete that run's directory to run it anew."
                     )
-        write_json(file, {"name": name, "specs": [dataclasses.asdict(spec) for spec in specs]})
 
     def read(self) -> tuple[str, list[RunSpec]]:
         """Name and specifications of the study in this directory."""
