@@ -140,7 +140,9 @@ def report(argv: list[str]) -> None:
             f"error: the report needs {error.name}, which is not installed: pip install 'slam-asr[study]'"
         ) from error
     with clear_errors():
-        directory = write_report(arguments.study_dir, arguments.output, arguments.paper, arguments.clips)
+        directory = write_report(
+            arguments.study_dir, arguments.output, arguments.paper, arguments.clips, arguments.withhold
+        )
     print(f"The report is in {directory}: report.html, report.md, errors.html, tables/, plots/")
 
 

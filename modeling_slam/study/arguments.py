@@ -108,6 +108,10 @@ class ReportArguments:
         default=0,
         metadata={"help": "Clips of each language in the error browser, those the runs differ on most."},
     )
+    withhold: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Languages whose transcripts the report must not quote, for instance by licence."},
+    )
 
     def __post_init__(self):
         if self.clips < 0:

@@ -156,13 +156,14 @@ def table5(study: StudyResults, paper: bool) -> ReportTable:
     return table_of_rows("table5_lora_gain", "Table 5: what LoRA wins", note, data, columns)
 
 
+TRANSCRIPTS = {"reference": "reference", "pruned": "after the cut", "pruned_lora": "with LoRA"}
+
+
 def table6(study: StudyResults, paper: bool) -> ReportTable:
     data = error_types.recovered_utterances(study)
     columns = {
         "kind": ("kind", str),
-        "reference": ("reference", str),
-        "pruned": ("after the cut", str),
-        "pruned_lora": ("with LoRA", str),
+        **{name: (title, str) for name, title in TRANSCRIPTS.items()},
     }
     counts = ", ".join(f"{kind} {count}" for kind, count in data["kind"].value_counts().items())
     note = (

@@ -8,7 +8,9 @@ one likes, also of a study that is not finished. The directory is made beside it
 it is whole.
 """
 
+import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from modeling_slam.study.browser import write_browser
 from modeling_slam.study.clips import write_clips
 from modeling_slam.study.frames import each_row
+from modeling_slam.study.paper_sections import TRANSCRIPTS
 from modeling_slam.study.plots import save_plots
 from modeling_slam.study.published import SOURCE
 from modeling_slam.study.results import StudyResults
@@ -28,21 +31,34 @@ PAGES = ("report.html", "report.md")
 
 
 def write_report(
-    study_dir: str | Path, output: str | Path | None = None, paper: bool = False, clips: int = 0
+    study_dir: str | Path,
+    output: str | Path | None = None,
+    paper: bool = False,
+    clips: int = 0,
+    withhold: Sequence[str] = (),
 ) -> Path:
     """Write the report of the study in `study_dir`; returns its directory.
 
+    Args:
+        paper: put the paper's numbers beside ours.
+        clips: of each language, in the error browser.
+        withhold: languages whose texts and clips are not quoted: Table 6 counts theirs, the browser has none.
+
     Raises:
-        ValueError: no run is finished, or `output` is a directory that holds something else.
+        ValueError: no run is finished, the study has no such language, or `output` is a directory that holds
+            something else.
     """
     study = StudyResults.load(study_dir)
+    languages = list(study.runs["language"].unique())
+    if unknown := [language for language in withhold if language not in languages]:
+        raise ValueError(f"`withhold` names {unknown}; the study's languages are {languages}.")
     directory = Path(output) if output is not None else Path(study_dir) / "report"
     check_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         made = Path(scratch) / directory.name
         made.mkdir()
-        write_into(made, study, paper, clips)
+        write_into(made, study, paper, clips, withhold)
         if directory.exists():
             directory.rename(Path(scratch) / "before")
         made.rename(directory)
@@ -57,14 +73,17 @@ def check_replaceable(directory: Path) -> None:
         )
 
 
-def write_into(directory: Path, study: StudyResults, paper: bool, clips: int) -> None:
-    tables = report_tables(study, paper)
+def write_into(
+    directory: Path, study: StudyResults, paper: bool, clips: int, withhold: Sequence[str]
+) -> None:
+    tables = [without_texts(table, withhold) for table in report_tables(study, paper)]
+    quoted = dataclasses.replace(study, runs=study.runs[~study.runs["language"].isin(withhold)])
     (directory / "tables").mkdir()
     for table in tables:
         save_table(table, directory / "tables")
     captions = save_plots(study, directory / "plots", paper)
-    audio = write_clips(study, directory / "clips", clips) if clips else {}
-    browsed = write_browser(study, directory / "errors.html", audio)
+    audio = write_clips(quoted, directory / "clips", clips) if clips else {}
+    browsed = write_browser(quoted, directory / "errors.html", audio) if len(quoted.runs) else []
     study.runs.to_csv(directory / "tables" / "runs.csv", index=False)
     templates = Environment(
         loader=PackageLoader("modeling_slam.study", "templates"),
@@ -79,6 +98,7 @@ def write_into(directory: Path, study: StudyResults, paper: bool, clips: int) ->
         "captions": captions,
         "runs": run_list(study.runs),
         "browsed": set(browsed),
+        "withheld": ", ".join(map(language_name, withhold)),
         "paper": SOURCE if paper else None,
         "commits": ", ".join(sorted(set(study.runs["commit"].dropna()))),
         "markdown": to_markdown,
@@ -86,6 +106,17 @@ def write_into(directory: Path, study: StudyResults, paper: bool, clips: int) ->
     for page in PAGES:
         text = templates.get_template(f"{page}.jinja").render(context)
         (directory / page).write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def without_texts(table: ReportTable, languages: Sequence[str]) -> ReportTable:
+    """Table 6, the one that quotes, with empty cells for these languages; any other table as it is."""
+    if table.name != "table6_recovered":
+        return table
+    data, shown = table.data.copy(), table.shown.copy()
+    data.loc[data["language"].isin(languages), list(TRANSCRIPTS)] = ""
+    names = [language_name(language) for language in languages]
+    shown.loc[shown["language"].isin(names), list(TRANSCRIPTS.values())] = ""
+    return dataclasses.replace(table, data=data, shown=shown)
 
 
 def save_table(table: ReportTable, directory: Path) -> None:

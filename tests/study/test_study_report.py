@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from made_study import row, spec_of, write_study
 
 from modeling_slam.study.__main__ import main
 from modeling_slam.study.browser import browser_data, write_browser
@@ -61,14 +62,14 @@ def test_every_row_of_ours_leads_to_runs_and_none_of_the_papers_does(study):
     tables = [table for table in report_tables(study, paper=True) if table.name not in own]
     assert len(tables) >= 12
     for table in tables:
-        for place, row in enumerate(table.shown.to_dict("records")):
+        for place, line in enumerate(table.shown.to_dict("records")):
             named = table.links.get((place, RUNS), [])
             assert set(named) <= set(study.runs["name"]), table.name
             # A curve without a safe cut follows from no cut.
-            if row.get("whose") == "the paper" or row.get("layers removed") == "0":
+            if line.get("whose") == "the paper" or line.get("layers removed") == "0":
                 assert not named
             else:
-                assert named, (table.name, row)
+                assert named, (table.name, line)
 
 
 def test_a_comparison_leads_to_the_runs_compared(report, study):
@@ -82,8 +83,8 @@ def test_csv_has_plain_numbers_that_pandas_reads_back(report, study):
     table = pd.read_csv(report / "tables" / "table2_wer.csv")
     runs = study.runs.set_index("name")["wer"]
     assert len(table) == len(study.runs)
-    for row in table.itertuples():
-        assert row.wer == pytest.approx(runs[row.runs])
+    for cell in table.itertuples():
+        assert cell.wer == pytest.approx(runs[cell.runs])
 
 
 def test_each_table_comes_in_every_format(report):
@@ -146,3 +147,26 @@ def test_text_cannot_end_the_pages_data(study, tmp_path, monkeypatch):
     assert page.count("</script>") == 2
     (data,) = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
     assert "alert(1)" in json.dumps(json.loads(data))
+
+
+def test_texts_that_are_withheld_stand_nowhere(tmp_path):
+    texts = {"en": ["alpha bravo", "charlie delta"], "nl": ["echo foxtrot", "golf hotel"]}
+    runs = []
+    for language, said in texts.items():
+        wrong = [f"{text.split()[0]} {' '.join(['lima'] * 9)}" for text in said]
+        for layers, mode, heard in ((6, "projector", said), (4, "projector", wrong), (4, "lora", said)):
+            rows = [row(i, a, b, language) for i, (a, b) in enumerate(zip(said, heard, strict=True))]
+            runs.append((spec_of(layers, mode, language), rows))
+    study = write_study(tmp_path / "study", runs)
+    report = write_report(study, withhold=["nl"])
+    texts = [file for file in report.rglob("*.*") if file.suffix != ".png"]
+    files = {file.name: file.read_text(encoding="utf-8") for file in texts}
+    assert "alpha bravo" in files["errors.html"]
+    assert "alpha bravo" in files["table6_recovered.csv"]
+    assert not [name for name, text in files.items() if "echo" in text or "hotel" in text]
+    assert len(pd.read_csv(report / "tables" / "table6_recovered.csv")) == 4  # counted all the same
+    none = write_report(study, tmp_path / "none", withhold=["en", "nl"])
+    assert not (none / "errors.html").exists()
+    assert "errors.html" not in "".join(Page(none / "report.html").links)
+    with pytest.raises(ValueError, match=r"`withhold` names \['da'\]; the study's languages are"):
+        write_report(study, withhold=["da"])
