@@ -69,7 +69,8 @@ def spikes(wer: pd.Series, points: float = SPIKE_POINTS) -> list[int]:
 
 
 def safe_zone(results: StudyResults, points: float = SAFE_POINTS, by_speaker: bool = False) -> pd.DataFrame:
-    """Which cuts are safe: degradation below `points` and not significant, and so for all lighter cuts.
+    """Which cuts are safe: degradation below `points` and not significant, and so for all lighter cuts. A cut
+    that is significantly better is safe.
 
     A row for each cut, against the whole encoder trained in the same mode. `significant` takes both tests of
     `significance.compare` to say so in at least one seed; None without predictions. A test that finds nothing
@@ -85,7 +86,8 @@ def safe_zone(results: StudyResults, points: float = SAFE_POINTS, by_speaker: bo
             degradation = cut["wer"].mean() - full["wer"].mean()
             tests = compare_seeds(results, full, cut, by_speaker)
             significant = any(test.significant for test in tests) if tests else None
-            still_safe = bool(still_safe and degradation < points and not significant)
+            worse = any(test.significant and test.difference > 0 for test in tests)
+            still_safe = still_safe and bool(degradation < points) and not worse
             rows.append(
                 {
                     "encoder_name": encoder,

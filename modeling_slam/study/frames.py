@@ -7,7 +7,12 @@ import pandas as pd
 
 
 def groups(frame: pd.DataFrame, keys: str | Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """(key, its rows), in order of appearance; the key is a tuple if `keys` is a list."""
+    """(key, its rows), in order of appearance; the key is a tuple if `keys` is a list.
+
+    An empty frame has no groups, and need not have the columns.
+    """
+    if frame.empty:
+        return iter(())
     grouped: Any = frame.groupby(keys if isinstance(keys, str) else list(keys), sort=False, observed=True)
     return iter(grouped)
 

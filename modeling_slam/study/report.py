@@ -84,7 +84,7 @@ def write_into(
     captions = save_plots(study, directory / "plots", paper)
     audio = write_clips(quoted, directory / "clips", clips) if clips else {}
     browsed = write_browser(quoted, directory / "errors.html", audio) if len(quoted.runs) else []
-    study.runs.to_csv(directory / "tables" / "runs.csv", index=False)
+    study.runs.map(without_directory).to_csv(directory / "tables" / "runs.csv", index=False)
     templates = Environment(
         loader=PackageLoader("modeling_slam.study", "templates"),
         autoescape=lambda name: name is not None and name.startswith("report.html"),
@@ -106,6 +106,11 @@ def write_into(
     for page in PAGES:
         text = templates.get_template(f"{page}.jinja").render(context)
         (directory / page).write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def without_directory(value: Any) -> Any:
+    """The last part of a directory of this machine; anything else as it is."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def without_texts(table: ReportTable, languages: Sequence[str]) -> ReportTable:

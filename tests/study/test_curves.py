@@ -4,7 +4,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
-from made_study import make_study
+from made_study import make_study, row, spec_of, write_study
 
 from modeling_slam.study import StudyResults
 from modeling_slam.study.curves import (
@@ -70,6 +70,17 @@ def test_a_significant_cut_is_not_safe_however_small(study):
     zone = safe_zone(study, points=10.0)
     assert set(zone["significant"]) == {True, False}
     assert not zone[zone["significant"]]["safe"].any()
+
+
+def test_a_cut_that_is_significantly_better_is_safe(tmp_path):
+    said = [f"a{i} b{i} c{i} d{i}" for i in range(60)]
+    wrong = [text.replace("b", "x") for text in said]
+    runs = []
+    for layers, heard in ((6, wrong), (4, said)):
+        rows = [row(i, *texts) for i, texts in enumerate(zip(said, heard, strict=True))]
+        runs.append((spec_of(layers, "projector", "en"), rows))
+    (cut,) = safe_zone(StudyResults.load(write_study(tmp_path, runs))).to_dict("records")
+    assert (cut["degradation"], cut["significant"], cut["safe"]) == (-0.25, True, True)
 
 
 def test_no_safe_cut_leaves_the_whole_encoder():

@@ -87,6 +87,15 @@ def test_csv_has_plain_numbers_that_pandas_reads_back(report, study):
         assert cell.wer == pytest.approx(runs[cell.runs])
 
 
+def test_directories_of_this_machine_stand_nowhere(tmp_path):
+    spec = spec_of(6, "projector", "en") | {"encoder": "/models/whisper-base", "dataset": "/corpora/digits"}
+    report = write_report(write_study(tmp_path / "study", [(spec, [row(0, "one two", "one two")])]))
+    runs = pd.read_csv(report / "tables" / "runs.csv")
+    assert runs[["encoder", "dataset"]].values.tolist() == [["whisper-base", "digits"]]
+    for file in report.rglob("*.*"):
+        assert b"/models/" not in file.read_bytes(), file
+
+
 def test_each_table_comes_in_every_format(report):
     page = Page(report / "report.html")
     names = {file.stem for file in (report / "tables").glob("*.tex")}
@@ -170,3 +179,10 @@ def test_texts_that_are_withheld_stand_nowhere(tmp_path):
     assert "errors.html" not in "".join(Page(none / "report.html").links)
     with pytest.raises(ValueError, match=r"`withhold` names \['da'\]; the study's languages are"):
         write_report(study, withhold=["da"])
+
+
+@pytest.mark.parametrize(("layers", "mode"), [(6, "projector"), (6, "lora"), (4, "projector"), (4, "lora")])
+def test_a_study_of_one_finished_run_is_reported(tmp_path, layers, mode):
+    run = (spec_of(layers, mode, "en"), [row(0, "one two", "one too")])
+    report = write_report(write_study(tmp_path / "study", [run]), paper=True)
+    assert pd.read_csv(report / "tables" / "runs.csv")["wer"].tolist() == [0.5]
