@@ -46,7 +46,8 @@ def estimate(planned: PlannedRun) -> Estimate:
     model_bytes = WEIGHT_BYTES * (counts.projector + counts.lora) + TOKENIZER_BYTES
     if size is None:
         return Estimate(counts, None, model_bytes, 0.0)
-    test_share = min(1.0, (planned.data.max_test_clips or size.test_clips) / size.test_clips)
+    test_clips = planned.spec.eval_flags.get("max_test_clips") or size.test_clips
+    test_share = min(1.0, test_clips / size.test_clips)
     rates = TokenRates(planned)
     flops = training_flops(
         counts, rates, clips_seen(planned, size), 3600 * size.train_hours / size.train_clips

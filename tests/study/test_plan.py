@@ -24,6 +24,11 @@ def test_the_estimate_is_the_sum_that_its_module_states(study_file, world):
     decoding += 3 * 2 * counts.llm * 900 * text * DECODING_SLOWDOWN
     assert cost.flops == pytest.approx(30 * 4 * clip + decoding)
     assert cost.hours(teraflops=1e-6) == pytest.approx(cost.flops / 1e6 / 3600)
+    for section in ("train", "eval"):  # a limit for eval.py counts wherever it is given
+        (half, _) = load_study(
+            study_file(datasets=datasets), ["eval.num_beams=3", f"{section}.max_test_clips=5"]
+        ).runs
+        assert estimate(half).flops == pytest.approx(30 * 4 * clip + decoding / 2)
 
 
 def test_the_dry_run_lists_all_runs_and_runs_nothing(study_file, world, tmp_path, capsys):
