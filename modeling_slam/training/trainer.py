@@ -46,8 +46,22 @@ class SlamTrainer(ReleasingTrainer):
             num_workers=self.args.dataloader_num_workers,
             persistent_workers=self.args.dataloader_persistent_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            generator=self._worker_seeds(),
         )
         return self.accelerator.prepare(loader)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader: Any = super()._get_dataloader(*args, **kwargs)
+        loader.base_dataloader.generator = self._worker_seeds()
+        return loader
+
+    def _worker_seeds(self) -> torch.Generator:
+        """What a loader draws the seed of its workers from, when it starts them.
+
+        torch would draw it from the random state that dropout draws from. Workers that last are started once
+        in a process, so a resumed run would draw once more than one that was never stopped.
+        """
+        return torch.Generator().manual_seed(self._data_seed)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         return self._seeded(super()._get_train_sampler(train_dataset), self._epoch)

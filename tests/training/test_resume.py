@@ -20,7 +20,9 @@ from modeling_slam.training.run_directory import find_checkpoint, is_complete
 # Not a whole number of epochs of 12 steps: the order within an epoch must be found again as well.
 SAVE_STEPS = 15
 # Dropout and LoRA are on, batches are grouped by length, validation falls between checkpoints and after.
+# Workers live as long as their process, so a resumed run starts them in the middle of a training.
 SETTINGS = {
+    "dataloader_num_workers": 1,
     "num_train_epochs": 5,
     "save_strategy": "steps",
     "save_steps": SAVE_STEPS,
