@@ -43,7 +43,7 @@ def curve_shapes(runs: pd.DataFrame) -> pd.DataFrame:
         steps = wer.diff().dropna()
         falls = -steps[steps < 0]
         moved = steps.abs().sum()
-        of_curve = find_runs(runs, encoder_name=encoder, language=language, mode=mode)
+        names = find_runs(runs, encoder_name=encoder, language=language, mode=mode)["name"]
         rows.append(
             {
                 "encoder_name": encoder,
@@ -54,7 +54,7 @@ def curve_shapes(runs: pd.DataFrame) -> pd.DataFrame:
                 "largest_fall": falls.max() if len(falls) else 0.0,
                 "instability": falls.sum() / moved if moved else 0.0,
                 "spikes": spikes(wer),
-                "runs": list(of_curve["name"]),
+                "runs": list(names),
             }
         )
     return pd.DataFrame(rows)

@@ -64,7 +64,7 @@ def run_study(
             f"No run matches {', '.join(map(repr, only))}. The study has {', '.join(s.name for s in specs)}."
         )
     check_scripts()
-    store.check(study.name, study.specs)
+    store.check(study.name, study.specs)  # what can be refused is, before anything is written
     left = [spec for spec in chosen if not store.is_finished(spec)]
     names = {spec.name for spec in left}
     check_data([run for run in study.runs if run.spec.name in names])

@@ -124,8 +124,8 @@ def recovered_utterances(study: StudyResults) -> pd.DataFrame:
         with_lora = same_utterances(pruned, study.utterances(names["pruned_lora"]))
         for clip, row in pruned[(pruned["wer"] > SEVERE_WER) & (with_lora["errors"] == 0)].iterrows():
             kind = error_type(row["reference"], row["prediction"], row["raw_reference"], row["language"])
-            text = {"reference": row["reference"], "pruned": row["prediction"]}
-            text["pruned_lora"] = with_lora.loc[clip, "prediction"]
+            lora = with_lora.loc[clip, "prediction"]
+            text = {"reference": row["reference"], "pruned": row["prediction"], "pruned_lora": lora}
             rows.append(
                 {**key, "id": clip, "kind": kind, **text, "runs": [names["pruned"], names["pruned_lora"]]}
             )

@@ -114,8 +114,8 @@ def without_directory(value: Any) -> Any:
 
 
 def without_texts(table: ReportTable, languages: Sequence[str]) -> ReportTable:
-    """Table 6, the one that quotes, with empty cells for these languages; any other table as it is."""
-    if table.name != "table6_recovered":
+    """A table that quotes transcripts, with empty cells for these languages; any other as it is."""
+    if not TRANSCRIPTS.keys() <= set(table.data.columns):
         return table
     data, shown = table.data.copy(), table.shown.copy()
     data.loc[data["language"].isin(languages), list(TRANSCRIPTS)] = ""

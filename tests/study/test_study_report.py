@@ -168,8 +168,8 @@ def test_texts_that_are_withheld_stand_nowhere(tmp_path):
             runs.append((spec_of(layers, mode, language), rows))
     study = write_study(tmp_path / "study", runs)
     report = write_report(study, withhold=["nl"])
-    texts = [file for file in report.rglob("*.*") if file.suffix != ".png"]
-    files = {file.name: file.read_text(encoding="utf-8") for file in texts}
+    readable = [file for file in report.rglob("*.*") if file.suffix != ".png"]
+    files = {file.name: file.read_text(encoding="utf-8") for file in readable}
     assert "alpha bravo" in files["errors.html"]
     assert "alpha bravo" in files["table6_recovered.csv"]
     assert not [name for name, text in files.items() if "echo" in text or "hotel" in text]
