@@ -55,12 +55,14 @@ class SlamTrainer(ReleasingTrainer):
         loader.base_dataloader.generator = self._worker_seeds()
         return loader
 
-    def _worker_seeds(self) -> torch.Generator:
-        """What a loader draws the seed of its workers from, when it starts them.
+    def _worker_seeds(self) -> torch.Generator | None:
+        """What a loader draws the seed of its workers from; None: the random state that dropout draws from.
 
-        torch would draw it from the random state that dropout draws from. Workers that last are started once
-        in a process, so a resumed run would draw once more than one that was never stopped.
+        Workers that last are started once in a process, not in every epoch, so a resumed run would draw once
+        more from that state than one that was never stopped.
         """
+        if not self.args.dataloader_persistent_workers:
+            return None
         return torch.Generator().manual_seed(self._data_seed)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
