@@ -11,7 +11,7 @@ import json
 import torch
 from accelerate import PartialState
 
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import check_clip_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments

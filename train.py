@@ -11,7 +11,7 @@ from typing import Any, Literal
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.publishing.trainer_push import check_destination

@@ -20,7 +20,7 @@ from benchmarks import curves, data_parallel, evaluation, loading, peer, trainin
 from benchmarks.arguments import BenchmarkArguments
 from benchmarks.machine import describe
 from benchmarks.tables import loading_table, peer_table, settings_table, stage_table
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.evaluation.predictions import write_atomically
 from modeling_slam.training.arguments import LoraArguments, ModelArguments

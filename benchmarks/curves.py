@@ -23,7 +23,7 @@ from benchmarks.machine import MatmulPeak
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes, saved_bytes
 from benchmarks.tables import table as markdown
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-from modeling_slam.audio_lengths import SAMPLING_RATE, mel_frames_of_samples
+from modeling_slam.model.audio_lengths import SAMPLING_RATE, mel_frames_of_samples
 
 LLM_LAYERS = 2
 INSTRUCTION_TOKENS = 7

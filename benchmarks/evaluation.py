@@ -26,12 +26,12 @@ from benchmarks.machine import MatmulPeak, read_bandwidth
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes
 from benchmarks.stages import TranscribingStages
 from benchmarks.training import linear_layers
-from modeling_slam.audio_io import load_audio
-from modeling_slam.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
-from modeling_slam.beam_search import TranscriptGuard
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import SlamRecogniser, decode, read_transcripts
 from modeling_slam.evaluation.predictions import PredictionStore
+from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
+from modeling_slam.model.beam_search import TranscriptGuard
 
 PLAIN_BATCH = 8
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from modeling_slam import SlamAsrConfig
-from modeling_slam.audio_lengths import encoder_frames_of_mel_frames
+from modeling_slam.model.audio_lengths import encoder_frames_of_mel_frames
 
 
 @dataclass(frozen=True)

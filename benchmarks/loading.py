@@ -1,7 +1,7 @@
 """Time, bytes read and memory taken by loading a checkpoint, against the weights that the model keeps.
 
 Each load runs in a fresh process, with every library imported before the count begins. Ours is
-`modeling_slam/stored_tensors.py`; mapped is the same model from safetensors' own mapping of each file; plain
+`model/stored_tensors.py`; mapped is the same model from safetensors' own mapping of each file; plain
 is how one loads both base models with transformers, whole, to cut them afterwards. Files are in the page
 cache, or thrown out of it before (cold); then what the kernel has read from disk in the end is counted
 (`mincore`), read-ahead included. Weights that stay mapped are read at their first use, so every load is
@@ -25,8 +25,9 @@ from transformers import AutoModelForCausalLM, WhisperForConditionalGeneration
 
 from benchmarks.arguments import OURS
 from benchmarks.memory import in_fresh_process
-from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, base_weights
-from modeling_slam.base_weights import base_tensors, lazy_tensors
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam.model import base_weights
+from modeling_slam.model.base_weights import base_tensors, lazy_tensors
 
 
 def kernel_count(file: str, name: str) -> int:

@@ -19,12 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline, SlamAsrProcessor
-from modeling_slam.audio_io import load_audio
-from modeling_slam.audio_lengths import SAMPLING_RATE
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech, normalize_text
-from modeling_slam.long_audio import mean_power, split
-from modeling_slam.pipeline_slam import CHUNK_SECONDS
+from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
+from modeling_slam.model.long_audio import mean_power, split
+from modeling_slam.model.pipeline_slam import CHUNK_SECONDS
 
 
 @dataclass

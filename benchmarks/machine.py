@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from modeling_slam.frozen_linear import frozen_linear
+from modeling_slam.model.frozen_linear import frozen_linear
 
 MATMUL_SIZES = (1024, 2048, 3072)  # square; smaller ones do not reach the peak
 READ_BYTES = 1 << 29  # well beyond any cache

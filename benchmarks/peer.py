@@ -25,8 +25,8 @@ import soundfile
 from tqdm import tqdm
 
 from benchmarks.arguments import OURS, BenchmarkArguments, add_ratios
-from modeling_slam.audio_io import load_audio
-from modeling_slam.audio_lengths import SAMPLING_RATE
+from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 
 JOB_VARIABLE = "SLAM_BENCH_JOB"

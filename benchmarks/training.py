@@ -25,10 +25,11 @@ from benchmarks.flops import Needed, batch_needs, padding_shares
 from benchmarks.machine import MatmulPeak
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes
 from benchmarks.stages import TrainingStages, linear_layers_alone
-from modeling_slam import SlamAsrForConditionalGeneration, frozen_linear
-from modeling_slam.adapters import is_trained
+from modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator
+from modeling_slam.model import frozen_linear
+from modeling_slam.model.adapters import is_trained
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_model, build_processor
 

@@ -18,12 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
-from modeling_slam.audio_io import load_audio
-from modeling_slam.audio_lengths import HOP_LENGTH, SAMPLING_RATE
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech
-from modeling_slam.long_audio import Chunk, mean_power
-from modeling_slam.word_timestamps import align_words, place_words
+from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.audio_lengths import HOP_LENGTH, SAMPLING_RATE
+from modeling_slam.model.long_audio import Chunk, mean_power
+from modeling_slam.model.word_timestamps import align_words, place_words
 
 SILENCE_POWER = 1e-7  # -70 dB of full scale: below it a clip is silent between words
 MIN_SILENCE_HOPS, MIN_SOUND_HOPS = (

@@ -8,10 +8,10 @@ from transformers import (
     AutoProcessor,
 )
 
-from .configuration_slam import SlamAsrConfig
-from .modeling_slam import SlamAsrForConditionalGeneration
-from .pipeline_slam import SlamAsrPipeline
-from .processing_slam import SlamAsrProcessor
+from .model.configuration_slam import SlamAsrConfig
+from .model.modeling_slam import SlamAsrForConditionalGeneration
+from .model.pipeline_slam import SlamAsrPipeline
+from .model.processing_slam import SlamAsrProcessor
 
 __version__ = "0.1.0"
 __all__ = ["SlamAsrConfig", "SlamAsrForConditionalGeneration", "SlamAsrPipeline", "SlamAsrProcessor"]

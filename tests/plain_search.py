@@ -7,8 +7,8 @@ import torch
 from transformers import LogitsProcessorList
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
-from modeling_slam.audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
-from modeling_slam.beam_search import TranscriptGuard
+from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
+from modeling_slam.model.beam_search import TranscriptGuard
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from benchmarks import __main__ as harness
 from benchmarks import curves, data_parallel, evaluation, loading, machine, peer, training
 from benchmarks.job import evaluate, train
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
-from modeling_slam.long_audio import split
+from modeling_slam.model.long_audio import split
 
 RATE = 16_000
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from modeling_slam.cli import parse_arguments
+from modeling_slam.common.command_line import parse_arguments
 from modeling_slam.data import DataArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from modeling_slam.audio_lengths import (
+from modeling_slam.data.frame_store import FrameReader
+from modeling_slam.model.audio_lengths import (
     ENCODER_STRIDE,
     MAX_CLIP_SECONDS,
     SAMPLING_RATE,
     mel_frames_of_samples,
 )
-from modeling_slam.data.frame_store import FrameReader
-from modeling_slam.processing_slam import SlamAsrProcessor, padding_mask
+from modeling_slam.model.processing_slam import SlamAsrProcessor, padding_mask
 
 CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encoder frames are cached
 

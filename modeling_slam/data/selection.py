@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from modeling_slam.audio_io import AudioError, load_audio
-from modeling_slam.audio_lengths import SAMPLING_RATE
 from modeling_slam.data.clips import Clip, Source
 from modeling_slam.data.report import DataReport, Drop
+from modeling_slam.model.audio_io import AudioError, load_audio
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 
 CHUNK_CLIPS = 64  # Clips decoded at a time by the threads; at most this many are decoded past a limit.
 # Corpora measure durations with other tools than ours: a difference up to this is not a loss of audio.

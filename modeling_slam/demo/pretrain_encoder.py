@@ -22,13 +22,13 @@ from tqdm import tqdm
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import sinusoids
 
-from modeling_slam.audio_lengths import mel_frames_of_samples
 from modeling_slam.data.text import normalize_text
 from modeling_slam.demo.sentences import GRAMMARS
 from modeling_slam.demo.speech import utterances
 from modeling_slam.demo.synthesiser import Synthesiser
-from modeling_slam.processing_slam import log_mel
-from modeling_slam.whisper_encoder import PrunedWhisperEncoder
+from modeling_slam.model.audio_lengths import mel_frames_of_samples
+from modeling_slam.model.processing_slam import log_mel
+from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 
 STEPS = 3600
 BATCH_SECONDS = 60.0

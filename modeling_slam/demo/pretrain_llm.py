@@ -23,7 +23,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from modeling_slam.data.text import normalize_text
 from modeling_slam.demo.sentences import GRAMMARS
 from modeling_slam.demo.speech import sentences_of
-from modeling_slam.processing_slam import INSTRUCTION
+from modeling_slam.model.processing_slam import INSTRUCTION
 
 STEPS = 2000
 BATCH_SIZE = 48

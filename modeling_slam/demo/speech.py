@@ -16,9 +16,9 @@ import soundfile
 from datasets import Audio, Dataset
 from tqdm import tqdm
 
-from modeling_slam.audio_lengths import SAMPLING_RATE
 from modeling_slam.demo.sentences import GRAMMARS, split_sentences
 from modeling_slam.demo.synthesiser import Synthesiser, Voice
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 
 CLIPS = {"train": 320, "validation": 32, "test": 80}  # of each language
 PRETRAINING_CLIPS = 2400  # of each language; heard by the encoder only, not stored

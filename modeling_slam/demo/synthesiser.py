@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from modeling_slam.audio_lengths import SAMPLING_RATE
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 
 # speak_lib.h
 RETRIEVE_SAMPLES = 1

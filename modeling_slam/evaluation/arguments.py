@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from modeling_slam.audio_lengths import (
+from modeling_slam.model.audio_lengths import (
     MAX_TOKENS_PER_SECOND,
     SAMPLING_RATE,
     mel_frames_of_samples,

@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import BatchFeature
 
-from modeling_slam.audio_io import load_audio
 from modeling_slam.data import normalize_text
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.predictions import Prediction, PredictionStore
-from modeling_slam.modeling_slam import SlamAsrForConditionalGeneration
-from modeling_slam.processing_slam import SlamAsrProcessor
+from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.model.processing_slam import SlamAsrProcessor
 
 
 @dataclass(frozen=True)

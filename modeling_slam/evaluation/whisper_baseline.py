@@ -23,9 +23,9 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from modeling_slam.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import Transcript, read_transcripts
+from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
 

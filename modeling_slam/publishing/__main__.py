@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.publishing.arguments import PublishArguments
 from modeling_slam.publishing.hub import open_hub, push
 from modeling_slam.publishing.publish import prepare

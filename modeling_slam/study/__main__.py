@@ -14,7 +14,7 @@ from typing import Any
 
 import datasets
 
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.publishing.hub import open_hub
 from modeling_slam.study.arguments import (
     ListStudyArguments,

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import soundfile
 
-from modeling_slam.audio_io import load_audio
-from modeling_slam.audio_lengths import SAMPLING_RATE
 from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.study.frames import groups
 from modeling_slam.study.results import METRICS_FILE, RUN_FILE, StudyResults, read_json
 

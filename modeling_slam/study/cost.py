@@ -13,8 +13,8 @@ Attention scores, padding and start-up are left out. Hours follow from the rate 
 
 from dataclasses import dataclass
 
-from modeling_slam.audio_lengths import SAMPLES_PER_ENCODER_FRAME, SAMPLING_RATE
 from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.model.audio_lengths import SAMPLES_PER_ENCODER_FRAME, SAMPLING_RATE
 from modeling_slam.study.grid import PlannedRun
 from modeling_slam.study.parameters import ParameterCounts, parameter_counts
 from modeling_slam.study.study_file import DataSize

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from transformers import WhisperConfig
 
 from modeling_slam import SlamAsrConfig
-from modeling_slam.cli import as_flags, build_parser, read_settings
+from modeling_slam.common.command_line import as_flags, build_parser, read_settings
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.study.parameters import base_config

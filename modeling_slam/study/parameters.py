@@ -18,8 +18,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Config, WhisperConfig
 
 from modeling_slam import SlamAsrConfig
-from modeling_slam.projectors import PROJECTORS
-from modeling_slam.whisper_encoder import PrunedWhisperEncoder
+from modeling_slam.model.projectors import PROJECTORS
+from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 
 # Size -> layers, width, heads, mel bins of the encoder.
 WHISPER_SIZES = {

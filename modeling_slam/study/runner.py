@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from modeling_slam.cli import as_flags
+from modeling_slam.common.command_line import as_flags
 from modeling_slam.evaluation.report import package_versions
 from modeling_slam.study.results import METRICS_FILE, RUN_FILE
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec

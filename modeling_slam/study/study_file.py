@@ -21,7 +21,7 @@ import yaml
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
-from modeling_slam.cli import read_settings
+from modeling_slam.common.command_line import read_settings
 from modeling_slam.study.specs import Mode
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -15,8 +15,8 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import is_torch_bf16_gpu_available
 
-from modeling_slam.audio_lengths import MAX_TOKENS_PER_SECOND
-from modeling_slam.processing_slam import INSTRUCTION
+from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
+from modeling_slam.model.processing_slam import INSTRUCTION
 
 
 def bf16_is_native() -> bool:

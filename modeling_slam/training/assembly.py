@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils.hub import resolve_revision
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
-from modeling_slam.audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS
+from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 
 

@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.text import normalize_text
 from modeling_slam.evaluation.metrics import count_character_errors, count_word_errors
-from modeling_slam.processing_slam import SlamAsrProcessor
+from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.publishing.trainer_push import ReleasingTrainer
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches

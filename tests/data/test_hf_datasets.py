@@ -6,8 +6,8 @@ import datasets
 import pytest
 import soundfile
 
-from modeling_slam.audio_io import load_audio
 from modeling_slam.data import DataArguments, DataError, load_speech
+from modeling_slam.model.audio_io import load_audio
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_slam.audio_io import load_audio
 from modeling_slam.data import DataArguments, DataError, load_speech
 from modeling_slam.data import selection as selection_module
+from modeling_slam.model.audio_io import load_audio
 
 CLIPS = [(f"clip{number:02d}.wav", f"Tekst nummer {number}.", 0.5 + number / 10) for number in range(20)]
 

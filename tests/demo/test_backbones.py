@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCausalLM, AutoTokenizer
 
 from modeling_slam.demo.pretrain_llm import corpus_of
-from modeling_slam.processing_slam import INSTRUCTION
+from modeling_slam.model.processing_slam import INSTRUCTION
 
 ASSETS = Path(__file__).parents[2] / "modeling_slam" / "demo" / "assets"
 

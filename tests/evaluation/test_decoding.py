@@ -9,7 +9,6 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from modeling_slam.audio_io import load_audio
 from modeling_slam.data import DataArguments, load_speech, normalize_text
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import (
@@ -20,6 +19,7 @@ from modeling_slam.evaluation.decoding import (
     read_transcripts,
 )
 from modeling_slam.evaluation.predictions import PredictionStore
+from modeling_slam.model.audio_io import load_audio
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-from modeling_slam.projectors import PROJECTORS
+from modeling_slam.model.projectors import PROJECTORS
 from modeling_slam.study.parameters import (
     QWEN_SIZES,
     WHISPER_SIZES,

@@ -12,7 +12,7 @@ from study_files import commands, transcripts
 
 import eval as evaluation
 import train
-from modeling_slam.cli import as_flags
+from modeling_slam.common.command_line import as_flags
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.grid import Study
 from modeling_slam.study.runner import eval_flags, train_flags

@@ -6,10 +6,10 @@ from safetensors.torch import load_file
 from tiny_run import flags, logged
 
 import train
+from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_processor
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
-from modeling_slam.whisper_encoder import PrunedWhisperEncoder
 
 FRAMES = "Encoder frames: {} clips computed, {} in the cache"
 

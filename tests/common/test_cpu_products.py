@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_slam import frozen_linear
-from modeling_slam.frozen_linear import FrozenLinear, freeze_linears
+from modeling_slam.model import frozen_linear
+from modeling_slam.model.frozen_linear import FrozenLinear, freeze_linears
 
 
 def layer(bias: bool = True) -> FrozenLinear:

@@ -5,7 +5,7 @@ import torch
 from tiny_configs import tiny_audio_config, tiny_text_config
 
 from modeling_slam import SlamAsrConfig
-from modeling_slam.projectors import PROJECTORS
+from modeling_slam.model.projectors import PROJECTORS
 
 
 def build(name: str, tail: str = "pad"):

@@ -15,8 +15,9 @@ import torch
 from fake_hub import FakeHub
 from huggingface_hub import close_session, constants
 
-from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline, audio_io
-from modeling_slam.audio_io import AudioError
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
+from modeling_slam.model import audio_io
+from modeling_slam.model.audio_io import AudioError
 
 WEIGHTS = "/org/llm/resolve/.*/model.safetensors"
 

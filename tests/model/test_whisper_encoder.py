@@ -6,7 +6,7 @@ import torch
 from tiny_configs import tiny_audio_config
 from transformers import WhisperModel
 
-from modeling_slam.whisper_encoder import PrunedWhisperEncoder
+from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 
 
 def pair(layers: list[int], **changes) -> tuple[WhisperModel, PrunedWhisperEncoder]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling_slam.stored_tensors import DTYPES, stored_tensors
+from modeling_slam.model.stored_tensors import DTYPES, stored_tensors
 
 
 def bytes_in_memory(file: Path) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_slam.audio_lengths import (
+from modeling_slam.model.audio_lengths import (
     audio_token_count,
     encoder_frames_of_mel_frames,
     encoder_frames_of_samples,

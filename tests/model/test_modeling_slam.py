@@ -7,7 +7,7 @@ from torch import nn
 from transformers import Qwen2ForCausalLM, WhisperModel
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-from modeling_slam.projectors import PROJECTORS
+from modeling_slam.model.projectors import PROJECTORS
 
 
 def test_logits_equal_whisper_and_qwen_run_by_hand(base_models, tiny_processor, two_clips):

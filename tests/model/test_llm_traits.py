@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BloomConfig, CohereConfig, Gemma2Config, LlamaConfig, OPTConfig
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-from modeling_slam.llm_traits import traits_of
+from modeling_slam.model.llm_traits import traits_of
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLMS = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modeling_slam.long_audio import OVERLAP_SECONDS, Word, join, split
+from modeling_slam.model.long_audio import OVERLAP_SECONDS, Word, join, split
 
 RATE = 16_000
 

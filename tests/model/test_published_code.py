@@ -17,7 +17,7 @@ from transformers.dynamic_module_utils import get_imports
 import modeling_slam
 from modeling_slam import SlamAsrForConditionalGeneration
 
-PACKAGE = Path(modeling_slam.__file__).parent
+PACKAGE = Path(modeling_slam.__file__).parent / "model"
 PUBLISHED = {
     "adapters.py",
     "audio_io.py",

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from modeling_slam import label_loss
-from modeling_slam.label_loss import LabelLoss
+from modeling_slam.model import label_loss
+from modeling_slam.model.label_loss import LabelLoss
 
 
 def example(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_slam.audio_io import AudioError, load_audio
+from modeling_slam.model.audio_io import AudioError, load_audio
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),

@@ -17,9 +17,9 @@ from transformers import Pipeline, TextIteratorStreamer
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_slam import SlamAsrPipeline, SlamAsrProcessor
-from modeling_slam.audio_io import AudioError
-from modeling_slam.long_audio import Chunk, split
-from modeling_slam.word_timestamps import align_words, combine_heads, place_words, words_of_tokens
+from modeling_slam.model.audio_io import AudioError
+from modeling_slam.model.long_audio import Chunk, split
+from modeling_slam.model.word_timestamps import align_words, combine_heads, place_words, words_of_tokens
 
 RATE = 16_000
 

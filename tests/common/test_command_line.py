@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from modeling_slam.cli import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 
