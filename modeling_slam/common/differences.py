@@ -1,0 +1,14 @@
+"""How two sets of settings differ, in words for an error message."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
+    """Settings with two values, as `name was A, is B`, in order; what is missing is None."""
+    names = [name for name in {**now, **before} if name not in set(ignored)]
+    return [
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]

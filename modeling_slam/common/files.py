@@ -1,0 +1,30 @@
+"""Files that are there as a whole or not at all: written under a temporary name, then renamed."""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Generator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Generator[Path]:
+    """The temporary path to write to: it becomes `path` at the end, and is removed after an error."""
+    path = Path(path)
+    # A name of its own, so that two processes never write to one file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, values: object) -> None:
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
