@@ -31,7 +31,7 @@ from modeling_slam.evaluation.decoding import SlamRecogniser, decode, read_trans
 from modeling_slam.evaluation.predictions import PredictionStore
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.model.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
-from modeling_slam.model.beam_search import TranscriptGuard
+from modeling_slam.model.modeling_slam import TranscriptGuard
 
 PLAIN_BATCH = 8
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import peft  # noqa: F401 (loaded before the count, as everything that loading imports)
 import torch
+from modeling_slam.model.base_weights import base_tensors, lazy_tensors
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, WhisperForConditionalGeneration
 
@@ -27,7 +28,6 @@ from benchmarks.arguments import OURS
 from benchmarks.memory import in_fresh_process
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.model import base_weights
-from modeling_slam.model.base_weights import base_tensors, lazy_tensors
 
 
 def kernel_count(file: str, name: str) -> int:

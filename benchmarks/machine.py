@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import transformers
-
 from modeling_slam.model.frozen_linear import frozen_linear
 
 MATMUL_SIZES = (1024, 2048, 3072)  # square; smaller ones do not reach the peak

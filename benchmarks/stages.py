@@ -9,9 +9,9 @@ from collections import defaultdict
 from typing import Any, Self
 
 import torch
+from modeling_slam.model.frozen_linear import frozen_linear
 
 from modeling_slam import SlamAsrForConditionalGeneration
-from modeling_slam.model.frozen_linear import frozen_linear
 
 
 class StageClock:

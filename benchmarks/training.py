@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import torch
 import transformers
+from modeling_slam.model.adapters import is_trained
 from torch import nn
 from tqdm import tqdm
 
@@ -29,7 +30,6 @@ from modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator
 from modeling_slam.model import frozen_linear
-from modeling_slam.model.adapters import is_trained
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_model, build_processor
 

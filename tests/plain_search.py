@@ -8,7 +8,7 @@ from transformers import LogitsProcessorList
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
-from modeling_slam.model.beam_search import TranscriptGuard
+from modeling_slam.model.modeling_slam import TranscriptGuard
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def plain_generate(
     mask = inputs["input_features_mask"]
     ends = settings.get("eos_token_id", model.generation_config.eos_token_id)
     budgets = transcript_budget(mask.sum(dim=1), max_tokens_per_second)
-    guard = TranscriptGuard(budgets, settings["num_beams"], ends)
+    guard = TranscriptGuard(budgets, ends)
     settings = {
         "eos_token_id": ends,
         "pad_token_id": model.generation_config.pad_token_id,

@@ -10,7 +10,7 @@ from benchmarks.flops import batch_needs, padding_shares, training_needs, transc
 from benchmarks.training import SETTINGS, linear_layers, loss_of
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.data.collator import SpeechCollator
-from modeling_slam.model.beam_search import CACHE_NAMES
+from modeling_slam.evaluation.fast_search import CACHE_NAMES
 
 SECONDS = 2.04
 

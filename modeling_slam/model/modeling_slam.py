@@ -11,7 +11,6 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
-import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,24 +18,40 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GenerationMixin,
+    LogitsProcessor,
     LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .adapters import is_trained
 from .audio_lengths import ENCODER_STRIDE, MAX_TOKENS_PER_SECOND, transcript_budget
-from .beam_search import TranscriptGuard, is_covered, search
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
-from .frozen_linear import FrozenLinear, freeze_linears
-from .label_loss import LabelLoss
-from .llm_traits import LlmTraits, traits_of
+from .lora import is_trained
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
 
 if TYPE_CHECKING:  # never imported here: this line makes `save_pretrained` copy the pipeline's file too
     from .pipeline_slam import SlamAsrPipeline  # noqa: F401
+
+
+class TranscriptGuard(LogitsProcessor):
+    """Leaves only end-of-text to a clip that has used up its budget of tokens."""
+
+    def __init__(self, budgets: torch.Tensor, eos_token_id: int | list[int]):
+        """`budgets` (B,): the longest transcript of each clip, in tokens."""
+        self.budgets, self.eos_token_id = budgets, eos_token_id
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(R, new tokens so far) and scores (R, V) -> scores; R is a multiple of B, a clip's rows in a row."""
+        spent = input_ids.shape[1] >= self.budgets.repeat_interleave(len(scores) // len(self.budgets))
+        if not spent.any():
+            return scores
+        ended = torch.full_like(scores, -torch.inf)
+        ended[:, self.eos_token_id] = 0.0
+        return torch.where(spent[:, None], ended, scores)
 
 
 class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin):  # ty: ignore[incompatible-method-override]
@@ -63,29 +78,30 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         self.encoder = PrunedWhisperEncoder(config.audio_config, len(config.encoder_layer_indices))
         self.projector = PROJECTORS[config.projector_type](config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        freeze_linears(self.language_model)
         if config.trained_in_float32:
-            self._keep_in_fp32_modules_strict = {"projector", "lora_"}
+            self._keep_in_fp32_modules_strict = {"projector"}
         self.post_init()
-        if config.adds_lora:
-            self._inject_lora()
-        self.freeze()
+        self.put_in_own_lora()
 
-    # ---------------------------------------------------------------- what learns
+    # ---------------------------------------------------------------- what is trained
 
     def freeze(self) -> None:
         """Leave gradients to the projector and LoRA; loading turns them on everywhere and calls this."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(is_trained(name))
+            if parameter.is_floating_point():  # quantised weights cannot have gradients
+                parameter.requires_grad_(is_trained(name))
         self._keys_to_ignore_on_save = self._left_out()  # Trainer looks it up when it resumes
 
     def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
-        """Training mode for what learns; the frozen parts stay as they are, their dropout never acts."""
+        """Training mode for what is trained; the frozen parts stay as they are, their dropout never acts."""
         super().train(mode)
         self.encoder.eval()
+        embedding = (
+            self.get_input_embeddings()
+        )  # has no dropout, and Trainer's NEFTune noise asks for its mode
         for name, module in self.language_model.named_modules():
             recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-            module.training = mode and ("lora_" in name or recomputes)
+            module.training = mode and ("lora_" in name or recomputes or module is embedding)
         return self
 
     def parameter_counts(self) -> dict[str, int]:
@@ -96,14 +112,14 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             "encoder_kept": sum(p.numel() for p in self.encoder.parameters()),
             "encoder_removed": layer * removed_layers,
             "projector": sum(p.numel() for p in self.projector.parameters()),
-            "lora": sum(p.numel() for n, p in self.language_model.named_parameters() if ".lora_" in n),
+            "lora": sum(p.numel() for n, p in self.named_parameters() if ".lora_" in n),
             "llm": sum(p.numel() for n, p in self.language_model.named_parameters() if ".lora_" not in n),
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
         }
         counts["total"] = counts["encoder_kept"] + counts["projector"] + counts["lora"] + counts["llm"]
         return counts
 
-    # ---------------------------------------------------------------- forward
+    # ---------------------------------------------------------------- the LLM's embeddings
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
@@ -114,9 +130,21 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
 
-    def audio_embeddings(
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """As in transformers, of the LLM; the next checkpoint is then a full one."""
+        embeddings = self.language_model.resize_token_embeddings(*args, **kwargs)
+        self.config.text_config.vocab_size = self.language_model.config.vocab_size
+        self.freeze()
+        return embeddings
+
+    # ---------------------------------------------------------------- forward
+
+    def get_audio_features(
         self,
-        input_features: torch.Tensor | None,
+        input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
@@ -130,45 +158,63 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         elif encoder_frames_mask is None:
             encoder_frames_mask = encoder_frames.new_ones(encoder_frames.shape[:2], dtype=torch.bool)
         # The trained weights may be kept in another dtype than the frozen ones.
-        frames = encoder_frames.to(next(self.projector.parameters()).dtype)
+        frames = encoder_frames.to(next(self.projector.parameters(), encoder_frames).dtype)
         return self.projector(frames, encoder_frames_mask), self.config.audio_tokens(
             encoder_frames_mask.sum(dim=1)
         )
 
+    def get_placeholder_mask(self, input_ids: torch.Tensor, audio_tokens: torch.Tensor) -> torch.Tensor:
+        """(B, L) ids and the (B,) audio tokens of their clips -> (B, L), True where a placeholder stands.
+
+        Raises:
+            ValueError: a row does not hold one placeholder per audio token of its clip.
+        """
+        is_audio = input_ids == self.config.audio_token_id
+        placeholders = is_audio.sum(dim=1)
+        if not torch.equal(placeholders, audio_tokens.to(placeholders)):
+            raise ValueError(
+                f"`input_ids` holds {placeholders.tolist()} audio placeholders but the projector made "
+                f"{audio_tokens.tolist()} audio tokens. Prepare text and audio with the checkpoint's own processor."
+            )
+        return is_audio
+
     def prompt_embeddings(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(B, L) ids with placeholders -> (B, L, D_llm) with the clips' audio tokens in their places.
+        """(B, L) ids with placeholders -> (B, L, D_llm) with the clips' audio tokens in their positions.
 
         Raises:
-            ValueError: a row does not hold one placeholder per audio token of its clip.
+            ValueError: there are no ids, or a row does not hold one placeholder per audio token of its clip.
         """
-        is_audio = input_ids == self.config.audio_token_id  # (B, L)
-        embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
+        if input_ids is None or not len(input_ids):
+            raise ValueError(
+                "`input_ids` is missing or empty: the model reads audio and text together. Prepare both with the "
+                "checkpoint's own `SlamAsrProcessor`; a pipeline of loaded parts needs `processor=` and "
+                "`trust_remote_code=True`."
+            )
         if input_features is None and encoder_frames is None:
-            if is_audio.any():
+            if (input_ids == self.config.audio_token_id).any():
                 raise ValueError("`input_ids` holds audio placeholders but there are no `input_features`.")
-            return embeddings
-        tokens, counts = self.audio_embeddings(
+            return self.get_input_embeddings()(input_ids)
+        features, counts = self.get_audio_features(
             input_features, input_features_mask, encoder_frames, encoder_frames_mask
         )
-        slots = is_audio.sum(dim=1)
-        if not torch.equal(slots, counts):
-            raise ValueError(
-                f"`input_ids` holds {slots.tolist()} audio placeholders but the projector made "
-                f"{counts.tolist()} audio tokens. Prepare text and audio with the checkpoint's own processor."
-            )
-        is_real = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]  # (B, A)
-        return embeddings.masked_scatter(is_audio[..., None], tokens[is_real].to(embeddings.dtype))
+        is_audio = self.get_placeholder_mask(input_ids, counts)
+        # A placeholder may lie outside the vocabulary: its embedding is never looked up.
+        embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
+        is_real = torch.arange(features.shape[1], device=counts.device) < counts[:, None]  # (B, A)
+        return embeddings.masked_scatter(
+            is_audio[..., None].to(embeddings.device), features[is_real.to(features.device)].to(embeddings)
+        )
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -186,64 +232,38 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             input_features: (B, M, F) log-mel of the clips.
             input_features_mask: (B, F), True on real mel frames; all are by default.
             attention_mask: (B, L), 1 on real tokens.
-            labels: (B, L) the ids to predict, at their own places, -100 elsewhere. The LLM then computes no
-                padding (if it can do without) and the vocabulary at these places alone; the output holds the
-                loss and no logits.
+            labels: (B, L) the ids to predict, at their own positions, -100 elsewhere. The vocabulary is then
+                computed at these positions alone, and the output holds the loss and no logits.
             num_items_in_batch: the loss is the summed cross-entropy over this number; without it, the mean.
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
             encoder_frames: (B, T, D_enc) the encoder's output, from a cache; then no log-mel is needed.
             encoder_frames_mask: (B, T), True on real frames; all are by default.
         """
-        embeddings = self.prompt_embeddings(
-            input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
-        )
+        inputs = kwargs | {
+            "inputs_embeds": self.prompt_embeddings(
+                input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
+            ),
+            "attention_mask": attention_mask,
+        }
         if attention_mask is not None:
             # Positions count real tokens, so padding on either side changes nothing.
-            kwargs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+            inputs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         if labels is None:
-            return self.language_model(
-                inputs_embeds=embeddings,
-                attention_mask=attention_mask,
-                logits_to_keep=logits_to_keep,
-                **kwargs,
-            )
-        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each place
-        if self._llm_traits.keeps_clips_apart:
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            positions, is_real = mask.long().cumsum(dim=1) - 1, mask.bool()
-            embeddings, next_labels = (
-                embeddings[is_real][None],
-                next_labels[is_real][None],
-            )  # (1, N, D), (1, N)
-            attention_mask, kwargs["position_ids"] = None, positions[is_real][None]
-        inputs = kwargs | {"inputs_embeds": embeddings, "attention_mask": attention_mask, "use_cache": False}
-        loss = self._summed_loss(inputs, next_labels)
-        due = (next_labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutputWithPast(loss=loss / due)
-
-    def _summed_loss(self, inputs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
-        """Summed cross-entropy of the LLM's predictions; `labels` are the ids due at each position."""
-        due = labels != -100
-        head = self.get_output_embeddings()
-        is_frozen = not any(parameter.requires_grad for parameter in head.parameters())
-        if type(head) in (nn.Linear, FrozenLinear) and is_frozen and self._llm_traits.head_comes_last:
-            hidden = self.language_model.base_model(**inputs).last_hidden_state
-            return LabelLoss.apply(hidden[due], head.weight, head.bias, labels[due])
-        logits = self.language_model(logits_to_keep=due, **inputs).logits
-        return nn.functional.cross_entropy(logits.float(), labels[due], reduction="sum")
-
-    @functools.cached_property
-    def _llm_traits(self) -> LlmTraits:
-        training = self.training
-        self.eval()
-        traits = traits_of(self.language_model)
-        self.train(training)
-        return traits
+            return self.language_model(logits_to_keep=logits_to_keep, **inputs)
+        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each position
+        due = next_labels != -100
+        logits = self.language_model(logits_to_keep=due, use_cache=False, **inputs).logits
+        if logits.shape[:-1] == due.shape:  # of an LLM that does not know `logits_to_keep`
+            logits = logits[due]
+        next_labels = next_labels[due].to(logits.device)
+        loss = nn.functional.cross_entropy(logits.flatten(0, -2).float(), next_labels, reduction="sum")
+        count = len(next_labels) if num_items_in_batch is None else num_items_in_batch
+        return CausalLMOutputWithPast(loss=loss / count)
 
     @torch.no_grad()
     def generate(  # ty: ignore[incompatible-method-override] (the prompt has two parts)
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -260,30 +280,36 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
 
         Returns: the (B, N) new tokens, without the prompt.
         """
+        embeddings = self.prompt_embeddings(
+            input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
+        )
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+            attention_mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.long)
         settings = copy.deepcopy(generation_config or self.generation_config)
         others = settings.update(**kwargs)
-        # The prompt is no part of the output, so both limits mean the same here.
-        if settings.max_new_tokens is None or kwargs.get("max_length") is not None:
+        # The prompt is no part of the output, so both limits mean the same here; as in transformers, the limit
+        # of new tokens comes first where both are given.
+        if kwargs.get("max_new_tokens") is None and (
+            settings.max_new_tokens is None or kwargs.get("max_length")
+        ):
             settings.max_new_tokens = settings.max_length
         settings.max_length = None
-        if is_covered(settings, others, self.language_model):
-            others["custom_generate"] = search
-        guarded = max_tokens_per_second is not None and settings.eos_token_id is not None
+        processors = [*(others.pop("logits_processor", None) or [])]
+        if (penalty := settings.repetition_penalty) not in (None, 1.0):
+            # transformers would spare as many new tokens as the prompt has positions, padding among them.
+            processors.append(RepetitionPenaltyLogitsProcessor(penalty))
+            settings.repetition_penalty = None
         mel_frames = None if input_features_mask is None else input_features_mask.sum(dim=1)
         if encoder_frames_mask is not None:
             mel_frames = encoder_frames_mask.sum(dim=1) * ENCODER_STRIDE
-        if guarded and mel_frames is not None:
+        if max_tokens_per_second is not None and settings.eos_token_id is not None and mel_frames is not None:
             budgets = transcript_budget(mel_frames, max_tokens_per_second)
-            guard = TranscriptGuard(budgets, settings.num_beams or 1, settings.eos_token_id)
-            others["logits_processor"] = LogitsProcessorList([*others.get("logits_processor", []), guard])
+            processors.append(TranscriptGuard(budgets, settings.eos_token_id))
         return self.language_model.generate(
-            inputs_embeds=self.prompt_embeddings(
-                input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
-            ),
+            inputs_embeds=embeddings,
             attention_mask=attention_mask,
             generation_config=settings,
+            logits_processor=LogitsProcessorList(processors),
             **others,
         )
 
@@ -293,3 +319,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             module.reset_parameters()
         else:
             super()._init_weights(module)
+
+
+# Trainer shifts the labels for label smoothing by one position for the classes of this table.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[SlamAsrConfig.model_type] = SlamAsrForConditionalGeneration.__name__

@@ -23,7 +23,6 @@ from transformers.models.whisper.modeling_whisper import (
 )
 
 from .audio_lengths import ENCODER_STRIDE
-from .frozen_linear import freeze_linears
 
 
 class PackedWhisperAttention(WhisperAttention):
@@ -87,7 +86,6 @@ class PrunedWhisperEncoder(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
         for layer in self.layers:
             layer.self_attn.__class__ = PackedWhisperAttention  # the same weights, another forward
-        freeze_linears(self)
 
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None

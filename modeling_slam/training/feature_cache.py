@@ -27,7 +27,7 @@ from modeling_slam import SlamAsrConfig, SlamAsrProcessor
 from modeling_slam.data.collator import CLIP_DIGEST
 from modeling_slam.data.frame_store import FrameReader, FrameStore, clip_digests
 from modeling_slam.model.audio_lengths import SAMPLING_RATE, encoder_frames_of_samples
-from modeling_slam.model.base_weights import encoder_tensors, lazy_tensors
+from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
 from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 
 logger = logging.getLogger("slam-asr")

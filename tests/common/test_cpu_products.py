@@ -6,27 +6,27 @@ import pytest
 import torch
 from torch import nn
 
-from modeling_slam.model import frozen_linear
-from modeling_slam.model.frozen_linear import FrozenLinear, freeze_linears
+from modeling_slam.common import cpu_products
+from modeling_slam.common.cpu_products import FrozenLinear, use_onednn
 
 
 def layer(bias: bool = True) -> FrozenLinear:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(37, 53, bias=bias)).requires_grad_(False)
-    freeze_linears(model)
+    use_onednn(model)
     return model[0]
 
 
 @pytest.fixture
 def products(monkeypatch) -> list[torch.Size]:
     """Shapes of what oneDNN was given."""
-    shapes, plain = [], frozen_linear._onednn_linear
+    shapes, plain = [], cpu_products._onednn_linear
 
     def counted(states, weight, bias):
         shapes.append(states.shape)
         return plain(states, weight, bias)
 
-    monkeypatch.setattr(frozen_linear, "_onednn_linear", counted)
+    monkeypatch.setattr(cpu_products, "_onednn_linear", counted)
     return shapes
 
 

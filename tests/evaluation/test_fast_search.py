@@ -1,6 +1,7 @@
 """The search gives transformers' tokens, clip by clip, and does less."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 
 import modeling_slam
 from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_model, build_processor
 
@@ -40,6 +42,9 @@ class Prompts:
         return model.language_model.generate(inputs_embeds=embeddings, attention_mask=self.mask, **settings)
 
     def by_us(self, model, **settings):
+        return transcribe(model, input_ids=self.ids, attention_mask=self.mask, **settings)
+
+    def by_the_model(self, model, **settings):
         return model.generate(input_ids=self.ids, attention_mask=self.mask, **settings)
 
 
@@ -87,12 +92,13 @@ def test_tokens_are_those_of_transformers(model, prompts, beams, changes):
     assert torch.equal(prompts.by_us(model, **settings), prompts.by_transformers(model, **settings))
 
 
+@pytest.mark.parametrize("way", ["by_us", "by_the_model"])
 @pytest.mark.parametrize("beams", [1, 2])
-def test_repetition_is_penalised_by_the_clips_own_tokens(model, prompts, beams):
+def test_repetition_is_penalised_by_the_clips_own_tokens(model, prompts, beams, way):
     """In a padded batch transformers takes the first new tokens for padding; a prompt alone has none."""
     settings = SETTINGS | {"num_beams": beams, "repetition_penalty": 1.5, "eos_token_id": ENDS[:2]}
-    together = prompts.by_us(model, **settings)
-    assert not torch.equal(together, prompts.by_us(model, **settings | {"repetition_penalty": 1.0}))
+    together = getattr(prompts, way)(model, **settings)
+    assert not torch.equal(together, getattr(prompts, way)(model, **settings | {"repetition_penalty": 1.0}))
     for row, mask in enumerate(prompts.mask):
         alone = Prompts(prompts.ids[row, mask.bool()][None], torch.ones(1, int(mask.sum())))
         expected = alone.by_transformers(model, **settings)[0]
@@ -118,7 +124,8 @@ def test_each_clip_has_its_own_limit(model, tiny_processor, two_clips, beams):
     # 4 tokens per second leave 10, 5 and 4.
     inputs = tiny_processor([two_clips[1], two_clips[0], two_clips[0][:12_000]])
     expected = plain_generate(model, inputs, max_tokens_per_second=4, **settings)
-    assert torch.equal(model.generate(**inputs, **settings, max_tokens_per_second=4), expected)
+    for generate in (model.generate, functools.partial(transcribe, model)):
+        assert torch.equal(generate(**inputs, **settings, max_tokens_per_second=4), expected)
 
 
 @pytest.mark.parametrize("beams", [1, 2])
@@ -202,5 +209,5 @@ def test_tokens_are_those_of_transformers_on_real_models_and_speech(real_models)
     order = sorted(range(64), key=lambda place: len(clips[place]["bytes"]))
     for first in range(0, 64, 32):
         places = order[first : first + 32]
-        rows = model.generate(**processor([clips[place] for place in places]), **settings)
+        rows = transcribe(model, **processor([clips[place] for place in places]), **settings)
         assert [up_to_end(model, row) for row in rows.tolist()] == [expected[place] for place in places]

@@ -154,16 +154,6 @@ def test_the_loss_is_the_same_by_other_ways(base_models, tiny_processor, two_cli
         assert model(**batch, labels=labels).loss.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_no_layer_computes_padding_in_training(tiny_model, tiny_processor, two_clips):
-    batch, shapes = tiny_processor(two_clips, text=["a transcript", "one"]), []
-    tiny_model(**batch)  # the first time it has a look at the LLM
-    for layer in (tiny_model.encoder.layers[0], tiny_model.language_model.model.layers[0]):
-        layer.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape))
-    tiny_model(**batch)
-    frames, tokens = int(batch["input_features_mask"].sum()) // 2, int(batch["attention_mask"].sum())
-    assert shapes == [(1, frames, 16), (1, tokens, 32)]
-
-
 def test_only_projector_and_lora_learn(tiny_config, tiny_processor, two_clips):
     tiny_config.lora_rank = 4
     model = SlamAsrForConditionalGeneration(tiny_config).train()

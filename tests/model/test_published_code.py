@@ -19,22 +19,16 @@ from modeling_slam import SlamAsrForConditionalGeneration
 
 PACKAGE = Path(modeling_slam.__file__).parent / "model"
 PUBLISHED = {
-    "adapters.py",
     "audio_io.py",
     "audio_lengths.py",
-    "base_weights.py",
-    "beam_search.py",
     "checkpoints.py",
     "configuration_slam.py",
-    "frozen_linear.py",
-    "label_loss.py",
-    "llm_traits.py",
     "long_audio.py",
+    "lora.py",
     "modeling_slam.py",
     "pipeline_slam.py",
     "processing_slam.py",
     "projectors.py",
-    "stored_tensors.py",
     "whisper_encoder.py",
     "word_timestamps.py",
 }

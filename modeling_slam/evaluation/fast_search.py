@@ -4,7 +4,7 @@
 - A clip leaves the batch when its transcript is settled; the others go on in a smaller batch.
 - The vocabulary is projected at the last position alone.
 
-`generate` passes `search` to transformers as its `custom_generate`, so settings, logits processors and
+`transcribe` passes `search` to transformers as its `custom_generate`, so settings, logits processors and
 stopping criteria are prepared there. What `search` does not cover (`is_covered`) transformers runs itself.
 
 `n` clips still searched, `k` beams, `V` vocabulary, `N` new tokens at most.
@@ -20,54 +20,54 @@ import torch
 from transformers import (
     DynamicCache,
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
 )
 from transformers.generation import GenerationMode
+from transformers.generation.utils import GENERATION_MODES_MAPPING
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
+
+from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.model.modeling_slam import TranscriptGuard
 
 NEVER = -1.0e9  # transformers' score of what may not be chosen
 SCORES_AT_ONCE = 1 << 22  # 16 MB: what the allocator hands out again; larger tensors cost fresh pages
 CACHE_NAMES = ("cache", "past_key_values")  # of transformers 5.24 and later, and before
+# What `SlamAsrForConditionalGeneration.generate` takes that is no generation setting.
+INPUTS = {
+    "input_ids",
+    "input_features",
+    "input_features_mask",
+    "attention_mask",
+    "encoder_frames",
+    "encoder_frames_mask",
+    "generation_config",
+    "max_tokens_per_second",
+}
 
 
-class TranscriptGuard(LogitsProcessor):
-    """Leaves only end-of-text to a row that has used up its (n,) budget of tokens."""
-
-    def __init__(self, budgets: torch.Tensor, num_beams: int, eos_token_id: int | list[int]):
-        self.budgets = budgets.repeat_interleave(num_beams)  # (n * k,)
-        self.shortest = int(budgets.min())
-        self.eos_token_id = eos_token_id
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(n * k, new tokens so far) and scores (n * k, V) -> scores."""
-        length = input_ids.shape[1]
-        if length < self.shortest:
-            return scores
-        ended = torch.full_like(scores, -torch.inf)
-        ended[:, self.eos_token_id] = 0.0
-        return torch.where((length >= self.budgets)[:, None], ended, scores)
-
-    def of(self, rows: slice | torch.Tensor) -> "TranscriptGuard":
-        """The guard of some of the rows."""
-        guard = copy.copy(self)
-        guard.budgets = self.budgets[rows]
-        return guard
+def transcribe(model: SlamAsrForConditionalGeneration, **arguments: Any) -> torch.Tensor:
+    """`model.generate(**arguments)`, through `search` where that gives the same tokens: (B, N)."""
+    settings = copy.deepcopy(arguments.get("generation_config") or model.generation_config)
+    others = settings.update(**{name: value for name, value in arguments.items() if name not in INPUTS})
+    if is_covered(settings, others, model.language_model):
+        arguments["custom_generate"] = search
+    return model.generate(**arguments)
 
 
 class TokenScores:
     """Scores of the next token, a few rows at a time: what a step holds in memory stays in the caches."""
 
-    def __init__(self, processors: LogitsProcessorList):
-        for processor in processors:
-            if isinstance(processor, RepetitionPenaltyLogitsProcessor):
-                # The prompt's padding, to be skipped where ids begin with it. Ours are new tokens alone.
-                processor.prompt_ignore_length = None
-        self.processors = list(processors)
-        self.only_guarded = all(isinstance(processor, TranscriptGuard) for processor in processors)
+    def __init__(self, processors: LogitsProcessorList, rows_per_clip: int):
+        # Processors that transformers builds know no rows, so rows may leave; the guard's budgets leave with them.
+        self.processors = [p for p in processors if not isinstance(p, TranscriptGuard)]
+        self.guard = next((p for p in processors if isinstance(p, TranscriptGuard)), None)
+        self.budgets: torch.Tensor | None = None  # (R,)
+        self.shortest: float = float("inf")
+        if self.guard is not None:
+            self.budgets = self.guard.budgets.repeat_interleave(rows_per_clip)
+            self.shortest = int(self.budgets.min())
 
     def __call__(self, tokens: torch.Tensor, logits: torch.Tensor) -> Iterator[torch.Tensor]:
         """New tokens so far (R, length) and logits (R, V) -> scores of some of the rows, (r, V), in order."""
@@ -78,8 +78,7 @@ class TokenScores:
         self, tokens: torch.Tensor, logits: torch.Tensor, width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the same, the (R, `width`) highest log-probabilities after processing, and their tokens."""
-        length = tokens.shape[1]
-        nothing_acts = self.only_guarded and all(length < guard.shortest for guard in self.processors)
+        nothing_acts = not self.processors and tokens.shape[1] < self.shortest
         scores, chosen = [], []
         for rows in self._parts(logits):
             part = logits[rows].float()
@@ -98,20 +97,16 @@ class TokenScores:
 
     def _processed(self, tokens: torch.Tensor, scores: torch.Tensor, rows: slice) -> torch.Tensor:
         for processor in self.processors:
-            part = processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
-            scores = part(tokens[rows], scores)
+            scores = processor(tokens[rows], scores)
+        if self.guard is not None and self.budgets is not None and tokens.shape[1] >= self.shortest:
+            guard = TranscriptGuard(self.budgets[rows], self.guard.eos_token_id)
+            scores = guard(tokens[rows], scores)
         return scores
 
-    def budgets(self) -> list[torch.Tensor]:
-        """(R,) of each guard."""
-        return [processor.budgets for processor in self.processors if isinstance(processor, TranscriptGuard)]
-
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows. Processors that transformers builds know none; the guard does."""
-        self.processors = [
-            processor.of(rows) if isinstance(processor, TranscriptGuard) else processor
-            for processor in self.processors
-        ]
+        """Go on with these rows."""
+        if self.budgets is not None:
+            self.budgets = self.budgets[rows]
 
 
 def is_covered(settings: GenerationConfig, options: dict[str, Any], llm: torch.nn.Module) -> bool:
@@ -142,10 +137,20 @@ def search(
 ) -> torch.Tensor:
     """A `custom_generate` for prompts of embeddings -> (B * num_return_sequences, N) new tokens."""
     beams = generation_config.num_beams or 1
-    llm = CachedLLM(model, beams, **inputs)
+    cache = next((inputs[name] for name in CACHE_NAMES if name in inputs), None)
+    if type(cache) is not DynamicCache:  # of an LLM with a memory of its own kind, such as Mamba's
+        own = getattr(model, GENERATION_MODES_MAPPING[generation_config.get_generation_mode()])
+        return own(
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            **inputs,
+        )
+    llm = CachedLLM(model, beams, cache, **inputs)
     logits = llm.read_prompt()
     kind = BeamSearch if beams > 1 else GreedySearch
-    scores = TokenScores(logits_processor)
+    scores = TokenScores(logits_processor, beams)
     state = kind(len(logits), scores, stopping_criteria, generation_config, logits.device)
     while True:
         tokens, rows = state.advance(logits)
@@ -161,6 +166,7 @@ class CachedLLM:
         self,
         model: torch.nn.Module,
         num_beams: int,
+        cache: DynamicCache,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
@@ -171,8 +177,7 @@ class CachedLLM:
         Args:
             options: of the model's `forward`, its cache among them.
         """
-        self.model, self.options = model, options
-        self.cache: DynamicCache = next(options[name] for name in CACHE_NAMES if name in options)
+        self.model, self.cache, self.options = model, cache, options
         self.prompt = inputs_embeds[::num_beams]
         self.mask = None if attention_mask is None else attention_mask[::num_beams]  # `None`: no padding
         self.positions = None if position_ids is None else position_ids[::num_beams]
@@ -254,10 +259,10 @@ class BeamSearch:
         beams = settings.num_beams
         self.width = max(2, 1 + end_tokens) * beams  # so that `k` go on where all the best end
         self.limits = torch.full((batch,), settings.max_length, device=device)  # (n,) longest transcripts
-        for budgets in token_scores.budgets():
-            self.limits = self.limits.minimum(budgets[::beams] + 1)
+        if token_scores.budgets is not None:
+            self.limits = self.limits.minimum(token_scores.budgets[::beams] + 1)
         # Log-probabilities only add up to less, so what is behind stays behind; processors might raise them.
-        self.only_best = settings.num_return_sequences in (None, 1) and token_scores.only_guarded
+        self.only_best = settings.num_return_sequences in (None, 1) and not token_scores.processors
 
         pad = settings.pad_token_id if settings.pad_token_id is not None else 0
         self.done = torch.full((batch, beams, settings.max_length), pad, device=device)  # (B, k, N)

@@ -1,8 +1,9 @@
-"""Linear layers of weights that do not learn; on a CPU they compute in oneDNN.
+"""Products of frozen linear layers on CPUs, in oneDNN.
 
 A clip makes few rows of an LLM's input, and PyTorch gives float32 products on a CPU to MKL, which slows down
 there on some processors. oneDNN, in every PyTorch for CPUs, does not, and reads the weights where they are
-(docs/performance.md has the figures). Elsewhere these are torch's own linear layers.
+(docs/performance.md has the figures). Training and evaluation put this on a model that is built or loaded; on
+other devices and in other types the layers compute as torch's own.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 
 class FrozenLinear(nn.Linear):
-    """`nn.Linear`, from which `freeze_linears` makes it; with gradients of its weights it is that again."""
+    """`nn.Linear`, from which `use_onednn` makes it; with gradients of its weights it is that again."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., D_in) -> (..., D_out)"""
@@ -21,10 +22,10 @@ class FrozenLinear(nn.Linear):
         return frozen_linear(input, self.weight, self.bias)
 
 
-def freeze_linears(module: nn.Module) -> None:
-    """Make every plain `nn.Linear` in it a `FrozenLinear`: the same weights, another forward."""
+def use_onednn(module: nn.Module) -> None:
+    """Make every frozen, plain `nn.Linear` in it a `FrozenLinear`: the same weights, another forward."""
     for layer in module.modules():
-        if type(layer) is nn.Linear:
+        if type(layer) is nn.Linear and not any(weight.requires_grad for weight in layer.parameters()):
             layer.__class__ = FrozenLinear
 
 
