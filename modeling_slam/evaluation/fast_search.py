@@ -60,7 +60,7 @@ class TokenScores:
     """Scores of the next token, a few rows at a time: what a step holds in memory stays in the caches."""
 
     def __init__(self, processors: LogitsProcessorList, rows_per_clip: int):
-        # Processors that transformers builds know no rows, so rows may leave; the guard's budgets leave with them.
+        # Rows leave the search. Processors of transformers know none; the guard's budgets leave with them.
         self.processors = [p for p in processors if not isinstance(p, TranscriptGuard)]
         self.guard = next((p for p in processors if isinstance(p, TranscriptGuard)), None)
         self.budgets: torch.Tensor | None = None  # (R,)
@@ -147,7 +147,7 @@ def search(
             generation_config=generation_config,
             **inputs,
         )
-    llm = CachedLLM(model, beams, cache, **inputs)
+    llm = CachedLLM(model, beams, **inputs)
     logits = llm.read_prompt()
     kind = BeamSearch if beams > 1 else GreedySearch
     scores = TokenScores(logits_processor, beams)
@@ -166,7 +166,6 @@ class CachedLLM:
         self,
         model: torch.nn.Module,
         num_beams: int,
-        cache: DynamicCache,
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
@@ -177,7 +176,8 @@ class CachedLLM:
         Args:
             options: of the model's `forward`, its cache among them.
         """
-        self.model, self.cache, self.options = model, cache, options
+        self.model, self.options = model, options
+        self.cache: DynamicCache = next(options[name] for name in CACHE_NAMES if name in options)
         self.prompt = inputs_embeds[::num_beams]
         self.mask = None if attention_mask is None else attention_mask[::num_beams]  # `None`: no padding
         self.positions = None if position_ids is None else position_ids[::num_beams]

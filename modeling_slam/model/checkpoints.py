@@ -3,10 +3,11 @@
     lean  projector and LoRA; the config names the base models, which are read for the rest
     full  every weight; needs no base model (`config.self_contained`)
 
-A model with LoRA also gets a copy of it in `adapter/` for plain PEFT; only the root weights are ever read back here.
-All weights come as named, unread slices of safetensors files, of the checkpoint and of the base models alike;
-transformers' loader reads those that this model keeps, so no dropped layer and no decoder of Whisper is ever read.
-Saving compares what it leaves out with the base models: what they do not hold is written.
+A model with LoRA also gets a copy of it in `adapter/` for plain PEFT; only the root weights are ever read
+back here. All weights come as named, unread slices of safetensors files, of the checkpoint and of the base
+models alike; transformers' loader reads those that this model keeps, so no dropped layer and no decoder of
+Whisper is ever read. Saving compares what it leaves out with the base models: what they do not hold is
+written.
 """
 
 import contextlib
@@ -61,13 +62,14 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
     ) -> None:
         """As in transformers: a full checkpoint if `config.self_contained` or without base models, else lean.
 
-        A lean one whose frozen weights are no longer those of the base models (LoRA was merged into them, or they
-        were trained) becomes a full one, with a warning.
+        A lean one whose frozen weights are no longer those of the base models (LoRA was merged into them, or
+        they were trained) becomes a full one, with a warning.
 
         Raises:
-            ValueError: nothing has been written, because it could not be loaded: the model has other weights than
-                its config describes, or a full checkpoint is due while a foreign adapter is loaded or the model is
-                quantised.
+            ValueError: nothing has been written, because it could not be loaded: the model has other weights
+                than
+                its config describes, or a full checkpoint is due while a foreign adapter is loaded or the
+                model is quantised.
         """
         weights = self.state_dict() if state_dict is None else state_dict
         if is_main_process:
@@ -81,7 +83,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
 
     def _settle_format(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Check that what will be written can be loaded again; a lean format that would lose weights becomes full."""
+        """Check that what will be written can be loaded; a lean format that would lose weights becomes full."""
         if self.config.adds_lora and not any(OWN_LORA_WEIGHT.search(name) for name in weights):
             self.config = without_lora(self.config)  # PEFT has merged or unloaded it
         quantised = getattr(self, "hf_quantizer", None) is not None
@@ -89,20 +91,21 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             self._check_names(weights)
         if self.config.is_lean and (changed := self._changed_base_weights(weights)):
             logger.warning(
-                "The checkpoint becomes a full one (`config.self_contained`): %s are not what the base models %s and "
+                "The checkpoint becomes a full one (`config.self_contained`): %s are not what the base "
+                "models %s and "
                 "%s hold.", changed, self.config.audio_model_id, self.config.text_model_id,
             )  # fmt: skip
             self.config.self_contained = True
         foreign = sorted(set(self.adapters()) - {OWN_LORA})
         if not self.config.is_lean and foreign:
             raise ValueError(
-                f"A full checkpoint cannot hold the adapters {foreign}. Drop them by `delete_adapter`, or make the "
-                "active one part of the LLM by `merge_lora()`."
+                f"A full checkpoint cannot hold the adapters {foreign}. Drop them by `delete_adapter`, or "
+                "make the active one part of the LLM by `merge_lora()`."
             )
         if not self.config.is_lean and quantised:
             raise ValueError(
-                "A quantised model is saved as a lean checkpoint only. Load it without `quantization_config` to "
-                "write a full one."
+                "A quantised model is saved as a lean checkpoint only. Load it without "
+                "`quantization_config` to write a full one."
             )
 
     def _check_names(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -114,12 +117,13 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         if wrong:
             raise ValueError(
                 f"The model's weights are not those that its config describes: missing or too many are "
-                f"{', '.join(sorted(wrong)[:4])}, {len(wrong)} in all. A checkpoint of them could not be loaded. Merge "
-                "or unload what was put around its layers (`merge_and_unload()` of PEFT) and save again."
+                f"{', '.join(sorted(wrong)[:4])}, {len(wrong)} in all. A checkpoint of them could not be "
+                "loaded. Merge or unload what was put around its layers (`merge_and_unload()` of PEFT) and "
+                "save again."
             )
 
     def _changed_base_weights(self, weights: Mapping[str, torch.Tensor]) -> str | None:
-        """The first weights that a lean checkpoint leaves out and the base models do not give back; else `None`."""
+        """Weights that a lean checkpoint leaves out and the base models do not give back; `None` for none."""
         try:
             base = base_tensors(without_lora(self.config))
         except (OSError, RuntimeError) as error:
@@ -158,11 +162,13 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         """As in transformers; what a lean checkpoint leaves out is read from its base models.
 
         `num_encoder_layers=N` keeps the lowest N of the layers that the checkpoint was trained with. Without
-        `dtype`, weights come in the dtypes they were saved from; with it, all in that one. A `quantization_config`
-        is applied to the frozen layers; projector, LoRA and the LLM's output layer stay as they are.
+        `dtype`, weights come in the dtypes they were saved from; with it, all in that one. A
+        `quantization_config` is applied to the frozen layers; projector, LoRA and the LLM's output layer
+        stay as they are.
 
         Raises:
-            ValueError: more encoder layers than the checkpoint was trained with, or an argument that does not apply.
+            ValueError: more encoder layers than the checkpoint was trained with, or an argument that does
+                not apply.
             RuntimeError: weights are missing, unexpected or of another shape, each named, or a base model is
                 not the one the checkpoint was trained on.
             OSError: the checkpoint or a base model cannot be found.
@@ -225,7 +231,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
 
     @classmethod
     def _from_tensors(cls, tensors, config, source, *model_args, **kwargs):
-        """Build the model from named tensors, all of them and no others; and what transformers says of them."""
+        """The model of these named tensors, all of them and no others; and transformers' report of them."""
         if kwargs.get("dtype") in (None, "auto"):  # transformers would ask a tensor, but none is read yet
             kwargs["dtype"] = config.dtype or torch.float32
         if kwargs.get("quantization_config") is not None:
@@ -292,13 +298,13 @@ def check_layers(config: Any, trained: Any, source: str) -> None:
 
 
 def quantising_the_frozen(quantization: Any, model_class: Any, config: Any) -> Any:
-    """A copy of transformers' quantisation config that leaves out what is trained, and the LLM's output layer."""
+    """A copy of the quantisation config that leaves out what is trained and the LLM's output layer."""
     quantization = copy.deepcopy(quantization)
     lists = [name for name in SKIP_LISTS if hasattr(quantization, name)]
     if not lists:
         raise ValueError(
-            f"{type(quantization).__name__} cannot be told which layers to leave alone, and would quantise the "
-            "projector. Use one with a list of modules to skip, such as `BitsAndBytesConfig`."
+            f"{type(quantization).__name__} cannot be told which layers to leave alone, and would quantise "
+            "the projector. Use one with a list of modules to skip, such as `BitsAndBytesConfig`."
         )
     with torch.device("meta"):
         model = model_class(without_lora(config))
@@ -315,7 +321,8 @@ def lazy_tensors(model_id: str, variant: str | None = None, **hub_kwargs: Any) -
     """Name -> unread tensor, to be read by `[...]`, of the checkpoint at a Hub id or directory.
 
     Raises:
-        OSError: there is no such model, it cannot be fetched, it has no safetensors weights, or a file is damaged.
+        OSError: there is no such model, it cannot be fetched, it has no safetensors weights, or a file is
+            damaged.
     """
     try:
         files = weight_files(model_id, variant, **hub_kwargs)
@@ -323,8 +330,8 @@ def lazy_tensors(model_id: str, variant: str | None = None, **hub_kwargs: Any) -
         raise
     except Exception as error:  # of the library that speaks HTTP, which is another one from time to time
         raise OSError(
-            f"The weights of {model_id} (revision {hub_kwargs.get('revision')}) cannot be fetched ({error}). Check "
-            "the network and try again: what has arrived is not fetched twice."
+            f"The weights of {model_id} (revision {hub_kwargs.get('revision')}) cannot be fetched ({error}). "
+            "Check the network and try again: what has arrived is not fetched twice."
         ) from error
     tensors = {}
     for path in files:
@@ -350,8 +357,9 @@ def weight_files(model_id: str, variant: str | None, **hub_kwargs: Any) -> list[
             index = cached_file(model_id, names[1], **hub_kwargs)
             return get_checkpoint_shard_files(model_id, index, **hub_kwargs)[0]
         raise OSError(
-            f"{model_id} (revision {hub_kwargs.get('revision')}) has no {names[0]} and no index of shards that could "
-            f"be read ({error}). Only safetensors weights are read; convert the model, or name another one."
+            f"{model_id} (revision {hub_kwargs.get('revision')}) has no {names[0]} and no index of shards "
+            f"that could be read ({error}). Only safetensors weights are read; convert the model, or name "
+            "another one."
         ) from error
 
 

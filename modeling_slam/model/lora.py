@@ -1,10 +1,12 @@
 """LoRA by part of the model: put in, switched, exchanged, merged, and copied out for plain PEFT.
 
-The LoRA that a checkpoint is about is the adapter `OWN_LORA`. It is what trains and what is saved, in the root
-weights under the model's own names and once more in PEFT's format. Other adapters of the LLM may sit beside it
-to be compared or used; they never travel with the checkpoint. PEFT is asked for only where LoRA is used.
+The LoRA that a checkpoint is about is the adapter `OWN_LORA`. It is what trains and what is saved, in the
+root weights under the model's own names and once more in PEFT's format. Other adapters of the LLM may sit
+beside it to be compared or used; they never travel with the checkpoint. PEFT is asked for only where LoRA is
+used.
 
-A part that may get LoRA is a row of `LORA_PARTS` and, in `SlamAsrConfig`, four fields that begin with its prefix.
+A part that may get LoRA is a row of `LORA_PARTS` and, in `SlamAsrConfig`, four fields that begin with its
+prefix.
 
 Source: LoRA, https://huggingface.co/papers/2106.09685
 """
@@ -90,8 +92,12 @@ def put_in_lora(
     module = getattr(model, part.module)
     check_targets(module, part, target_modules)
     settings = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(target_modules), task_type="CAUSAL_LM"
-    )  # fmt: skip
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(target_modules),
+        task_type="CAUSAL_LM",
+    )
     peft.inject_adapter_in_model(settings, module, OWN_LORA)
 
 
@@ -108,8 +114,8 @@ def check_targets(module: nn.Module, part: LoraPart, target_modules: list[str]) 
         for name, layer in layers.items():
             if any(weights.count(id(weight)) > 1 for weight in layer.parameters(recurse=False)):
                 raise ValueError(
-                    f"{flag} names {target!r}, but {name} shares its weights with another layer (tied embeddings). "
-                    "LoRA cannot adapt one of them alone. Leave it out."
+                    f"{flag} names {target!r}, but {name} shares its weights with another layer (tied "
+                    "embeddings). LoRA cannot adapt one of them alone. Leave it out."
                 )
 
 
@@ -213,8 +219,8 @@ class LoraAdapters:
             ValueError: always; it names what to call.
         """
         raise ValueError(
-            "Give the model LoRA by `add_lora(rank, alpha, dropout, target_modules)`, which its config then describes, "
-            "or load a trained adapter by `load_adapter`."
+            "Give the model LoRA by `add_lora(rank, alpha, dropout, target_modules)`, which its config then "
+            "describes, or load a trained adapter by `load_adapter`."
         )
 
     def load_adapter(self, peft_model_id: str, adapter_name: str, **kwargs: Any) -> None:
@@ -227,7 +233,8 @@ class LoraAdapters:
             kwargs: `adapter_kwargs`, `token`, `revision`, `cache_dir`, as in transformers.
 
         Raises:
-            ValueError: the name is taken, or the adapter is no LoRA of linear layers alone (other kinds, biases,
+            ValueError: the name is taken, or the adapter is no LoRA of linear layers alone (other kinds,
+                biases,
                 whole modules), or its weights do not fit its settings.
         """
         peft = import_peft()
@@ -251,8 +258,8 @@ class LoraAdapters:
         if problems:
             self.delete_adapter(adapter_name)
             raise ValueError(
-                f"The weights of the adapter {peft_model_id} do not fit its settings: missing or unexpected are "
-                f"{', '.join(sorted(problems)[:5])}. Save it again with the PEFT it was trained with."
+                f"The weights of the adapter {peft_model_id} do not fit its settings: missing or unexpected "
+                f"are {', '.join(sorted(problems)[:5])}. Save it again with the PEFT it was trained with."
             )
         self.set_adapter(adapter_name)
         self.train(self.training)  # new layers are as the rest
@@ -324,7 +331,7 @@ class LoraAdapters:
     def get_adapter_state_dict(
         self, adapter_name: str | None = None, state_dict: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """The weights of one adapter under the LLM's names, without the adapter's name, as PEFT stores them."""
+        """The weights of one adapter under the LLM's names, without the adapter's, as PEFT stores them."""
         prefix = "language_model."
         weights = self.state_dict() if state_dict is None else state_dict
         return import_peft().get_peft_model_state_dict(
@@ -367,11 +374,11 @@ def check_adapter(settings: Any, source: str) -> None:
         raise ValueError(f"The adapter {source} is a {settings.peft_type}; only LoRA can be loaded.")
     if settings.bias != "none":
         raise ValueError(
-            f"The adapter {source} has trained biases (bias={settings.bias!r}), which would stay in the LLM when "
-            "the adapter is switched off. Merge it into its LLM by PEFT, and build the model on that."
+            f"The adapter {source} has trained biases (bias={settings.bias!r}), which would stay in the LLM "
+            "when the adapter is switched off. Merge it into its LLM by PEFT, and build the model on that."
         )
     if settings.modules_to_save or settings.trainable_token_indices:
         raise ValueError(
-            f"The adapter {source} replaces whole modules (`modules_to_save`, `trainable_token_indices`). Merge it "
-            "into its LLM by PEFT, and build the model on that."
+            f"The adapter {source} replaces whole modules (`modules_to_save`, `trainable_token_indices`). "
+            "Merge it into its LLM by PEFT, and build the model on that."
         )

@@ -45,7 +45,7 @@ class TranscriptGuard(LogitsProcessor):
         self.budgets, self.eos_token_id = budgets, eos_token_id
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(R, new tokens so far) and scores (R, V) -> scores; R is a multiple of B, a clip's rows in a row."""
+        """(R, new tokens so far) and scores (R, V) -> scores; a clip has R / B rows, one after the other."""
         spent = input_ids.shape[1] >= self.budgets.repeat_interleave(len(scores) // len(self.budgets))
         if not spent.any():
             return scores
@@ -174,7 +174,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if not torch.equal(placeholders, audio_tokens.to(placeholders)):
             raise ValueError(
                 f"`input_ids` holds {placeholders.tolist()} audio placeholders but the projector made "
-                f"{audio_tokens.tolist()} audio tokens. Prepare text and audio with the checkpoint's own processor."
+                f"{audio_tokens.tolist()} audio tokens. Prepare text and audio with the checkpoint's own "
+                "processor."
             )
         return is_audio
 
@@ -193,9 +194,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         """
         if input_ids is None or not len(input_ids):
             raise ValueError(
-                "`input_ids` is missing or empty: the model reads audio and text together. Prepare both with the "
-                "checkpoint's own `SlamAsrProcessor`; a pipeline of loaded parts needs `processor=` and "
-                "`trust_remote_code=True`."
+                "`input_ids` is missing or empty: the model reads audio and text together. Prepare both "
+                "with the checkpoint's own `SlamAsrProcessor`; a pipeline of loaded parts needs "
+                "`processor=` and `trust_remote_code=True`."
             )
         if input_features is None and encoder_frames is None:
             if (input_ids == self.config.audio_token_id).any():
@@ -287,8 +288,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             attention_mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.long)
         settings = copy.deepcopy(generation_config or self.generation_config)
         others = settings.update(**kwargs)
-        # The prompt is no part of the output, so both limits mean the same here; as in transformers, the limit
-        # of new tokens comes first where both are given.
+        # The prompt is no part of the output, so both limits mean the same here; as in transformers, the
+        # limit of new tokens comes first where both are given.
         if kwargs.get("max_new_tokens") is None and (
             settings.max_new_tokens is None or kwargs.get("max_length")
         ):

@@ -1,7 +1,7 @@
 """Checkpoints written by the first release's code load, and say what they said then.
 
-`saved_by_0_1/` holds four tiny ones, their base models, and `expected.safetensors`: logits, loss and beam-2 tokens
-of the fixture `two_clips` as that code computed them. Nothing in it is ever renewed.
+`saved_by_0_1/` holds four tiny ones, their base models, and `expected.safetensors`: logits, loss and beam-2
+tokens of the fixture `two_clips` as that code computed them. Nothing in it is ever renewed.
 """
 
 import json
