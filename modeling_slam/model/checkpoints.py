@@ -83,7 +83,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
 
     def _settle_format(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Check that what will be written can be loaded; a lean format that would lose weights becomes full."""
+        """Check that what is written can be loaded; a lean format that would lose weights becomes full."""
         if self.config.adds_lora and not any(OWN_LORA_WEIGHT.search(name) for name in weights):
             self.config = without_lora(self.config)  # PEFT has merged or unloaded it
         quantised = getattr(self, "hf_quantizer", None) is not None

@@ -132,6 +132,8 @@ class LoraAdapters:
     freeze: Any  # leaves gradients to what `is_trained`; switching adapters changes them
     train: Any
     training: bool
+    named_parameters: Any
+    state_dict: Any
 
     def add_lora(self, rank: int, alpha: int, dropout: float, target_modules: list[str]) -> None:
         """Give the LLM fresh LoRA weights. LoRA: https://huggingface.co/papers/2106.09685

@@ -133,9 +133,16 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(  # ty: ignore[incompatible-method-override] (transformers types it loosely)
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Module:
         """As in transformers, of the LLM; the next checkpoint is then a full one."""
-        embeddings = self.language_model.resize_token_embeddings(*args, **kwargs)
+        embeddings = self.language_model.resize_token_embeddings(
+            new_num_tokens, pad_to_multiple_of, mean_resizing
+        )
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
         self.freeze()
         return embeddings

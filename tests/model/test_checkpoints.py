@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_configs import tiny_lean_config, tiny_text_config
 from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
     AutoModelForSpeechSeq2Seq,
+    GenerationConfig,
     Qwen2ForCausalLM,
 )
 
@@ -276,3 +278,142 @@ def test_a_checkpoint_without_digests_takes_the_base_models_as_they_are(lora_mod
     Qwen2ForCausalLM(tiny_text_config(hidden_size=64)).save_pretrained(base_models["text_model_id"])
     with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
         load(tmp_path / "lean")
+
+
+def loss_of(model, processor, clips) -> float:
+    with torch.no_grad():
+        return model.eval()(**processor(clips, text=["a cat", "it is"])).loss.item()
+
+
+def merged_by_peft(model):
+    wrapped = get_peft_model(
+        model, LoraConfig(r=2, init_lora_weights=False, target_modules=r"language_model.*\.up_proj")
+    )
+    return wrapped.merge_and_unload()
+
+
+def with_an_embedding_row_changed(model):
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] += 1.0
+    return model
+
+
+def with_an_encoder_weight_trained(model):
+    weight = model.encoder.layers[1].fc1.weight.requires_grad_()
+    weight.sum().backward()
+    torch.optim.SGD([weight], 0.1).step()
+    return model
+
+
+def with_more_tokens(model):
+    model.resize_token_embeddings(72, mean_resizing=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [merged_by_peft, with_an_embedding_row_changed, with_an_encoder_weight_trained, with_more_tokens],
+)
+def test_a_lean_checkpoint_that_would_lose_weights_becomes_a_full_one(
+    lora_model, tiny_processor, two_clips, tmp_path, caplog, change
+):
+    changed = change(lora_model)
+    expected = loss_of(changed, tiny_processor, two_clips)
+    changed.save_pretrained(tmp_path / "model")
+    assert "becomes a full one" in caplog.text
+    again = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert not again.config.is_lean
+    assert loss_of(again, tiny_processor, two_clips) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_model_that_is_as_it_was_loaded_stays_lean_in_every_dtype(lora_model, tmp_path, caplog):
+    lora_model.save_pretrained(tmp_path / "model")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        model = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "model", dtype=dtype)
+        model.save_pretrained(tmp_path / str(dtype))
+        model.float().save_pretrained(tmp_path / f"{dtype}-as-float32")
+        assert model.config.is_lean
+    assert "becomes a full one" not in caplog.text
+
+
+def test_a_model_whose_base_is_gone_is_saved_whole(
+    lora_model, base_models, tiny_processor, two_clips, tmp_path
+):
+    expected = loss_of(lora_model, tiny_processor, two_clips)
+    for directory in base_models.values():
+        shutil.rmtree(directory)
+    lora_model.save_pretrained(tmp_path / "model")
+    again = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert loss_of(again, tiny_processor, two_clips) == pytest.approx(expected, abs=1e-6)
+
+
+def test_own_lora_merged_by_peft_leaves_a_model_without_lora(lora_model, tiny_processor, two_clips, tmp_path):
+    wrapped = get_peft_model(
+        lora_model, LoraConfig(r=2, init_lora_weights=False, target_modules=r"language_model.*\.q_proj")
+    )
+    merged = wrapped.merge_and_unload()
+    expected = loss_of(merged, tiny_processor, two_clips)
+    merged.save_pretrained(tmp_path / "model")
+    again = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert again.config.lora_rank == 0
+    assert loss_of(again, tiny_processor, two_clips) == pytest.approx(expected, abs=1e-6)
+
+
+def with_modules_to_save(model):
+    get_peft_model(
+        model,
+        LoraConfig(r=2, target_modules=r"language_model.*\.up_proj", modules_to_save=["projector.linear1"]),
+    )
+
+
+def with_a_wrapped_llm(model):
+    model.language_model = get_peft_model(model.language_model, LoraConfig(r=2, target_modules=["up_proj"]))
+
+
+@pytest.mark.parametrize("change", [with_modules_to_save, with_a_wrapped_llm])
+def test_what_could_not_be_loaded_is_not_written(lora_model, tmp_path, change):
+    change(lora_model)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        lora_model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.glob("model/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"state_dict": {"a": torch.zeros(1)}}, "state_dict"),
+        ({"gguf_file": "a.gguf"}, "gguf_file"),
+        ({"key_mapping": {"a": "b"}}, "key_mapping"),
+        ({"ignore_mismatched_sizes": True}, "ignore_mismatched_sizes"),
+        ({"use_safetensors": False}, "use_safetensors"),
+    ],
+)
+def test_arguments_that_do_not_apply_are_refused_by_name(checkpoint, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SlamAsrForConditionalGeneration.from_pretrained(checkpoint, **arguments)
+
+
+def test_other_arguments_do_what_transformers_documents(checkpoint, inputs, lora_model, tmp_path):
+    assert load(checkpoint, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+    model, info = load(checkpoint, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    settings = GenerationConfig(num_beams=3, eos_token_id=1)
+    assert load(checkpoint, generation_config=settings).generation_config.num_beams == 3
+    model.save_pretrained(tmp_path / "variant", variant="fp16")
+    assert (tmp_path / "variant" / "model.fp16.safetensors").exists()
+    assert torch.equal(
+        logits_of(load(tmp_path / "variant", variant="fp16"), inputs), logits_of(lora_model, inputs)
+    )
+    alone = load(None, config=model.config, state_dict=model.state_dict())
+    assert torch.equal(logits_of(alone, inputs), logits_of(model, inputs))
+
+
+def test_writing_to_a_loaded_weight_leaves_the_file_alone(checkpoint, inputs):
+    first = SlamAsrForConditionalGeneration.from_pretrained(checkpoint)
+    expected = logits_of(first, inputs)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(
+        logits_of(SlamAsrForConditionalGeneration.from_pretrained(checkpoint), inputs), expected
+    )

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
 from transformers import Qwen2ForCausalLM
 
-from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 
 
 @pytest.fixture
@@ -156,3 +157,132 @@ def test_what_cannot_be_merged_is_refused(lora_model, tiny_model):
     lora_model.disable_adapters()
     with pytest.raises(ValueError, match="enable_adapters"):
         lora_model.merge_lora()
+
+
+def adapter_of(base_models, directory, change=None, **settings) -> str:
+    """A PEFT adapter of the plain LLM, saved; `change` may change its weights."""
+    torch.manual_seed(7)
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    settings = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False, **settings}
+    get_peft_model(llm, LoraConfig(**settings)).save_pretrained(directory)
+    if change is not None:
+        file = directory / "adapter_model.safetensors"
+        save_file(change(load_file(file)), file)
+    return str(directory)
+
+
+def without_one(weights):
+    weights.pop(next(iter(weights)))
+    return weights
+
+
+def with_magnitudes(weights):
+    name = next(name for name in weights if "lora_A" in name).replace(
+        "lora_A.weight", "lora_magnitude_vector"
+    )
+    return weights | {name: torch.ones(32)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "message"),
+    [
+        ({"bias": "lora_only"}, None, "biases"),
+        ({"bias": "all"}, None, "biases"),
+        ({"modules_to_save": ["lm_head"]}, None, "whole modules"),
+        ({"trainable_token_indices": [3]}, None, "whole modules"),
+        ({}, without_one, "do not fit"),
+        ({}, with_magnitudes, "do not fit"),
+    ],
+    ids=str,
+)
+def test_an_adapter_that_would_change_more_than_lora_or_less_is_refused(
+    lora_model, base_models, inputs, tmp_path, settings, change, message
+):
+    before, names = logits_of(lora_model, inputs), set(lora_model.state_dict())
+    adapter = adapter_of(base_models, tmp_path / "adapter", change, **settings)
+    with pytest.raises(ValueError, match=message):
+        lora_model.load_adapter(adapter, "other")
+    assert torch.equal(logits_of(lora_model, inputs), before)
+    assert set(lora_model.state_dict()) == names
+    assert lora_model.active_adapter == "default"
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}, {"use_rslora": True}], ids=str)
+def test_an_adapter_gives_what_it_gives_in_peft(lora_model, base_models, tmp_path, settings):
+    adapter = adapter_of(base_models, tmp_path / "adapter", **settings)
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    ids = torch.tensor([[5, 6, 7, 8]])
+    lora_model.load_adapter(adapter, "other")
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(llm, adapter).eval()(ids).logits
+        torch.testing.assert_close(lora_model.eval().language_model(ids).logits, expected)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_lora_on_tied_embeddings_is_refused_before_anything_changed(tmp_path, tiny_processor, target):
+    config = SlamAsrConfig(
+        audio_config=tiny_audio_config(), text_config=tiny_text_config(tie_word_embeddings=True)
+    )
+    model = SlamAsrForConditionalGeneration(config)
+    names = set(model.state_dict())
+    with pytest.raises(ValueError, match=f"lora_target_modules.*{target}.*shares its weights"):
+        model.add_lora(2, 4, 0.0, ["q_proj", target])
+    assert set(model.state_dict()) == names
+    assert model.config.lora_rank == 0
+    config.lora_rank, config.lora_target_modules = 2, [target]
+    with pytest.raises(ValueError, match="shares its weights"):
+        SlamAsrForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_lora_on_embeddings_of_their_own_is_saved_and_loaded(base_models, inputs, tmp_path, target):
+    config = tiny_lean_config(base_models, lora_rank=2, lora_target_modules=["q_proj", target])
+    config.audio_token_id = int(inputs["input_ids"][0, -10])
+    model = SlamAsrForConditionalGeneration.from_base_models(config)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter)
+    model.config.audio_token_id = 34
+    ids = {"input_ids": torch.tensor([[5, 6, 7, 8]])}
+    expected = logits_of(model, ids)
+    model.save_pretrained(tmp_path / "model")
+    assert torch.equal(
+        logits_of(SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "model"), ids), expected
+    )
+
+
+def test_a_name_that_is_no_layer_is_refused_by_the_flag(tiny_model):
+    with pytest.raises(ValueError, match=r"`lora_target_modules` names 'query'.*no layer"):
+        tiny_model.add_lora(2, 4, 0.0, ["q_proj", "query"])
+
+
+def test_adapter_methods_of_transformers_work_or_name_what_does(lora_model, tiny_model, foreign_adapter):
+    assert lora_model.active_adapters() == ["default"]
+    assert lora_model.active_adapter == "default"
+    weights = lora_model.get_adapter_state_dict()
+    assert weights.keys() == get_peft_model_state_dict(lora_model.language_model).keys()
+    lora_model.disable_adapters()
+    assert lora_model.active_adapters() == []
+    lora_model.enable_adapters()
+    for name in ("default", "other"):
+        if name == "other":
+            lora_model.load_adapter(foreign_adapter, "other")
+        with pytest.raises(ValueError, match="is taken"):
+            lora_model.load_adapter(foreign_adapter, name)
+    for call in (lora_model.set_adapter, lora_model.delete_adapter):
+        with pytest.raises(ValueError, match="no adapter 'third'"):
+            call("third")
+    with pytest.raises(ValueError, match="add_lora"):
+        lora_model.add_adapter(LoraConfig())
+    with pytest.raises(ValueError, match="set_adapter"):
+        lora_model.enable_peft_hotswap()
+    for call in (tiny_model.disable_adapters, tiny_model.enable_adapters):
+        with pytest.raises(ValueError, match="no adapter"):
+            call()
+
+
+def test_new_lora_layers_are_in_the_models_mode(lora_model, foreign_adapter, tmp_path):
+    lora_model.save_pretrained(tmp_path / "model")
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "model")
+    loaded.load_adapter(foreign_adapter, "other")
+    assert not any(module.training for module in loaded.modules())

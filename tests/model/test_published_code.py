@@ -18,19 +18,27 @@ import modeling_slam
 from modeling_slam import SlamAsrForConditionalGeneration
 
 PACKAGE = Path(modeling_slam.__file__).parent / "model"
-PUBLISHED = {
-    "audio_io.py",
-    "audio_lengths.py",
-    "checkpoints.py",
-    "configuration_slam.py",
-    "long_audio.py",
-    "lora.py",
-    "modeling_slam.py",
-    "pipeline_slam.py",
-    "processing_slam.py",
-    "projectors.py",
-    "whisper_encoder.py",
-    "word_timestamps.py",
+PUBLISHED = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+MAX_FILES = 11
+# Imported without a guard by what transformers itself depends on; the rest within `try:`.
+OPTIONAL = {"peft", "soundfile", "soxr", "av"}
+# Underscored names that transformers and torch give their subclasses to fill in or to set on themselves.
+EXTENSION_POINTS = {
+    "_forward",
+    "_init_weights",
+    "_keep_in_fp32_modules_strict",
+    "_keys_to_ignore_on_save",
+    "_load_feature_extractor",
+    "_load_image_processor",
+    "_load_processor",
+    "_load_tokenizer",
+    "_load_video_processor",
+    "_no_split_modules",
+    "_pipeline_calls_generate",
+    "_sanitize_parameters",
+    "_supports_attention_backend",
+    "_supports_flash_attn",
+    "_supports_sdpa",
 }
 # What transformers itself depends on. Others are imported within `try:`, which `get_imports` passes over.
 ALLOWED = {"torch", "numpy", "transformers", "safetensors"}
@@ -89,6 +97,51 @@ def test_published_files_import_only_siblings_and_what_transformers_needs(name):
         if isinstance(node, ast.ImportFrom) and node.level:  # `from . import x` would not be copied
             assert node.level == 1
             assert f"{node.module}.py" in PUBLISHED
+
+
+def is_underscored(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_files_use_public_names_only(name):
+    """What is pushed can never be mended: it rests on nothing that libraries change unannounced."""
+    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {
+        target.attr
+        for node in ast.walk(tree)
+        for target in getattr(node, "targets", [])
+        if isinstance(target, ast.Attribute)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                assert not any(map(is_underscored, alias.name.split("."))), f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and is_underscored(node.attr):
+            on_itself = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            on_itself |= isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()"
+            assert on_itself, f"line {node.lineno}: {ast.unparse(node)}"
+            assert node.attr in own | EXTENSION_POINTS, f"line {node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.keyword) and node.arg:
+            assert not is_underscored(node.arg), f"line {node.value.lineno}: {node.arg}="
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
+            attribute = node.args[1]
+            assert not (isinstance(attribute, ast.Constant) and is_underscored(str(attribute.value)))
+
+
+def test_the_directory_is_the_published_set_and_small():
+    assert {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"} == PUBLISHED | {
+        "__init__.py"
+    }
+    assert len(PUBLISHED) <= MAX_FILES
+
+
+def test_the_configuration_imports_no_torch():
+    tree = ast.parse((PACKAGE / "configuration_slam.py").read_text(encoding="utf-8"))
+    siblings = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    for name in ("configuration_slam", *siblings):
+        assert "torch" not in get_imports(PACKAGE / f"{name}.py")
 
 
 def test_a_checkpoint_holds_exactly_the_published_files(lora_model, tiny_processor, tmp_path):
