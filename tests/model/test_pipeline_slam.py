@@ -3,7 +3,6 @@
 import functools
 import http.server
 import io
-import json
 import threading
 
 import datasets
@@ -12,14 +11,12 @@ import pytest
 import soundfile
 import soxr
 import torch
-from tokenizers import decoders
 from transformers import Pipeline, TextIteratorStreamer
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_slam import SlamAsrPipeline, SlamAsrProcessor
 from modeling_slam.model.audio_io import AudioError
-from modeling_slam.model.long_audio import Chunk, split
-from modeling_slam.model.word_timestamps import align_words, combine_heads, place_words, words_of_tokens
+from modeling_slam.model.pipeline_slam import split
 
 RATE = 16_000
 
@@ -190,7 +187,7 @@ def test_a_stream_ends_also_when_reading_fails(transcribe, tiny_processor):
 @pytest.mark.parametrize(
     ("inputs", "arguments", "message"),
     [
-        ("one", {"num_beams": 2}, "num_beams=1"),
+        ("one", {"num_beams": 2}, "num_beams"),
         ("one", {"batch_size": 2}, "one recording"),
         ("many", {}, "one recording"),
     ],
@@ -230,8 +227,9 @@ def test_what_cannot_be_transcribed_says_why(transcribe, recording, error, messa
         ({"chunk_length_s": 31}, ValueError, "from 2 to 30"),
         ({"chunk_length_s": True}, ValueError, "from 2 to 30"),
         ({"chunk_length_s": "15"}, ValueError, "from 2 to 30"),
-        ({"return_timestamps": True}, ValueError, '"word"'),
-        ({"return_timestamps": "char"}, ValueError, '"word"'),
+        ({"return_timestamps": True}, ValueError, "when a word was spoken"),
+        ({"return_timestamps": "word"}, ValueError, "when a word was spoken"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
         ({"stride_length_s": 3}, TypeError, "stride_length_s"),
         ({"generate_kwargs": 2}, TypeError, "dictionary"),
         ({"generate_kwargs": {"beams": 2}}, ValueError, "beams"),
@@ -267,59 +265,3 @@ def test_addresses_are_fetched(transcribe, by_hand, clip, tmp_path):
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         pass
-
-
-# ---------------------------------------------------------------- word times
-
-
-def test_words_get_times_in_order_and_inside_the_recording(transcribe, long_recording, clip):
-    for recording in (clip, long_recording):
-        result = transcribe(recording, return_timestamps="word", batch_size=2)
-        assert result["text"] == transcribe(recording)["text"]
-        assert [chunk["text"] for chunk in result["chunks"]] == result["text"].split()
-        times = [time for chunk in result["chunks"] for time in chunk["timestamp"]]
-        assert times == sorted(times)
-        assert times[0] >= 0
-        assert times[-1] <= len(recording) / RATE
-        json.dumps(result)
-
-
-def test_each_word_of_any_transcript_has_a_place(tiny_model, tiny_processor, clip):
-    """Also more words than audio tokens; and the model's attention is afterwards what it was."""
-    chunk = Chunk(clip, start=100.0, overlap=0.0, is_last=True)
-    usual = tiny_model.language_model.config._attn_implementation
-    for text in ("a", "so it is", " two  spaces ", "a " * 40):
-        ids = tiny_processor.tokenizer(text)["input_ids"]
-        words = align_words(tiny_model, tiny_processor, chunk, ids)
-        assert [word.text for word in words] == text.split()
-        times = [time for word in words for time in (word.start, word.end)]
-        assert times == sorted(times)
-        assert times[0] >= 100.0
-        assert times[-1] <= 100.0 + len(clip) / RATE + 0.01
-    assert align_words(tiny_model, tiny_processor, chunk, []) == []
-    assert tiny_model.language_model.config._attn_implementation == usual
-
-
-def test_tokens_belong_to_the_words_they_spell(tiny_tokenizer):
-    tiny_tokenizer.backend_tokenizer.decoder = decoders.Fuse()
-    ids = tiny_tokenizer("ab c  def")["input_ids"]
-    words, rows = words_of_tokens(tiny_tokenizer, ids)
-    assert words == ["ab", "c", "def"]
-    assert rows == [[0, 1], [3], [6, 7, 8]]
-
-
-def test_attention_that_follows_the_words_finds_their_boundaries():
-    """Words of known times in pauses and without: two heads follow them, the others look elsewhere."""
-    rng = np.random.default_rng(0)
-    spans = [(0.30, 0.90), (0.90, 1.70), (2.30, 2.60), (3.50, 4.10)]
-    samples = 1e-4 * rng.standard_normal(round(4.6 * RATE))
-    tokens = 46
-    attention = 0.02 * rng.random((20, len(spans), tokens))
-    attention[5:, :, 0] = 0.9  # most look at the first token whatever the word
-    for row, (start, end) in enumerate(spans):
-        sound = slice(round(start * RATE), round(end * RATE))
-        samples[sound] += 0.1 * rng.standard_normal(sound.stop - sound.start)
-        attention[:2, row, round(start * 10) : round(end * 10)] = 0.3
-    placed = place_words(combine_heads(attention), samples.astype(np.float32), 5)
-    np.testing.assert_allclose(placed, spans, atol=0.051)
-    assert np.median(np.abs(np.array(placed) - np.array(spans))) <= 0.021
