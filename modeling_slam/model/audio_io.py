@@ -124,7 +124,7 @@ def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str
         name = str(getattr(source, "name", "audio file object"))
         return name, *_decode(read(), name)
     rate = target_rate if sampling_rate is None else sampling_rate
-    if not isinstance(rate, (int, float, np.number)) or rate <= 0:
+    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < float("inf"):
         raise AudioError(
             f"`sampling_rate` must be a positive number in Hz, got {rate!r}.", reason="unreadable"
         )

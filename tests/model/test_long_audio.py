@@ -1,4 +1,4 @@
-"""Long recordings in pipeline_slam: cuts fall into pauses, nothing is lost or doubled, and little of a long recording is held."""
+"""Long recordings: cuts fall into pauses, nothing is lost or doubled, and little of them is held."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,8 @@ def test_little_of_a_long_recording_is_read_ahead():
 @pytest.mark.parametrize("cut_word", ["", "xx"])
 def test_overlapping_transcripts_join_to_the_whole(tail, cut_word):
     """Both sides hear the words of the overlap; one or both may mishear the word that is cut in two."""
-    whole = "we count one two three four five six seven eight nine and go".split()
+    text = "we count one two three four five six seven eight nine and go"
+    whole = text.split()
     left = whole[: 6 + tail] + [cut_word] * bool(cut_word)
     right = [cut_word] * bool(cut_word) + whole[4:]
     assert join(left, right, 2.0) == whole
