@@ -8,6 +8,7 @@ from transformers import (
     AutoProcessor,
 )
 
+from . import loaded_parts
 from .model.configuration_slam import SlamAsrConfig
 from .model.modeling_slam import SlamAsrForConditionalGeneration
 from .model.pipeline_slam import SlamAsrPipeline
@@ -20,6 +21,7 @@ AutoConfig.register("slam_asr", SlamAsrConfig, exist_ok=True)
 for auto_class in (AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForMultimodalLM):
     auto_class.register(SlamAsrConfig, SlamAsrForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(SlamAsrConfig, SlamAsrProcessor, exist_ok=True)
+loaded_parts.register()
 
 # Checkpoints carry the code that loads them (`trust_remote_code=True`) without this package.
 SlamAsrConfig.register_for_auto_class()

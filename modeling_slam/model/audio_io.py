@@ -10,7 +10,7 @@ import io
 import os
 import struct
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -100,55 +100,57 @@ def stream_audio(
 
 def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str, int, Iterator[np.ndarray]]:
     """Any source -> its name for messages, its rate, and its samples in blocks (n, channels)."""
-    if isinstance(source, dict):
-        if source.get("array") is not None:
-            return _open(source["array"], source.get("sampling_rate") or sampling_rate, target_rate)
-        path, encoded = source.get("path"), source.get("bytes")
-        if encoded is None and path is None:
+    if callable(decode := getattr(source, "get_all_samples", None)):  # torchcodec's, as `datasets` gives it
+        decoded = decode()
+        source = {"array": decoded.data, "sampling_rate": decoded.sample_rate}
+    name = None
+    if isinstance(source, Mapping):
+        samples = source.get("raw") if source.get("array") is None else source["array"]
+        if samples is not None:
+            return _open(samples, source.get("sampling_rate") or sampling_rate, target_rate)
+        path, source_bytes = source.get("path"), source.get("bytes")
+        if path is None and source_bytes is None:
             raise AudioError(
-                f"An audio dictionary needs `array`, `bytes` or `path`; this one has {sorted(source)}.",
+                "A recording as a dictionary needs `array` or `raw`, `bytes`, or `path`. This one has "
+                f"{sorted(source)}; of a dataset's rows pass the audio column.",
                 reason="unreadable",
             )
-        name = str(path or "audio bytes")
-        return name, *_decode(_read(path) if encoded is None else encoded, name)
+        name, source = path and str(path), path if source_bytes is None else source_bytes
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source), *_decode(_read(source), os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return "audio bytes", *_decode(bytes(source), "audio bytes")
+        return (name := name or "audio bytes"), *_decode(bytes(source), name)
     if callable(read := getattr(source, "read", None)):
         name = str(getattr(source, "name", "audio file object"))
         return name, *_decode(read(), name)
+    rate = target_rate if sampling_rate is None else sampling_rate
+    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < float("inf"):
+        raise AudioError(
+            f"`sampling_rate` must be a positive number in Hz, got {rate!r}.", reason="unreadable"
+        )
     samples = _as_samples(source)
     blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
-    return "audio array", sampling_rate or target_rate, blocks
+    return "audio array", int(rate), blocks
 
 
 def _read(source: str | os.PathLike) -> bytes:
     """The bytes behind a path or an http(s) address."""
     if isinstance(source, str) and source.startswith(("http://", "https://")):
-        return _fetch(source)
-    return _read_file(source)
-
-
-def _fetch(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "slam-asr"})  # some servers refuse Python's
+        request = urllib.request.Request(source, headers={"User-Agent": "slam-asr"})  # some refuse Python's
+        try:
+            with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_SECONDS) as response:
+                return response.read()
+        except (OSError, HTTPException, ValueError) as error:
+            raise AudioError(
+                f"{source}: cannot be fetched ({error}). Check the address and the network, or pass a file.",
+                reason="unreachable",
+            ) from error
     try:
-        with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_SECONDS) as response:
-            return response.read()
-    except (OSError, HTTPException, ValueError) as error:
-        raise AudioError(
-            f"{url}: cannot be fetched ({error}). Check the address and the network, or pass a file.",
-            reason="unreachable",
-        ) from error
-
-
-def _read_file(path: str | os.PathLike) -> bytes:
-    try:
-        return Path(path).expanduser().read_bytes()
+        return Path(source).expanduser().read_bytes()
     except FileNotFoundError as error:
-        raise AudioError(f"{path}: there is no such file.", reason="missing file") from error
+        raise AudioError(f"{source}: there is no such file.", reason="missing file") from error
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}).", reason="unreadable") from error
+        raise AudioError(f"{source}: cannot be read ({error.strerror}).", reason="unreadable") from error
 
 
 def _decode(encoded: bytes, name: str) -> tuple[int, Iterator[np.ndarray]]:
@@ -157,9 +159,8 @@ def _decode(encoded: bytes, name: str) -> tuple[int, Iterator[np.ndarray]]:
         raise ImportError("Decoding audio needs soundfile and soxr: `pip install soundfile soxr`.")
     if not encoded:
         raise AudioError(f"{name}: the file has no bytes.", reason="empty")
-    cut = _cut_short(encoded)
-    if cut:
-        raise AudioError(f"{name}: truncated, {cut}. Fetch or export the clip again.", reason="truncated")
+    if cut := _cut_short(encoded):
+        raise _truncated(name, cut)
     try:
         file = _ForwardFile(io.BytesIO(_with_mp3_length(encoded)))
     except soundfile.LibsndfileError as error:
@@ -179,18 +180,14 @@ def _decoded_blocks(file: "_ForwardFile", name: str, failure: type[Exception]) -
                 frames += len(block)
                 yield block
         except failure as error:
-            raise AudioError(
-                f"{name}: truncated or damaged, its header is sound but decoding stopped "
-                f"({error}). Fetch or export the clip again.",
-                reason="truncated",
-            ) from error
+            raise _truncated(name, f"its header is sound but decoding stopped ({error})") from error
         missing = file.frames - frames if file.frames < UNKNOWN_FRAMES else 0
         if missing > (MP3_SLACK_FRAMES if file.format == "MP3" else 0):
-            raise AudioError(
-                f"{name}: truncated, {frames} of the {file.frames} samples its header states could be "
-                "decoded. Fetch or export the clip again.",
-                reason="truncated",
-            )
+            raise _truncated(name, f"{frames} of the {file.frames} samples its header states are there")
+
+
+def _truncated(name: str, evidence: str) -> AudioError:
+    return AudioError(f"{name}: truncated, {evidence}. Fetch or export the clip again.", reason="truncated")
 
 
 class _ForwardFile(soundfile.SoundFile if soundfile else object):  # ty: ignore[unsupported-base]
@@ -211,16 +208,14 @@ def _as_samples(source: Any) -> np.ndarray:
             f"({type(source).__name__}).",
             reason="unreadable",
         )
-    if samples.ndim == 1:
-        samples = samples[:, None]
-    if samples.ndim != 2:
+    if samples.ndim not in (1, 2):
         raise AudioError(
             f"Expected audio of shape (n,), (n, channels) or (channels, n), got {samples.shape}.",
             reason="unreadable",
         )
-    if samples.shape[0] < samples.shape[1]:
-        samples = samples.T
-    return samples.astype(np.float32, copy=False)
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    return (samples if len(samples) >= samples.shape[1] else samples.T).astype(np.float32, copy=False)
 
 
 def _cut_short(encoded: bytes) -> str | None:
@@ -264,7 +259,7 @@ class _Mp3Frame(NamedTuple):
 
 
 def _mp3_cut_short(encoded: bytes, first: _Mp3Frame) -> str | None:
-    _, stated_bytes = _xing_counts(encoded, first) or (None, None)
+    _, stated_bytes = _xing_counts(encoded, first)
     if stated_bytes:  # Writers differ by a few bytes of tags; the decoded length tells smaller losses.
         is_cut = len(encoded) < 0.98 * stated_bytes
         return f"{len(encoded)} of the {stated_bytes} bytes its header states are there" if is_cut else None
@@ -279,7 +274,7 @@ def _with_mp3_length(encoded: bytes) -> bytes:
     bit rate most of the sound can be lost without a word.
     """
     first = next(_mp3_frames(encoded), None)
-    if first is None or (_xing_counts(encoded, first) or (None,))[0]:
+    if first is None or _xing_counts(encoded, first)[0]:
         return encoded
     head = bytearray(encoded[first.start : first.start + 4])
     head[1] |= 1  # No checksum.
@@ -291,14 +286,14 @@ def _with_mp3_length(encoded: bytes) -> bytes:
     return encoded[: first.start] + frame.ljust(header.size, b"\0") + encoded[first.start :]
 
 
-def _xing_counts(encoded: bytes, first: _Mp3Frame) -> tuple[int | None, int | None] | None:
-    """(frames, bytes) as the Xing/Info tag in the first frame counts them; its flags say which are there."""
+def _xing_counts(encoded: bytes, first: _Mp3Frame) -> tuple[int, int]:
+    """(frames, bytes) as the Xing/Info tag in the first frame counts them; 0 where it does not."""
     tag = encoded[first.start + first.tag :][:16]
     if tag[:4] not in (b"Xing", b"Info") or len(tag) < 16:
-        return None
+        return 0, 0
     flags, *counts = struct.unpack(">3I", tag[4:])
-    frames = counts.pop(0) if flags & 1 else None
-    return frames, counts.pop(0) if flags & 2 else None
+    frames = counts.pop(0) if flags & 1 else 0
+    return frames, counts.pop(0) if flags & 2 else 0
 
 
 def _mp3_frames(encoded: bytes) -> Iterator[_Mp3Frame]:

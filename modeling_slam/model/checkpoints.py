@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
@@ -36,6 +37,7 @@ from .lora import (
     is_trained,
     without_lora,
 )
+from .pipeline_slam import SlamAsrPipeline
 from .projectors import PROJECTORS
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         self.config.trained_in_float32 = trained_dtype == torch.float32 != self.dtype
         with self._config_of_unquantised():
             super().save_pretrained(save_directory, is_main_process, dict(weights), **kwargs)
+        if is_main_process:
+            custom_object_save(SlamAsrPipeline, save_directory)  # the config names it in `custom_pipelines`
         if is_main_process and self.config.adds_lora:
             self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
 

@@ -11,7 +11,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,9 +32,6 @@ from .configuration_slam import SlamAsrConfig
 from .lora import is_trained
 from .projectors import PROJECTORS
 from .whisper_encoder import PrunedWhisperEncoder
-
-if TYPE_CHECKING:  # never imported here: this line makes `save_pretrained` copy the pipeline's file too
-    from .pipeline_slam import SlamAsrPipeline  # noqa: F401
 
 
 class TranscriptGuard(LogitsProcessor):
@@ -96,12 +93,11 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         """Training mode for what is trained; the frozen parts stay as they are, their dropout never acts."""
         super().train(mode)
         self.encoder.eval()
-        embedding = (
-            self.get_input_embeddings()
-        )  # has no dropout, and Trainer's NEFTune noise asks for its mode
         for name, module in self.language_model.named_modules():
             recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-            module.training = mode and ("lora_" in name or recomputes or module is embedding)
+            # These have no dropout, and others ask for their mode: NEFTune's noise, bitsandbytes' products.
+            is_plain = isinstance(module, nn.Linear | nn.Embedding)
+            module.training = mode and ("lora_" in name or recomputes or is_plain)
         return self
 
     def parameter_counts(self) -> dict[str, int]:
@@ -201,9 +197,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         """
         if input_ids is None or not len(input_ids):
             raise ValueError(
-                "`input_ids` is missing or empty: the model reads audio and text together. Prepare both "
-                "with the checkpoint's own `SlamAsrProcessor`; a pipeline of loaded parts needs "
-                "`processor=` and `trust_remote_code=True`."
+                "`input_ids` is missing or empty: the checkpoint's processor makes it. In a pipeline pass "
+                "`processor=...` to `SlamAsrPipeline(model, processor)`; transformers' own speech pipeline "
+                "cannot prepare this model's prompt."
             )
         if input_features is None and encoder_frames is None:
             if (input_ids == self.config.audio_token_id).any():

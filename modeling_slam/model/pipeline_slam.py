@@ -1,42 +1,52 @@
-"""The speech recognition pipeline: any audio of any length in, text and word times out.
+"""The speech recognition pipeline: recordings of any kind and any length in, text out.
 
     pipeline("automatic-speech-recognition", model=checkpoint, trust_remote_code=True)
 
 Checkpoints name this class in `custom_pipelines`, so transformers uses it instead of its own, which would
-decode a SLAM-ASR model as CTC, need ffmpeg and torchaudio, and lose what lies beyond 30 s. The parts: reading
-in `audio_io.py`, cutting and joining in `long_audio.py`, word times in `word_timestamps.py`.
+decode a SLAM-ASR model as CTC, need ffmpeg and torchaudio, and lose what lies beyond 30 s.
+
+A recording that is too long for the model is cut into chunks, and their transcripts are joined again:
+
+- A chunk ends in the longest pause of its last three quarters: the model was trained on sentences, and they
+  most likely end there. A pause is 0.2 s or more whose mean power, over 0.2 s, is near the background's and
+  15 dB below speech: the 5th and the 95th percentile of that mean in the stretch at hand.
+- The chunks keep 0.2 s of a long pause on either side; more silence would take the place of speech.
+- Without a pause the next chunk repeats the last 2 s, and the words that both transcripts share join them.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice, product, takewhile
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import GenerationConfig
+from torch.utils.data import Dataset
+from transformers import GenerationConfig, Pipeline
 from transformers.generation.streamers import BaseStreamer
-from transformers.pipelines.base import ChunkPipeline
 
 from .audio_io import stream_audio
-from .audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS
-from .long_audio import Chunk, Word, join, split
-from .word_timestamps import align_words
+from .audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS, SAMPLING_RATE
 
 CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they were trained on
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
-GENERATE_ARGUMENTS = {
-    "generation_config",
-    "streamer",
-    "logits_processor",
-    "stopping_criteria",
-    "max_tokens_per_second",
-}
+GENERATE_ARGUMENTS = {"generation_config", "streamer", "logits_processor", "stopping_criteria"}
+GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second"}
+
+HOP_SAMPLES = 160  # 10 ms: how finely a cut is placed
+WINDOW_HOPS = 20  # 0.2 s: longer than the silence inside a word
+SPEECH_PERCENTILE = 95.0
+PAUSE_DB = 15.0  # a pause is quieter than speech by this much,
+BACKGROUND_DB = 6.0  # and no louder above the background,
+SILENCE_DB = 35.0  # unless it is quieter than speech by this much
+KEPT_SILENCE_SECONDS = 0.2
+OVERLAP_SECONDS = 2.0
+MAX_WORDS_PER_SECOND = 5  # fast speech; how far from the joint a common word is looked for
 
 
-class SlamAsrPipeline(ChunkPipeline):
-    r"""Transcribes recordings.
+class SlamAsrPipeline(Pipeline):
+    r"""Transcribes recordings. Arguments given on building it hold for every call that gives no others.
 
     Args:
         inputs:
@@ -48,16 +58,15 @@ class SlamAsrPipeline(ChunkPipeline):
             Longest piece that the model hears at once, in seconds, from 2 to 30. By default recordings of
             up to 30 s are heard whole, and longer ones in pieces as long as the clips the model was trained
             on (its processor's `chunk_seconds`, 15 s if it has none): what is longer it hears badly.
-        return_timestamps (`"word"`, *optional*): Adds `"chunks"`, each word with its start and end.
         generate_kwargs (`dict`, *optional*):
             For `generate`: `num_beams`, `max_new_tokens` (of one chunk), ... With a `streamer` the text of
-            one recording comes as it is decoded; this needs `num_beams=1`. Where chunks overlap, a streamer
-            sees their common words twice.
+            one recording comes as it is decoded, without beams. Where chunks overlap it holds their common
+            words twice.
         batch_size (`int`, defaults to 1): Chunks decoded together, of one or of several recordings.
+        num_workers (`int`, *optional*):
+            Taken as by every pipeline, without effect: reading is little work and stays in this process.
 
-    Returns:
-        `{"text": str}` for each recording, with `return_timestamps="word"` also
-        `"chunks": [{"text": str, "timestamp": (start, end)}, ...]`, in seconds of the recording.
+    Returns: `{"text": str}` for each recording.
 
     Raises:
         AudioError: a recording cannot be read, is empty or holds NaN. ValueError or TypeError: an argument
@@ -66,158 +75,91 @@ class SlamAsrPipeline(ChunkPipeline):
 
     model: Any
     processor: Any
-    tokenizer: Any
 
     _load_processor = True
-    _load_tokenizer = False
-    _load_feature_extractor = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _pipeline_calls_generate = True
+    _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
 
-    def __init__(self, model: Any, processor: Any = None, **kwargs: Any):
+    def __init__(self, model: Any, processor: Any = None, batch_size: int | None = None, **kwargs: Any):
         if processor is None:
             raise ValueError(
-                "The pipeline needs the checkpoint's processor: pass `processor=SlamAsrProcessor...`, or the "
+                "The pipeline needs the checkpoint's processor, which knows the prompt beside tokenizer and "
+                "feature extractor: pass `processor=AutoProcessor.from_pretrained(checkpoint)`, or the "
                 "checkpoint's name instead of a loaded model."
             )
-        self.type = "seq2seq"  # what transformers' own pipeline would call it
+        self.batch_size = 1 if batch_size is None else batch_size
         super().__init__(model, processor=processor, **kwargs)
         self.model.eval()
 
-    # ---------------------------------------------------------------- arguments
+    def _sanitize_parameters(self, **arguments: Any) -> tuple[dict, dict, dict]:
+        """`Pipeline` calls this once, with what it was built with and does not know."""
+        self.chunk_length_s, self.generate_kwargs = checked_arguments(**arguments)
+        return {}, {}, {}
 
-    def _sanitize_parameters(
-        self,
-        chunk_length_s: float | None = None,
-        return_timestamps: str | bool | None = None,
-        generate_kwargs: dict[str, Any] | None = None,
-        **others: Any,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Arguments of a call -> those of `preprocess`, `_forward` and `postprocess`; checks them."""
-        unknown = sorted(set(others) - set(vars(GenerationConfig())) - GENERATE_ARGUMENTS)
-        if unknown:
-            raise TypeError(
-                f"The pipeline does not know {', '.join(unknown)}. It takes chunk_length_s, "
-                "return_timestamps, batch_size, num_workers, generate_kwargs and `GenerationConfig`'s fields."
-            )
-        if generate_kwargs is not None and not isinstance(generate_kwargs, dict):
-            raise TypeError(
-                f"`generate_kwargs` must be a dictionary such as {{'num_beams': 2}}, got {generate_kwargs!r}."
-            )
-        preprocess, forward, postprocess = {}, {}, {}
-        if chunk_length_s is not None:
-            is_number = isinstance(chunk_length_s, int | float) and not isinstance(chunk_length_s, bool)
-            if not is_number or not MIN_CHUNK_SECONDS <= chunk_length_s <= MAX_CLIP_SECONDS:
-                raise ValueError(
-                    f"`chunk_length_s` must be seconds from {MIN_CHUNK_SECONDS:g} to {MAX_CLIP_SECONDS:g}, "
-                    f"got {chunk_length_s!r}."
-                )
-            preprocess["chunk_length_s"] = float(chunk_length_s)
-        if return_timestamps is not None:
-            if return_timestamps not in (False, "word"):
-                raise ValueError(
-                    f'`return_timestamps` must be "word" or False, got {return_timestamps!r}: the model has '
-                    "no time tokens to mark sentences with."
-                )
-            if return_timestamps and self.model.config.projector_queries is not None:
-                raise ValueError(
-                    "Word times need audio tokens in the order of time, and this model's projector "
-                    f"({self.model.config.projector_type}) mixes them. Leave out `return_timestamps`."
-                )
-            forward["return_timestamps"] = postprocess["return_timestamps"] = return_timestamps
-        return preprocess, {**forward, **others, **(generate_kwargs or {})}, postprocess
-
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, batch_size: int | None = None, **arguments: Any) -> Any:
         """Transcribe one recording or many; the class says what they may be and what comes back."""
-        streamer = {**self._forward_params, **self._sanitize_parameters_of(kwargs)[1]}.get("streamer")
-        is_many = holds_many(inputs)
-        if is_many and isinstance(inputs, Sized) and len(inputs) == 0:
-            return []
-        if is_many and not isinstance(inputs, list | Dataset):
-            inputs = list(inputs) if isinstance(inputs, tuple) else Recordings(inputs)
-        if streamer is None:
-            return super().__call__(inputs, **kwargs)
+        chunk_length_s, generate_kwargs = checked_arguments(**arguments)
+        if "generation_config" not in generate_kwargs:  # which would take the place of all settings
+            generate_kwargs = self.generate_kwargs | generate_kwargs
+        is_many, streamer = holds_many(inputs), generate_kwargs.get("streamer")
         try:
-            self._check_streaming(is_many, kwargs)
-            return super().__call__(inputs, **kwargs)
+            results = Results(
+                self,
+                recordings=inputs if is_many else [inputs],
+                chunk_length_s=chunk_length_s or self.chunk_length_s,
+                generate_kwargs=generate_kwargs,
+                batch_size=self.batch_size if batch_size is None else batch_size,
+            )
+            if streamer is not None and (is_many or results.batch_size > 1):
+                raise ValueError(
+                    "A `streamer` follows one recording: give a single one, with `batch_size=1`."
+                )
+            if is_many:
+                return list(results) if isinstance(inputs, list | tuple) else results
+            (result,) = results
+            return result
         finally:  # also after an error: another thread may wait for the end
-            streamer.end()
-
-    def _sanitize_parameters_of(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-        return self._sanitize_parameters(
-            **{name: value for name, value in kwargs.items() if name not in ("batch_size", "num_workers")}
-        )
-
-    def _check_streaming(self, is_many: bool, kwargs: dict[str, Any]) -> None:
-        batch_size = kwargs.get("batch_size") or self._batch_size or 1
-        if is_many or batch_size > 1:
-            raise ValueError(
-                "A `streamer` follows one recording: give a single one, with `batch_size=1`, or leave it out."
-            )
-        forward = {**self._forward_params, **self._sanitize_parameters_of(kwargs)[1]}
-        forward.pop("return_timestamps", None)
-        settings = self._get_set_generation_params(self._prepare_generate_kwargs(forward))
-        if (beams := settings.get("num_beams") or 1) > 1:
-            raise ValueError(
-                f"A `streamer` needs `num_beams=1`, got {beams}: beams change their past as they "
-                "decode. Set `num_beams` to 1 beside it."
-            )
-
-    # ---------------------------------------------------------------- the work
-
-    def get_iterator(
-        self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
-    ) -> "Results":
-        return Results(
-            self, inputs, num_workers, batch_size, (preprocess_params, forward_params, postprocess_params)
-        )
+            if streamer is not None:
+                streamer.end()
 
     def preprocess(  # ty: ignore[incompatible-method-override] (a recording makes several inputs)
         self, recording: Any, chunk_length_s: float | None = None
-    ) -> Iterator[Chunk]:
-        source, rate = samples_or_file(recording)
-        blocks = stream_audio(source, rate)
+    ) -> Iterator["Chunk"]:
+        """A recording -> its chunks, read as they are asked for."""
+        if isinstance(recording, int | float):
+            raise TypeError(
+                "A list is read as many recordings; this one holds numbers: pass samples as a numpy array."
+            )
+        given = recording if isinstance(recording, Mapping) else {}
+        if given.get("array", given.get("raw")) is not None and given.get("sampling_rate") is None:
+            raise ValueError("Samples in a dictionary need their rate: add `sampling_rate`, in Hz.")
         longest = chunk_length_s or self.processor.chunk_seconds or CHUNK_SECONDS
-        yield from split(blocks, longest, chunk_length_s or MAX_CLIP_SECONDS)
+        return split(stream_audio(recording), longest, chunk_length_s or MAX_CLIP_SECONDS)
 
     def _forward(  # ty: ignore[incompatible-method-override]
-        self, chunks: list[Chunk], return_timestamps: str | bool = False, **generate_kwargs: Any
-    ) -> list["Transcript"]:
-        settings = self._prepare_generate_kwargs(generate_kwargs)
-        if settings.get("streamer") is not None:
-            settings["streamer"] = ChunkStreamer(settings["streamer"], self.tokenizer, chunks[0].start > 0)
+        self, chunks: list["Chunk"], streamer: BaseStreamer | None = None, **generate_kwargs: Any
+    ) -> list[str]:
+        """Chunks -> the transcript of each."""
+        if streamer is not None:
+            streamer = ChunkStreamer(streamer, self.processor.tokenizer, continues=chunks[0].start > 0)
+            generate_kwargs["streamer"] = streamer
         inputs = self.processor([chunk.samples for chunk in chunks])
-        generated = self.model.generate(**inputs.to(self.model.device, self.model.dtype), **settings)
+        generated = self.model.generate(**inputs.to(self.model.device, self.model.dtype), **generate_kwargs)
         rows = getattr(generated, "sequences", generated)  # with `return_dict_in_generate`
         if len(rows) != len(chunks):
             raise ValueError(
                 f"{len(chunks)} chunks gave {len(rows)} transcripts; leave `num_return_sequences` at 1."
             )
-        transcripts = []
-        for chunk, row in zip(chunks, rows.tolist(), strict=True):
-            ids = [token for token in row if token not in self.tokenizer.all_special_ids]
-            text = self.tokenizer.decode(ids).strip()
-            if return_timestamps:
-                words = align_words(self.model, self.processor, chunk, ids)
-            else:
-                words = [Word(word) for word in text.split()]
-            transcripts.append(Transcript(text, words, chunk.overlap, chunk.is_last))
-        return transcripts
+        return [text.strip() for text in self.processor.batch_decode(rows, skip_special_tokens=True)]
 
     def postprocess(  # ty: ignore[incompatible-method-override]
-        self, transcripts: list["Transcript"], return_timestamps: str | bool = False
-    ) -> dict[str, Any]:
-        first, *others = transcripts
-        text, words = first.text, first.words
-        for transcript in others:
-            words = join(words, transcript.words, transcript.overlap)
-        if others:
-            text = " ".join(word.text for word in words)
-        if not return_timestamps:
-            return {"text": text}
-        chunks = [{"text": word.text, "timestamp": (word.start, word.end)} for word in words]
-        return {"text": text, "chunks": chunks}
+        self, transcripts: list[tuple[str, float]]
+    ) -> dict[str, str]:
+        """The transcripts of a recording's chunks, each with its overlap in seconds -> its text."""
+        (text, _), *others = transcripts
+        words = text.split()
+        for following, overlap in others:
+            words = join(words, following.split(), overlap)
+        return {"text": " ".join(words) if others else text}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write the model, the processor and this code to a directory."""
@@ -225,90 +167,36 @@ class SlamAsrPipeline(ChunkPipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-@dataclass(frozen=True)
-class Transcript:
-    """What one chunk says."""
-
-    text: str
-    words: list[Word]
-    overlap: float
-    is_last: bool
-
-
-class Recordings(Dataset):
-    """Any iterable, as what transformers' pipelines read lazily."""
-
-    def __init__(self, source: Iterable[Any]):
-        self.source = source
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.source)
-
-    def __len__(self) -> int:
-        return len(self.source)  # ty: ignore[invalid-argument-type] (a generator has none, and says so)
-
-
-class ChunkDataset(IterableDataset):
-    """The chunks of all recordings, one after the other, read as they are asked for."""
-
-    def __init__(
-        self, recordings: Any, preprocess: Callable[..., Iterator[Chunk]], arguments: dict[str, Any]
-    ):
-        self.recordings, self.preprocess, self.arguments = recordings, preprocess, arguments
-
-    def __iter__(self) -> Iterator[Chunk]:
-        recordings = self.recordings
-        if not hasattr(recordings, "__iter__"):  # torch's map-style datasets
-            recordings = map(recordings.__getitem__, range(len(recordings)))
-        for recording in recordings:
-            yield from self.preprocess(recording, **self.arguments)
-
-
-class Results:
-    """A result for each recording, in order; chunks are decoded in batches across recordings."""
-
-    def __init__(
-        self, pipeline: SlamAsrPipeline, recordings: Any, num_workers: int, batch_size: int, arguments
-    ):
-        self.pipeline, self.recordings = pipeline, recordings
-        preprocess, self.forward_arguments, self.postprocess_arguments = arguments
-        self.loader = DataLoader(
-            ChunkDataset(recordings, pipeline.preprocess, preprocess),
-            batch_size=batch_size,
-            num_workers=min(num_workers, 1),  # more would each read everything
-            collate_fn=list,
+def checked_arguments(
+    chunk_length_s: float | None = None,
+    return_timestamps: str | bool | None = None,
+    generate_kwargs: dict[str, Any] | None = None,
+    local_files_only: bool = False,  # `pipeline` hands it on after loading with it
+    num_workers: int | None = None,
+    **others: Any,
+) -> tuple[float | None, dict[str, Any]]:
+    """Arguments of a call -> the length of chunks, if given, and what goes to `generate`."""
+    if unknown := sorted(set(others) - set(vars(GenerationConfig())) - GENERATE_ARGUMENTS):
+        raise TypeError(
+            f"The pipeline does not know {', '.join(unknown)}. It takes chunk_length_s, batch_size, "
+            "num_workers, generate_kwargs and `GenerationConfig`'s fields."
         )
-
-    def __len__(self) -> int:
-        return len(self.recordings)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        transcripts: list[Transcript] = []
-        for chunks in self.loader:
-            for transcript in self.pipeline.forward(chunks, **self.forward_arguments):
-                transcripts.append(transcript)
-                if transcript.is_last:
-                    yield self.pipeline.postprocess(transcripts, **self.postprocess_arguments)
-                    transcripts = []
-
-
-class ChunkStreamer(BaseStreamer):
-    """Passes one chunk's tokens on to a user's streamer, which so sees a single text.
-
-    `generate` ends its streamer after every chunk; the pipeline ends the user's after the last one.
-    """
-
-    def __init__(self, streamer: BaseStreamer, tokenizer: Any, continues: bool):
-        self.streamer, self.tokenizer = streamer, tokenizer
-        if continues:
-            self.streamer.put(torch.tensor(tokenizer(" ", add_special_tokens=False)["input_ids"]))
-
-    def put(self, value: torch.Tensor) -> None:
-        special = torch.tensor(self.tokenizer.all_special_ids)
-        self.streamer.put(value.flatten()[~torch.isin(value.flatten(), special)])
-
-    def end(self) -> None:
-        pass
+    if not isinstance(generate_kwargs, dict | None):
+        raise TypeError(
+            f"`generate_kwargs` must be a dictionary as {{'num_beams': 2}}, got {generate_kwargs!r}."
+        )
+    if return_timestamps:
+        raise ValueError(
+            f"`return_timestamps` is {return_timestamps!r}, but this version does not say when a word was "
+            "spoken. Leave it out."
+        )
+    limits = MIN_CHUNK_SECONDS, MAX_CLIP_SECONDS
+    is_number = isinstance(chunk_length_s, int | float)
+    if chunk_length_s is not None and not (is_number and limits[0] <= chunk_length_s <= limits[1]):
+        raise ValueError(
+            "`chunk_length_s` must be seconds from {:g} to {:g}, got {!r}.".format(*limits, chunk_length_s)
+        )
+    return chunk_length_s, others | (generate_kwargs or {})
 
 
 def holds_many(inputs: Any) -> bool:
@@ -319,28 +207,135 @@ def holds_many(inputs: Any) -> bool:
     return isinstance(inputs, Iterable | Dataset)
 
 
-def samples_or_file(recording: Any) -> tuple[Any, int | None]:
-    """What a user may hold -> what `audio_io` reads, and the rate of samples."""
-    if isinstance(recording, int | float):
-        raise TypeError(
-            "A list is read as many recordings, and this one holds numbers: pass samples as a numpy array."
-        )
-    if hasattr(recording, "get_all_samples"):  # torchcodec's decoder, as `datasets` gives it
-        decoded = recording.get_all_samples()
-        return decoded.data, decoded.sample_rate
-    if not isinstance(recording, Mapping):
-        return recording, None
-    samples = recording.get("raw") if recording.get("array") is None else recording["array"]
-    if samples is not None:
-        if recording.get("sampling_rate") is None:
-            raise ValueError("Samples in a dictionary need their rate: add `sampling_rate`, in Hz.")
-        rate = recording["sampling_rate"]
-        if not isinstance(rate, int | float | np.number) or rate <= 0:
-            raise ValueError(f"`sampling_rate` must be a positive number in Hz, got {rate!r}.")
-        return samples, int(rate)
-    if recording.get("bytes") is None and recording.get("path") is None:
-        raise ValueError(
-            "A recording as a dictionary needs `array` or `raw`, with `sampling_rate`, `bytes`, or `path`. "
-            f"This one has {sorted(recording)}; of a dataset's rows pass the audio column."
-        )
-    return dict(recording), None
+@dataclass
+class Results:
+    """A result for each recording, in order, read as they are taken; batches mix chunks of recordings."""
+
+    pipeline: SlamAsrPipeline
+    recordings: Any
+    chunk_length_s: float | None
+    generate_kwargs: dict[str, Any]
+    batch_size: int
+
+    def __post_init__(self):
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ValueError(f"`batch_size` must be a whole number from 1 on, got {self.batch_size!r}.")
+
+    def __len__(self) -> int:
+        return len(self.recordings)  # a generator has none, and says so
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        recordings, chunk_length_s = self.recordings, self.chunk_length_s
+        if not hasattr(recordings, "__iter__"):  # torch's map-style datasets
+            recordings = map(recordings.__getitem__, range(len(recordings)))
+        chunks = (chunk for each in recordings for chunk in self.pipeline.preprocess(each, chunk_length_s))
+        transcripts: list[tuple[str, float]] = []
+        while batch := list(islice(chunks, self.batch_size)):
+            texts = self.pipeline.forward(batch, **self.generate_kwargs)
+            for chunk, text in zip(batch, texts, strict=True):
+                transcripts.append((text, chunk.overlap))
+                if chunk.is_last:
+                    yield self.pipeline.postprocess(transcripts)
+                    transcripts = []
+
+
+class ChunkStreamer(BaseStreamer):
+    """Passes one chunk's tokens on to a user's streamer, which so sees a single text.
+
+    `generate` ends its streamer after every chunk; the pipeline ends the user's after the last one.
+    """
+
+    def __init__(self, streamer: BaseStreamer, tokenizer: Any, continues: bool):
+        self.streamer, self.special = streamer, torch.tensor(tokenizer.all_special_ids)
+        if continues:
+            self.streamer.put(torch.tensor(tokenizer(" ", add_special_tokens=False)["input_ids"]))
+
+    def put(self, value: torch.Tensor) -> None:
+        self.streamer.put(value.flatten()[~torch.isin(value.flatten(), self.special)])
+
+    def end(self) -> None:
+        pass
+
+
+# ---------------------------------------------------------------- long recordings
+
+
+@dataclass(frozen=True)
+class Chunk:
+    samples: np.ndarray  # (n,) at 16 kHz
+    start: float  # seconds from the start of the recording
+    overlap: float  # seconds at its start that the chunk before holds too; 0 after a pause
+    is_last: bool
+
+
+def split(blocks: Iterable[np.ndarray], chunk_seconds: float, whole_seconds: float) -> Iterator[Chunk]:
+    """Samples at 16 kHz, block by block -> chunks of at most `chunk_seconds`.
+
+    A recording of at most `whole_seconds` stays whole. No more than two chunks and a block are held.
+    """
+    limit, whole = round(chunk_seconds * SAMPLING_RATE), round(whole_seconds * SAMPLING_RATE)
+    repeated = min(round(OVERLAP_SECONDS * SAMPLING_RATE), limit // 4)
+    held, start, overlap, is_long = np.zeros(0, np.float32), 0, 0, False
+    source = iter(blocks)
+    block = next(source, None)
+    while block is not None:
+        held = np.concatenate([held, block])
+        block = next(source, None)
+        is_long = is_long or len(held) > whole
+        while is_long and len(held) > (limit if block is None else 2 * limit):
+            # What is left at the end is no shorter than a quarter of a chunk.
+            last = min(limit, len(held) - limit // 4)
+            end, following = longest_pause(held[:last], limit // 4) or (last, last - repeated)
+            yield Chunk(held[:end], start / SAMPLING_RATE, overlap / SAMPLING_RATE, False)
+            held, start, overlap = held[following:], start + following, max(end - following, 0)
+    yield Chunk(held, start / SAMPLING_RATE, overlap / SAMPLING_RATE, True)
+
+
+def longest_pause(samples: np.ndarray, first: int) -> tuple[int, int] | None:
+    """Where speech stops and goes on again around the longest pause in samples (n,) from `first` on.
+
+    Both positions leave some of the silence to the speech. `None` if there is no pause.
+    """
+    hops = len(samples) // HOP_SAMPLES
+    frames = samples[: hops * HOP_SAMPLES].reshape(hops, HOP_SAMPLES).astype(np.float64)
+    power = np.convolve((frames**2).mean(axis=1), np.ones(WINDOW_HOPS) / WINDOW_HOPS, mode="valid")
+    background, speech = np.percentile(power, [100 - SPEECH_PERCENTILE, SPEECH_PERCENTILE])
+    level = max(
+        speech * 10 ** (-SILENCE_DB / 10),
+        min(background * 10 ** (BACKGROUND_DB / 10), speech * 10 ** (-PAUSE_DB / 10)),
+    )
+    is_pause = power <= level  # [i]: of the 0.2 s from hop i
+    is_pause[: first // HOP_SAMPLES] = False
+    edges = np.flatnonzero(np.diff(is_pause, prepend=False, append=False)).reshape(-1, 2)
+    if speech == 0 or not len(edges):
+        return None
+    lengths = edges[:, 1] - edges[:, 0]
+    begin, end = edges[np.flatnonzero(lengths == lengths.max())[-1]]  # the last of several
+    begin, end = begin * HOP_SAMPLES, (end - 1 + WINDOW_HOPS) * HOP_SAMPLES
+    kept = min(round(KEPT_SILENCE_SECONDS * SAMPLING_RATE), (end - begin) // 2)
+    return int(begin + kept), int(end - kept)
+
+
+def join(left: list[str], right: list[str], overlap: float) -> list[str]:
+    """The words of two neighbouring chunks in one row; `overlap` is what both heard, in seconds.
+
+    The longest run of words that the end of one and the start of the other have in common joins them, of
+    several the one that drops the fewest words. It must be as long as what is dropped on either side.
+    """
+    window = int(np.ceil(overlap * MAX_WORDS_PER_SECOND))
+    tail = [bare(word) for word in left[max(len(left) - window, 0) :]]
+    head = [bare(word) for word in right[:window]]
+    best = (0, 0, 0, 0)  # length, minus the words dropped, and those of the left and of the right
+    for i, j in product(range(len(tail)), range(len(head))):
+        pairs = zip(tail[i:], head[j:], strict=False)
+        length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        dropped = len(tail) - i - length, j
+        if length and length >= max(dropped):
+            best = max(best, (length, -sum(dropped), *dropped))
+    length, _, from_left, from_right = best
+    return left[: len(left) - from_left] + right[from_right + length :]
+
+
+def bare(word: str) -> str:
+    """A word as it is compared: without case and punctuation."""
+    return "".join(c for c in word.casefold() if c.isalnum()) or word

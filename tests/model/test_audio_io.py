@@ -2,10 +2,12 @@
 
 import io
 import struct
+import types
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from modeling_slam.model.audio_io import AudioError, load_audio
 
@@ -61,6 +63,22 @@ def test_path_bytes_file_object_and_dictionaries_give_the_same_samples(tmp_path)
         given += [{"bytes": path.read_bytes(), "path": "elsewhere.flac"}, {"bytes": None, "path": str(path)}]
         for source in given:
             np.testing.assert_array_equal(load_audio(source), expected)
+
+
+def test_what_datasets_gives_is_read_whichever_way_it_decodes():
+    class Decoder:  # with torchcodec installed, `datasets` gives one for each clip
+        def get_all_samples(self):
+            return types.SimpleNamespace(data=torch.from_numpy(tone(rate=8_000))[None], sample_rate=8_000)
+
+    expected = load_audio(tone(rate=8_000), sampling_rate=8_000)
+    for source in (Decoder(), {"raw": tone(rate=8_000), "sampling_rate": 8_000}):
+        np.testing.assert_array_equal(load_audio(source), expected)
+
+
+@pytest.mark.parametrize("rate", [-8_000, 0.0, "16k", float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(rate):
+    with pytest.raises(AudioError, match="sampling_rate"):
+        load_audio(tone(), sampling_rate=rate)
 
 
 def test_other_rates_are_resampled_with_pitch_and_length_kept():

@@ -1,9 +1,9 @@
-"""long_audio: cuts fall into pauses, nothing is lost or doubled, and little of a long recording is held."""
+"""Long recordings: cuts fall into pauses, nothing is lost or doubled, and little of them is held."""
 
 import numpy as np
 import pytest
 
-from modeling_slam.model.long_audio import OVERLAP_SECONDS, Word, join, split
+from modeling_slam.model.pipeline_slam import OVERLAP_SECONDS, join, split
 
 RATE = 16_000
 
@@ -33,12 +33,8 @@ def blocks_of(samples: np.ndarray, size: int) -> list[np.ndarray]:
     return [samples[start : start + size] for start in range(0, len(samples), size)]
 
 
-def words(text: str) -> list[Word]:
-    return [Word(word) for word in text.split()]
-
-
-def text(row: list[Word]) -> str:
-    return " ".join(word.text for word in row)
+def joined(left: str, right: str, overlap: float = 2.0) -> str:
+    return " ".join(join(left.split(), right.split(), overlap))
 
 
 @pytest.mark.parametrize("pause", [0.3, 0.8])
@@ -99,36 +95,28 @@ def test_little_of_a_long_recording_is_read_ahead():
 @pytest.mark.parametrize("cut_word", ["", "xx"])
 def test_overlapping_transcripts_join_to_the_whole(tail, cut_word):
     """Both sides hear the words of the overlap; one or both may mishear the word that is cut in two."""
-    whole = [word.text for word in words("we count one two three four five six seven eight nine and go")]
+    text = "we count one two three four five six seven eight nine and go"
+    whole = text.split()
     left = whole[: 6 + tail] + [cut_word] * bool(cut_word)
     right = [cut_word] * bool(cut_word) + whole[4:]
-    assert text(join(words(" ".join(left)), words(" ".join(right)), 2.0)) == " ".join(whole)
+    assert join(left, right, 2.0) == whole
 
 
 def test_case_and_punctuation_do_not_hide_a_common_run():
-    joined = join(words("So, it was. A big"), words("it was a big house."), 2.0)
-    assert text(joined) == "So, it was. A big house."
-
-
-def test_the_joining_run_keeps_the_times_of_the_first_hearing():
-    left, right = [Word("a", 0.0, 1.0), Word("b", 1.0, 2.0)], [Word("b", 1.1, 2.1), Word("c", 2.1, 3.0)]
-    assert join(left, right, 2.0) == [left[0], left[1], right[1]]
+    assert joined("So, it was. A big", "it was a big house.") == "So, it was. A big house."
 
 
 def test_without_a_common_run_nothing_is_lost():
-    assert text(join(words("a b c"), words("d e f"), 2.0)) == "a b c d e f"
-    assert text(join([], words("d e"), 2.0)) == "d e"
-    assert text(join(words("a b"), [], 2.0)) == "a b"
+    assert joined("a b c", "d e f") == "a b c d e f"
+    assert joined("", "d e") == "d e"
+    assert joined("a b", "") == "a b"
 
 
 def test_a_short_word_in_common_does_not_swallow_what_surrounds_it():
-    joined = join(words("he saw the old house"), words("by night the rain fell"), 2.0)
-    assert text(joined) == "he saw the old house by night the rain fell"
+    both = "he saw the old house", "by night the rain fell"
+    assert joined(*both) == " ".join(both)
 
 
 def test_words_outside_the_overlap_are_not_compared():
     repeated = "row row row your boat gently down the stream " * 3
-    assert (
-        text(join(words(repeated + "end"), words("end " + repeated), 0.4))
-        == f"{repeated}end {repeated}".strip()
-    )
+    assert joined(repeated + "end", "end " + repeated, 0.4) == f"{repeated}end {repeated}".strip()

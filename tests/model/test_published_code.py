@@ -72,7 +72,7 @@ for number, checkpoint in enumerate(checkpoints):
     tensors[f"ids {number}"] = models[0].generate(**inputs)
     texts += processor.batch_decode(tensors[f"ids {number}"], skip_special_tokens=True)
     transcribe = pipeline("automatic-speech-recognition", checkpoint, trust_remote_code=True, device="cpu")
-    results_of_pipelines.append(transcribe(clip, return_timestamps="word"))
+    results_of_pipelines.append(transcribe(clip))
     transcribe.save_pretrained(checkpoint + "-of-pipeline")
     origins |= {type(part).__module__.split(".")[0] for part in (*models, processor, config, transcribe)}
     models[1].save_pretrained(checkpoint + "-saved-again")
@@ -187,8 +187,7 @@ def test_auto_classes_load_both_formats_without_this_project(lora_model, tiny_pr
     assert metadata["texts"] == f"{text}|{text}"
     pipelines = json.loads(metadata["pipelines"])
     for number, checkpoint in enumerate(checkpoints):
-        assert pipelines[number]["text"] == text.strip()
-        assert [chunk["text"] for chunk in pipelines[number]["chunks"]] == text.split()
+        assert pipelines[number] == {"text": text.strip()}
         for name in ("base", "speech", "multimodal"):
             torch.testing.assert_close(tensors[f"{name} {number}"], expected, atol=1e-6, rtol=0)
         torch.testing.assert_close(tensors[f"pruned {number}"], pruned, atol=1e-6, rtol=0)
