@@ -28,7 +28,7 @@ def imported(file: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            # `from modeling_slam import study` names a package, `from modeling_slam import SlamAsrConfig` does not.
+            # `from modeling_slam import study` names a package, `... import SlamAsrConfig` none.
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
             root, _, rest = name.partition(".")
