@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from tiny_run import flags, logged
 
 import train
-from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
+from modeling_slam.model.audio_encoders import PrunedWhisperEncoder
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_processor
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
