@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> None:
         processor.chunk_seconds = usual_length(data["train"]["duration"])
         frames = None
         if cache_args.cache_features is not None:
-            bf16, attention = bool(run_args.bf16), model_args.attn_implementation or "sdpa"
-            encoding = Encoding(frozen_dtype(model_args, bf16), bf16, attention)
+            bf16 = bool(run_args.bf16)
+            encoding = Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
             cache = FeatureCache(cache_args, config, processor, encoding)
             data, frames = cache.fill(data, run_args.dataloader_num_workers)
         set_seed(run_args.seed)

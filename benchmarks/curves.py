@@ -23,7 +23,7 @@ from benchmarks.machine import MatmulPeak
 from benchmarks.memory import give_back_freed_memory, in_fresh_process, peak_extra_bytes, saved_bytes
 from benchmarks.tables import table as markdown
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-from modeling_slam.model.audio_lengths import SAMPLING_RATE, mel_frames_of_samples
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 
 LLM_LAYERS = 2
 INSTRUCTION_TOKENS = 7
@@ -53,7 +53,7 @@ class Point:
 
     def batch(self, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
         """Noise for sound and text, in the shape of `SpeechCollator`'s batches."""
-        frames = mel_frames_of_samples(round(self.seconds * SAMPLING_RATE))
+        frames = config.audio_geometry.features_of_samples(round(self.seconds * SAMPLING_RATE))
         audio_tokens = config.audio_tokens(frames // 2)
         labels = round(LABELS_PER_SECOND * self.seconds)
         written = torch.randint(config.text_config.vocab_size, (self.clips, INSTRUCTION_TOKENS + labels))
@@ -78,7 +78,7 @@ def points(name: str, config: SlamAsrConfig) -> dict[float, Point]:
     if name == "batch size":
         return {clips: Point(clips=clips) for clips in (1, 2, 4, 8, 16)}
     if name == "kept layers":
-        most = len(config.encoder_layer_indices)
+        most = config.num_encoder_layers
         kept = range(1, most + 1, max(1, most // 6))
         return {layers: replace(long, layers=layers) for layers in kept}
     if name == "vocabulary":

@@ -30,7 +30,7 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import SlamRecogniser, decode, read_transcripts
 from modeling_slam.evaluation.predictions import PredictionStore
 from modeling_slam.model.audio_io import load_audio
-from modeling_slam.model.audio_lengths import SAMPLING_RATE, mel_frames_of_samples, transcript_budget
+from modeling_slam.model.audio_lengths import SAMPLING_RATE, WHISPER_GEOMETRY
 from modeling_slam.model.modeling_slam import TranscriptGuard
 
 PLAIN_BATCH = 8
@@ -110,8 +110,10 @@ class EvaluationBench:
         peak: MatmulPeak,
     ) -> dict[str, Any]:
         config, processor = recogniser.model.config, recogniser.processor
-        mel_frames = [mel_frames_of_samples(round(s * SAMPLING_RATE)) for s in self.speech["duration"][:]]
-        prompts = [len(processor.prompt_ids(frames)) for frames in mel_frames]
+        mel_frames = [
+            WHISPER_GEOMETRY.features_of_samples(round(s * SAMPLING_RATE)) for s in self.speech["duration"][:]
+        ]
+        prompts = [len(processor.prompt_ids(frames // 2)) for frames in mel_frames]
         tokens = [count for _, count in written]
         needs = transcribing_needs(config, mel_frames, prompts, tokens, self.bench_args.num_beams)
         needed = needs.total
@@ -206,8 +208,10 @@ def transcribe_plainly(
         for start in range(0, len(speech), PLAIN_BATCH):
             rows = [speech[i] for i in range(start, min(start + PLAIN_BATCH, len(speech)))]
             inputs = processor(audio=[load_audio(row["audio"]) for row in rows])
-            frames = torch.tensor([mel_frames_of_samples(round(r["duration"] * SAMPLING_RATE)) for r in rows])
-            budgets = transcript_budget(frames, arguments.max_tokens_per_second)
+            frames = torch.tensor(
+                [WHISPER_GEOMETRY.frames_of_samples(round(r["duration"] * SAMPLING_RATE)) for r in rows]
+            )
+            budgets = WHISPER_GEOMETRY.transcript_budget(frames, arguments.max_tokens_per_second)
             guard = TranscriptGuard(budgets, arguments.num_beams, settings.eos_token_id)
             generated = model.language_model.generate(
                 inputs_embeds=model.prompt_embeddings(

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from modeling_slam import SlamAsrConfig
-from modeling_slam.model.audio_lengths import encoder_frames_of_mel_frames
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def training_needs(
     """One step on B clips, each of `mel_frames` and `positions` real places in the LLM; `labels` in all."""
     total = Needed()
     for frames, length in zip(mel_frames, positions, strict=True):
-        encoder_frames = encoder_frames_of_mel_frames(frames)
+        encoder_frames = config.audio_geometry.frames_of_features(frames)
         forward, weight_gradients, inner_gradients = projector_products(config, encoder_frames)
         linear, attention = llm_products(config, length, attended_pairs=length * (length + 1) / 2)
         lora = lora_products(config, length)
@@ -77,7 +76,7 @@ def transcribing_needs(
     """
     total = Needed()
     for frames, prompt, tokens in zip(mel_frames, prompts, new_tokens, strict=True):
-        projector, _, _ = projector_products(config, encoder_frames_of_mel_frames(frames))
+        projector, _, _ = projector_products(config, config.audio_geometry.frames_of_features(frames))
         linear, attention = llm_products(config, prompt, attended_pairs=prompt * (prompt + 1) / 2)
         seen = tokens * prompt + tokens * (tokens + 1) / 2
         new_linear, new_attention = llm_products(config, tokens, attended_pairs=seen)
@@ -95,12 +94,12 @@ def transcribing_needs(
 def encoder_products(config: SlamAsrConfig, mel_frames: int) -> float:
     """One clip through the convolutions and the kept layers."""
     audio = config.audio_config
-    width, frames = audio.d_model, encoder_frames_of_mel_frames(mel_frames)
+    width, frames = audio.d_model, config.audio_geometry.frames_of_features(mel_frames)
     convolutions = 2 * 3 * width * (audio.num_mel_bins * mel_frames + width * frames)
     projections = 2 * frames * 4 * width * width  # query, key, value, output
     feed_forward = 2 * 2 * frames * width * audio.encoder_ffn_dim
     attention = 2 * 2 * frames * frames * width
-    return convolutions + len(config.encoder_layer_indices) * (projections + feed_forward + attention)
+    return convolutions + config.num_encoder_layers * (projections + feed_forward + attention)
 
 
 def projector_products(config: SlamAsrConfig, encoder_frames: int) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
-from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND, transcript_budget
+from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
 from modeling_slam.model.modeling_slam import TranscriptGuard
 
 
@@ -21,7 +21,8 @@ def plain_generate(
     """The (B, N) tokens of transformers' search over the same embeddings, with the same limits."""
     mask = inputs["input_features_mask"]
     ends = settings.get("eos_token_id", model.generation_config.eos_token_id)
-    budgets = transcript_budget(mask.sum(dim=1), max_tokens_per_second)
+    geometry = model.config.audio_geometry
+    budgets = geometry.transcript_budget(geometry.frames_of_features(mask.sum(dim=1)), max_tokens_per_second)
     guard = TranscriptGuard(budgets, ends)
     settings = {
         "eos_token_id": ends,

@@ -1,6 +1,8 @@
 """Configs of the tiny models, for the fixtures and for tests that change them."""
 
-from transformers import Qwen2Config, WhisperConfig
+from typing import Any
+
+from transformers import AutoConfig, Qwen2Config, WhisperConfig
 
 from modeling_slam import SlamAsrConfig
 
@@ -44,3 +46,18 @@ def tiny_lean_config(base_models: dict[str, str], **changes) -> SlamAsrConfig:
         **base_models,
         **changes,
     )
+
+
+def tiny_waveform_config(model_type: str, **changes) -> Any:
+    """Of a wav2vec 2.0, HuBERT or WavLM with the real ones' convolutions: a frame per 20 ms."""
+    fields = {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": [8] * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+        "vocab_size": 32,
+    }
+    return AutoConfig.for_model(model_type, **{**fields, **changes})

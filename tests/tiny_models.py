@@ -54,7 +54,7 @@ def tiny_config(tiny_processor) -> SlamAsrConfig:
 
 @pytest.fixture
 def tiny_model(tiny_config) -> SlamAsrForConditionalGeneration:
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     return SlamAsrForConditionalGeneration(tiny_config).eval()
 
 

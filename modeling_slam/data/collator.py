@@ -11,12 +11,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from modeling_slam.data.frame_store import FrameReader
-from modeling_slam.model.audio_lengths import (
-    ENCODER_STRIDE,
-    MAX_CLIP_SECONDS,
-    SAMPLING_RATE,
-    mel_frames_of_samples,
-)
+from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 from modeling_slam.model.processing_slam import SlamAsrProcessor, padding_mask
 
 CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encoder frames are cached
@@ -38,17 +33,17 @@ class SpeechCollator:
         return {
             "encoder_frames": pad_sequence(frames, batch_first=True),
             "encoder_frames_mask": padding_mask(lengths),
-            **self.processor.text_features([n * ENCODER_STRIDE for n in lengths], transcripts),
+            **self.processor.text_features(lengths, transcripts),
         }
 
 
-def check_clip_lengths(dataset: Any) -> None:
-    """Whisper's encoder hears 30 s at most; say so before a run, not in the middle of it."""
+def check_clip_lengths(dataset: Any, max_seconds: float | None = MAX_CLIP_SECONDS) -> None:
+    """An encoder may hear `max_seconds` at most, Whisper 30; say so before a run, not in the middle of it."""
     longest = max(dataset["duration"])
-    if longest > MAX_CLIP_SECONDS:
+    if max_seconds is not None and longest > max_seconds:
         raise ValueError(
-            f"The longest clip lasts {longest:.2f} s and the encoder hears {MAX_CLIP_SECONDS:g} s; "
-            f"set `--max_seconds {MAX_CLIP_SECONDS:g}`."
+            f"The longest clip lasts {longest:.2f} s and the encoder hears {max_seconds:g} s; "
+            f"set `--max_seconds {max_seconds:g}`."
         )
 
 
@@ -56,7 +51,8 @@ def check_lengths(dataset: Any, processor: SlamAsrProcessor) -> None:
     """Show before a run, and not in the middle of it, that its longest and shortest clips can be prepared.
 
     Raises:
-        ValueError: the longest clip is over 30 s, or the shortest makes no audio token.
+        ValueError: the longest clip is longer than the encoder hears, or the shortest makes no audio token.
     """
-    check_clip_lengths(dataset)
-    processor.prompt_ids(mel_frames_of_samples(round(min(dataset["duration"]) * SAMPLING_RATE)))
+    geometry = processor.audio_geometry
+    check_clip_lengths(dataset, geometry.max_seconds)
+    processor.prompt_ids(geometry.frames_of_samples(round(min(dataset["duration"]) * SAMPLING_RATE)))

@@ -20,15 +20,14 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import WhisperConfig, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import sinusoids
 
 from modeling_slam.data.text import normalize_text
 from modeling_slam.demo.sentences import GRAMMARS
 from modeling_slam.demo.speech import utterances
 from modeling_slam.demo.synthesiser import Synthesiser
-from modeling_slam.model.audio_lengths import mel_frames_of_samples
+from modeling_slam.model.audio_encoders import PrunedWhisperEncoder
+from modeling_slam.model.audio_lengths import WHISPER_GEOMETRY
 from modeling_slam.model.processing_slam import log_mel
-from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 
 STEPS = 3600
 BATCH_SECONDS = 60.0
@@ -77,7 +76,7 @@ def clips_of(
 ) -> list[Clip]:
     return [
         (
-            log_mel(extractor, clip.samples, mel_frames_of_samples(len(clip.samples))),
+            log_mel(extractor, clip.samples, WHISPER_GEOMETRY.features_of_samples(len(clip.samples))),
             normalize_text(clip.text, language),
         )
         for clip in utterances(speech, language, split, seed)
@@ -85,10 +84,10 @@ def clips_of(
 
 
 def initialise(encoder: PrunedWhisperEncoder) -> None:
-    """Sinusoidal positions, as Whisper's; they stay as they are."""
-    with torch.no_grad():
-        encoder.embed_positions.weight.copy_(sinusoids(*encoder.embed_positions.weight.shape))
-    encoder.embed_positions.requires_grad_(False)
+    """Weights as torch starts them; positions stay sinusoids, as Whisper's."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d):
+            module.reset_parameters()
 
 
 def train_ctc(

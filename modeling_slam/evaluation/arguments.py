@@ -8,8 +8,7 @@ import torch
 from modeling_slam.model.audio_lengths import (
     MAX_TOKENS_PER_SECOND,
     SAMPLING_RATE,
-    mel_frames_of_samples,
-    transcript_budget,
+    WHISPER_GEOMETRY,
 )
 
 
@@ -78,8 +77,9 @@ class EvaluationArguments:
         """Tokens at which the transcript of a clip is cut."""
         if self.baseline == "whisper":
             return self.max_new_tokens
-        mel_frames = mel_frames_of_samples(round(clip_seconds * SAMPLING_RATE))
-        return min(self.max_new_tokens, transcript_budget(mel_frames, self.max_tokens_per_second))
+        frames = WHISPER_GEOMETRY.frames_of_samples(round(clip_seconds * SAMPLING_RATE))
+        budget = WHISPER_GEOMETRY.transcript_budget(frames, self.max_tokens_per_second)
+        return min(self.max_new_tokens, budget)
 
     def torch_dtype(self, device: torch.device) -> torch.dtype:
         if self.dtype != "auto":

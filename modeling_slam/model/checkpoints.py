@@ -26,6 +26,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
+from .audio_encoders import ENCODERS
 from .configuration_slam import SlamAsrConfig
 from .lora import (
     ADAPTER_DIRECTORY,
@@ -202,7 +203,9 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         if config.is_lean:
             tensors |= base_tensors(without_lora(config), **hub)
         else:
-            tensors = without_layers(tensors, range(config.num_encoder_layers, trained.num_encoder_layers))
+            tensors = without_layers(
+                tensors, range(config.num_encoder_layers, trained.num_encoder_layers), config
+            )
         generation_config = kwargs.pop("generation_config", None)
         model, info = cls._from_tensors(tensors, config, source, *model_args, **kwargs)
         model.name_or_path = model.config.name_or_path = source
@@ -293,11 +296,11 @@ def check_arguments(kwargs: dict[str, Any]) -> None:
 def check_layers(config: Any, trained: Any, source: str) -> None:
     """Of two `SlamAsrConfig`: fewer layers than `trained` can be loaded; others cannot be put in."""
     had, asked = trained.num_encoder_layers, config.num_encoder_layers
-    if not 1 <= asked <= had or config.encoder_layer_indices != trained.encoder_layer_indices[:asked]:
+    if config.kept_encoder_layers != trained.kept_encoder_layers[:asked]:
         raise ValueError(
-            f"{source} was trained with {had} encoder layers, {trained.encoder_layer_indices}; it can be "
+            f"{source} was trained with {had} encoder layers, {trained.kept_encoder_layers}; it can be "
             f"loaded with the lowest 1 to {had} of them (`num_encoder_layers`), got "
-            f"`num_encoder_layers={asked}`, `kept_encoder_layers={config.kept_encoder_layers}`."
+            f"`kept_encoder_layers={config.kept_encoder_layers}`."
         )
 
 
@@ -367,26 +370,16 @@ def weight_files(model_id: str, variant: str | None, **hub_kwargs: Any) -> list[
         ) from error
 
 
-def encoder_tensors(whisper: dict[str, Any], layers: list[int]) -> dict[str, Any]:
-    """The encoder's part of a Whisper checkpoint, with layer `layers[i]` renamed to `encoder.layers.i`."""
-    new_index = {str(old): str(new) for new, old in enumerate(layers)}
-    kept = {}
-    for name, tensor in whisper.items():
-        _, found, rest = f".{name}".partition(".encoder.")
-        if not found:
-            continue
-        if rest.startswith("layers."):
-            _, old, rest = rest.split(".", 2)
-            if old not in new_index:
-                continue
-            rest = f"layers.{new_index[old]}.{rest}"
-        kept[f"encoder.{rest}"] = tensor
-    return kept
+def encoder_tensors(base: dict[str, Any], audio_config: Any, kept_layers: list[int]) -> dict[str, Any]:
+    """The encoder's part of a base checkpoint under the model's names, kept layers alone, numbered anew."""
+    names = ENCODERS[audio_config.model_type].checkpoint_names(base, kept_layers)
+    return {f"encoder.{own}": base[name] for name, own in names.items()}
 
 
-def without_layers(tensors: dict[str, Any], layers: range) -> dict[str, Any]:
+def without_layers(tensors: dict[str, Any], layers: range, config: Any) -> dict[str, Any]:
     """The model's `tensors` without these of its encoder layers."""
-    dropped = tuple(f"encoder.layers.{layer}." for layer in layers)
+    prefix = f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
+    dropped = tuple(f"{prefix}{layer}." for layer in layers)
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
 
 
@@ -422,7 +415,7 @@ def base_digests(config: Any, **hub_kwargs: Any) -> tuple[str, str]:
 
 
 def _digests(config: Any, encoder: dict[str, Any], llm: dict[str, Any]) -> tuple[str, str]:
-    return digest(without_layers(encoder, range(1, config.num_encoder_layers))), digest(llm)
+    return digest(without_layers(encoder, range(1, config.num_encoder_layers), config)), digest(llm)
 
 
 def digest(tensors: dict[str, Any]) -> str:
@@ -438,9 +431,9 @@ def digest(tensors: dict[str, Any]) -> str:
 
 def _open_base_models(config: Any, **hub_kwargs: Any) -> tuple[dict, dict]:
     """The kept encoder layers under the model's names, and the LLM under its own."""
-    whisper = lazy_tensors(config.audio_model_id, revision=config.audio_model_revision, **hub_kwargs)
+    encoder = lazy_tensors(config.audio_model_id, revision=config.audio_model_revision, **hub_kwargs)
     llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
-    return encoder_tensors(whisper, config.encoder_layer_indices), llm
+    return encoder_tensors(encoder, config.audio_config, config.kept_encoder_layers), llm
 
 
 def gives_back(stored: Any, tensor: torch.Tensor) -> bool:

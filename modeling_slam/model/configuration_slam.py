@@ -1,21 +1,20 @@
 """Configuration of a SLAM-ASR model: every architecture choice, validated once.
 
-Composite in the way of transformers: a Whisper config, a causal-LM config, and what stands between them.
+Composite in the way of transformers: a speech encoder's config, a causal LM's, and what stands between them.
 Run settings (learning rate, data, ...) are not here; derived values are properties. To add a knob: a field,
-a line in the docstring and, where it can be wrong, a check in `__post_init__`.
+a line in the docstring and, where it can be wrong, a check in `__post_init__`. Nothing here needs torch.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
 https://huggingface.co/papers/2603.27981
 """
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
-from transformers import AutoConfig, PreTrainedConfig, WhisperConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .audio_lengths import Count, TailRule, audio_token_count
-from .projectors import PROJECTORS
+from .audio_lengths import AudioGeometry, Count, TailRule, audio_geometry, audio_token_count
 
 # Written into every checkpoint: which class of the files beside the weights each auto class loads.
 AUTO_MAP = {
@@ -32,22 +31,40 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
+ENCODER_LAYERS = ("num_encoder_layers", "kept_encoder_layers")
+# The layer that holds the position embedding of all others, where it cannot be left out.
+FIRST_LAYER_NEEDED_BY = ("wavlm",)
+
+
+class ProjectorSizes(NamedTuple):
+    """`projector_hidden_size` and `projector_queries` of a config that names none."""
+
+    width: int
+    queries: int | None = None  # `None`: a token per `projector_stack` frames
+
+
+PROJECTOR_SIZES = {  # of each class in projectors.py
+    "stack_mlp": ProjectorSizes(2048),
+    "conv": ProjectorSizes(2048),
+    "qformer": ProjectorSizes(768, queries=64),
+}
 
 
 class SlamAsrConfig(PreTrainedConfig):
     r"""
     Args:
-        audio_config (`WhisperConfig` or `dict`):
-            The unpruned Whisper; its decoder fields are kept but nothing is built from them.
+        audio_config (`PreTrainedConfig` or `dict`, defaults to a Whisper config):
+            The unpruned encoder's, of a type in `GEOMETRIES`. Fields that are not the encoder's are kept, but
+            nothing is built from them.
         text_config (`PreTrainedConfig` or `dict`, defaults to a Qwen2 config):
             Any causal LM that takes `inputs_embeds`.
         num_encoder_layers (`int`, *optional*):
             Encoder layers kept, counted from the bottom (of `kept_encoder_layers` where that is given). All
-            by
-            default. Fewer make the model smaller and faster and its error rate higher.
+            by default. Fewer make the model smaller and faster and its error rate higher. The config itself
+            holds the list; this is its length, and setting it keeps the lowest so many.
         kept_encoder_layers (`list[int]`, *optional*):
-            Indices of the layers to keep, ascending, for other strategies than cutting the top.
-        projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTORS`.
+            Indices of the layers to keep, ascending, for other choices than the lowest.
+        projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_SIZES`.
         projector_stack (`int`, defaults to 5):
             Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger
             value shortens the prompt and blurs fast speech.
@@ -90,14 +107,13 @@ class SlamAsrConfig(PreTrainedConfig):
 
     model_type = "slam_asr"
     sub_configs_defaults = {  # noqa: RUF012 (transformers reads this class attribute)
-        "audio_config": SubConfigSpec(config_class=WhisperConfig),
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="whisper"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
     }
 
     audio_config: Any = None
     text_config: Any = None
-    num_encoder_layers: int | None = None
-    kept_encoder_layers: list[int] | None = None
+    kept_encoder_layers: Any = None  # list[int], once constructed
     projector_type: str = "stack_mlp"
     projector_stack: int = 5
     projector_tail: TailRule = "pad"
@@ -120,11 +136,14 @@ class SlamAsrConfig(PreTrainedConfig):
     audio_token_id: int | None = None
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, num_encoder_layers: int | None = None, **kwargs):
         super().__post_init__(**kwargs)
         self.auto_map = dict(AUTO_MAP)
         self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
+        audio_geometry(self.audio_config)  # an encoder that is not supported shows here
         self._check_layers()
+        if num_encoder_layers is not None:
+            self.num_encoder_layers = num_encoder_layers
         self._check_projector()
         if self.lora_rank < 0:
             raise ValueError(f"`lora_rank` must be 0 (no LoRA) or positive, got {self.lora_rank}.")
@@ -141,49 +160,61 @@ class SlamAsrConfig(PreTrainedConfig):
             self.audio_token_id = self.text_config.vocab_size
 
     def _check_layers(self) -> None:
-        total = self.audio_config.encoder_layers
-        kept = self.kept_encoder_layers
-        if kept is not None and (not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total):
+        total = self.audio_config.num_hidden_layers
+        kept = list(range(total)) if self.kept_encoder_layers is None else list(self.kept_encoder_layers)
+        if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
             raise ValueError(
                 f"`kept_encoder_layers` must be ascending indices between 0 and {total - 1}, got {kept}."
             )
-        available = total if kept is None else len(kept)
-        if self.num_encoder_layers is None:
-            self.num_encoder_layers = available
-        if not 1 <= self.num_encoder_layers <= available:
+        if kept[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
             raise ValueError(
-                f"`num_encoder_layers` must be between 1 and {available}, the layers that can be kept, "
-                f"got {self.num_encoder_layers}."
+                "`kept_encoder_layers` must begin with 0: layer 0 of this encoder "
+                f"({self.audio_config.model_type}) holds the position embedding of all layers. Got {kept}."
             )
+        self.kept_encoder_layers = kept
 
     def _check_projector(self) -> None:
-        if self.projector_type not in PROJECTORS:
+        if self.projector_type not in PROJECTOR_SIZES:
             raise ValueError(
-                f"`projector_type` must be one of {sorted(PROJECTORS)}, got {self.projector_type!r}."
+                f"`projector_type` must be one of {sorted(PROJECTOR_SIZES)}, got {self.projector_type!r}."
             )
         if self.projector_tail not in ("pad", "drop"):
             raise ValueError(f'`projector_tail` must be "pad" or "drop", got {self.projector_tail!r}.')
-        projector = PROJECTORS[self.projector_type]
+        sizes = PROJECTOR_SIZES[self.projector_type]
         if self.projector_hidden_size is None:
-            self.projector_hidden_size = projector.default_width
+            self.projector_hidden_size = sizes.width
         for name in ("projector_stack", "projector_hidden_size", "projector_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if not 0.0 <= self.projector_dropout < 1.0:
             raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
-        if projector.default_queries is None and self.projector_queries is not None:
+        if sizes.queries is None and self.projector_queries is not None:
             raise ValueError(
                 f"`projector_queries` is {self.projector_queries}, but {self.projector_type!r} makes a token "
                 "per `projector_stack` frames; leave it out."
             )
         if self.projector_queries is None:
-            self.projector_queries = projector.default_queries
+            self.projector_queries = sizes.queries
 
     @property
-    def encoder_layer_indices(self) -> list[int]:
-        """Which layers of the full Whisper encoder this model keeps, in order."""
-        candidates = self.kept_encoder_layers or list(range(self.audio_config.encoder_layers))
-        return candidates[: self.num_encoder_layers]
+    def num_encoder_layers(self) -> int:
+        """How many encoder layers are kept."""
+        return len(self.kept_encoder_layers)
+
+    @num_encoder_layers.setter
+    def num_encoder_layers(self, count: int) -> None:
+        kept = self.kept_encoder_layers
+        if not 1 <= count <= len(kept):
+            raise ValueError(
+                f"`num_encoder_layers` (`--keep_layers`) must be between 1 and {len(kept)}, the layers that "
+                f"can be kept ({kept}), got {count}."
+            )
+        self.kept_encoder_layers = kept[:count]
+
+    @property
+    def audio_geometry(self) -> AudioGeometry:
+        """How the encoder counts: samples, features, frames."""
+        return audio_geometry(self.audio_config)
 
     @property
     def adds_lora(self) -> bool:
@@ -201,9 +232,21 @@ class SlamAsrConfig(PreTrainedConfig):
             encoder_frames, self.projector_stack, self.projector_tail, self.projector_queries
         )
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """As in transformers; what `kwargs` change about the encoder's layers is checked with the rest.
+
+        `num_encoder_layers=N` keeps the lowest N of those that the file keeps.
+        """
+        layers = {name: kwargs.pop(name) for name in ENCODER_LAYERS if name in kwargs}
+        if "kept_encoder_layers" in layers:
+            config_dict = {**config_dict, "num_encoder_layers": None}
+        return super().from_dict({**config_dict, **layers}, **kwargs)
+
     def to_dict(self) -> dict[str, Any]:
         """As in transformers, without the directories that the base configs happened to be read from."""
         output = super().to_dict()
+        output["num_encoder_layers"] = self.num_encoder_layers  # for people, and for older code
         # `pipeline` puts classes in the place of names, which no file can hold.
         output["custom_pipelines"] = copy.deepcopy(CUSTOM_PIPELINES)
         for key in self.sub_configs:

@@ -26,12 +26,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .audio_lengths import ENCODER_STRIDE, MAX_TOKENS_PER_SECOND, transcript_budget
+from .audio_encoders import ENCODERS
+from .audio_lengths import MAX_TOKENS_PER_SECOND
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .lora import is_trained
 from .projectors import PROJECTORS
-from .whisper_encoder import PrunedWhisperEncoder
 
 
 class TranscriptGuard(LogitsProcessor):
@@ -68,11 +68,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
 
     def __init__(self, config: SlamAsrConfig):
         super().__init__(config)
-        # The encoder is no `PreTrainedModel` that would choose for itself.
-        if config.audio_config._attn_implementation is None:
-            config.audio_config._attn_implementation = config._attn_implementation
         self.loss_type = None  # by the class name Trainer would count the labels as if they were shifted
-        self.encoder = PrunedWhisperEncoder(config.audio_config, len(config.encoder_layer_indices))
+        encoder_class = ENCODERS[config.audio_config.model_type]
+        self.encoder = encoder_class(config.audio_config, config.num_encoder_layers)
         self.projector = PROJECTORS[config.projector_type](config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.trained_in_float32:
@@ -103,7 +101,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part; `encoder_removed` is what the full encoder has beyond the kept layers."""
         layer = sum(p.numel() for p in self.encoder.layers[0].parameters())
-        removed_layers = self.config.audio_config.encoder_layers - len(self.encoder.layers)
+        removed_layers = self.config.audio_config.num_hidden_layers - len(self.encoder.layers)
         counts = {
             "encoder_kept": sum(p.numel() for p in self.encoder.parameters()),
             "encoder_removed": layer * removed_layers,
@@ -303,11 +301,13 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             # transformers would spare as many new tokens as the prompt has positions, padding among them.
             processors.append(RepetitionPenaltyLogitsProcessor(penalty))
             settings.repetition_penalty = None
-        mel_frames = None if input_features_mask is None else input_features_mask.sum(dim=1)
+        geometry, frames = self.config.audio_geometry, None
         if encoder_frames_mask is not None:
-            mel_frames = encoder_frames_mask.sum(dim=1) * ENCODER_STRIDE
-        if max_tokens_per_second is not None and settings.eos_token_id is not None and mel_frames is not None:
-            budgets = transcript_budget(mel_frames, max_tokens_per_second)
+            frames = encoder_frames_mask.sum(dim=1)
+        elif input_features_mask is not None:
+            frames = geometry.frames_of_features(input_features_mask.sum(dim=1))
+        if max_tokens_per_second is not None and settings.eos_token_id is not None and frames is not None:
+            budgets = geometry.transcript_budget(frames, max_tokens_per_second)
             processors.append(TranscriptGuard(budgets, settings.eos_token_id))
         return self.language_model.generate(
             inputs_embeds=embeddings,

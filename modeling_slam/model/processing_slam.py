@@ -1,12 +1,13 @@
 """Processor: audio and transcripts in, tensors for `SlamAsrForConditionalGeneration` out.
 
-A clip becomes log-mel frames and a prompt of one placeholder per audio token and the instruction; for
-training the transcript and end-of-text follow. Each clip is prepared by itself, so its tensors do not depend
-on its batch.
+A clip becomes features (log-mel frames or, for a waveform encoder, samples) and a prompt of one placeholder
+per audio token and the instruction; for training the transcript and end-of-text follow. Each clip is prepared
+by itself, so its tensors do not depend on its batch.
 
 Source of the prompt's order: SLAM-ASR, https://huggingface.co/papers/2402.08846
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from .audio_lengths import (
     MAX_CLIP_SECONDS,
     MIN_CHUNK_SECONDS,
     SAMPLING_RATE,
+    WHISPER_GEOMETRY,
+    AudioGeometry,
     TailRule,
     audio_token_count,
-    encoder_frames_of_mel_frames,
-    mel_frames_of_samples,
 )
 
 AUDIO_TOKEN = "<|slam_audio|>"
@@ -32,13 +33,13 @@ INSTRUCTION = "Transcribe speech to text.\n"
 class SlamAsrProcessor(ProcessorMixin):
     r"""
     Args:
-        feature_extractor (`WhisperFeatureExtractor`): That of the base Whisper.
+        feature_extractor (`WhisperFeatureExtractor` or `Wav2Vec2FeatureExtractor`): That of the base encoder.
         tokenizer (`PreTrainedTokenizerBase`):
             That of the LLM. A placeholder token is added to it, in a free slot of the LLM's vocabulary or
             behind it.
         instruction (`str`): What the LLM reads between audio and transcript.
-        projector_stack, projector_tail, projector_queries: As in the model's config; they give the number of
-        placeholders.
+        projector_stack, projector_tail, projector_queries:
+            As in the model's config; they give the number of placeholders.
         pad_to_seconds (`float`, *optional*):
             Length that every clip is padded to with silence. `None` runs the encoder on the clip's own
             length; 30 is Whisper's own way, at ten times the cost for a clip of 3 s. Train and transcribe
@@ -47,9 +48,9 @@ class SlamAsrProcessor(ProcessorMixin):
         chunk_seconds (`float`, *optional*):
             How long the pieces are, at most, that the pipeline cuts recordings over 30 s into. `train.py`
             sets what 95 % of the training clips stay below: a model hears worst what is longer.
+        audio_geometry (`AudioGeometry` or `dict`, defaults to Whisper's):
+            As in the model's config: how the encoder counts samples and frames.
     """
-
-    model_input_names = ("input_features", "input_features_mask", "input_ids", "attention_mask")
 
     def __init__(
         self,
@@ -61,10 +62,14 @@ class SlamAsrProcessor(ProcessorMixin):
         projector_queries: int | None = None,
         pad_to_seconds: float | None = None,
         chunk_seconds: float | None = None,
+        audio_geometry: AudioGeometry | dict[str, Any] = WHISPER_GEOMETRY,
     ):
-        if pad_to_seconds is not None and not 0 < pad_to_seconds <= MAX_CLIP_SECONDS:
+        if isinstance(audio_geometry, dict):
+            audio_geometry = AudioGeometry(**audio_geometry)
+        longest = audio_geometry.max_seconds or MAX_CLIP_SECONDS
+        if pad_to_seconds is not None and not 0 < pad_to_seconds <= longest:
             raise ValueError(
-                f"`pad_to_seconds` must lie in (0, {MAX_CLIP_SECONDS:g}] or be None, got {pad_to_seconds}."
+                f"`pad_to_seconds` must lie in (0, {longest:g}] or be None, got {pad_to_seconds}."
             )
         if chunk_seconds is not None and not MIN_CHUNK_SECONDS <= chunk_seconds <= MAX_CLIP_SECONDS:
             raise ValueError(
@@ -78,11 +83,16 @@ class SlamAsrProcessor(ProcessorMixin):
         self.projector_queries = projector_queries
         self.pad_to_seconds = pad_to_seconds
         self.chunk_seconds = chunk_seconds
+        self.audio_geometry = audio_geometry
         tokenizer.add_special_tokens(
             {"additional_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
         )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_features", "input_features_mask", "input_ids", "attention_mask"]
 
     @property
     def audio_token_id(self) -> int:
@@ -102,6 +112,8 @@ class SlamAsrProcessor(ProcessorMixin):
         audio: Any,
         text: str | list[str] | None = None,
         sampling_rate: int | None = None,
+        return_tensors: str = "pt",
+        padding: bool | str = True,
     ) -> BatchFeature:
         """Prepare one clip or a list of clips.
 
@@ -109,30 +121,54 @@ class SlamAsrProcessor(ProcessorMixin):
             audio: a path, bytes, a float array (n,) at `sampling_rate` (16 kHz by default), a dict as
                 `datasets` has it, or a list of these. Other rates are resampled.
             text: the transcripts, to train; `None` to transcribe.
+            return_tensors: "pt" or "np".
+            padding: `True` or "longest" pads a batch to its longest row; `False` wants rows of one length.
 
         Returns:
-            `input_features` (B, M, F), `input_features_mask` (B, F), `input_ids` (B, L) and `attention_mask`
-            (B, L), padded on the left to transcribe. With `text` padded on the right, and `labels` (B, L).
+            `input_features` (B, M, F) log-mel or (B, n) samples, `input_features_mask` (B, F) or (B, n),
+            `input_ids` (B, L) and `attention_mask` (B, L), padded on the left to transcribe. With `text`
+            padded on the right, and `labels` (B, L).
 
         Raises:
-            AudioError: a clip cannot be decoded. ValueError: a clip is longer than 30 s, or counts differ.
+            AudioError: a clip cannot be decoded.
+            ValueError: a clip is longer than the encoder takes (Whisper's 30 s) or too short for an audio
+                token, there is none, counts differ, or an argument is none of the above.
         """
+        if return_tensors not in ("pt", "np"):
+            raise ValueError(f'`return_tensors` must be "pt" or "np", got {return_tensors!r}.')
+        if padding not in (True, False, "longest"):
+            raise ValueError(
+                f'`padding` must be True, "longest" or False, got {padding!r}; for a length of your own '
+                "there is the processor's `pad_to_seconds`."
+            )
+        if isinstance(audio, list | tuple) and not audio:
+            raise ValueError("`audio` is an empty list; give at least one clip.")
         clips = audio if isinstance(audio, list | tuple) and not is_number(audio[0]) else [audio]
-        waves = [load_audio(clip, sampling_rate) for clip in clips]
-        mels = [self.log_mel(wave) for wave in waves]  # each (F_i, M)
-        transcripts = [text] if isinstance(text, str) else text
-        features = {
-            # Padding comes after the log, so it is 0.0.
-            "input_features": pad_sequence(mels, batch_first=True).transpose(1, 2),
-            "input_features_mask": padding_mask([len(mel) for mel in mels]),
+        features = [self.audio_features(load_audio(clip, sampling_rate)) for clip in clips]
+        lengths = [len(clip) for clip in features]
+        frames = [self.audio_geometry.frames_of_features(length) for length in lengths]
+        text_inputs = self.text_features(frames, [text] if isinstance(text, str) else text)
+        if not padding and not (len(set(lengths)) == 1 and text_inputs["attention_mask"].all()):
+            raise ValueError("`padding=False` needs rows of one length; leave it out, or pass one clip.")
+        padded = pad_sequence(features, batch_first=True)  # with 0.0, behind the log: (B, F, M) or (B, n)
+        inputs = {
+            "input_features": padded.transpose(1, 2) if padded.dim() == 3 else padded,
+            "input_features_mask": padding_mask(lengths),
+            **text_inputs,
         }
-        return BatchFeature(features | self.text_features([len(mel) for mel in mels], transcripts))
+        if return_tensors == "np":
+            return BatchFeature({name: tensor.numpy() for name, tensor in inputs.items()})
+        return BatchFeature(inputs)
+
+    def apply_transcription_request(self, audio: Any, **kwargs: Any) -> BatchFeature:
+        """Inputs for `generate`: the name that transformers' audio models have for a call without `text`."""
+        return self(audio, **kwargs)
 
     def text_features(
-        self, mel_frames: list[int], transcripts: list[str] | None = None
+        self, encoder_frames: list[int], transcripts: list[str] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` and, with transcripts, `labels` for clips of these mel frames."""
-        prompts = [self.prompt_ids(frames) for frames in mel_frames]
+        """`input_ids`, `attention_mask` and, with transcripts, `labels` for clips of these encoder frames."""
+        prompts = [self.prompt_ids(frames) for frames in encoder_frames]
         if transcripts is None:
             return self._pad_ids(prompts, side="left")
         if len(transcripts) != len(prompts):
@@ -146,34 +182,32 @@ class SlamAsrProcessor(ProcessorMixin):
             "labels": pad_sequence(labels, batch_first=True, padding_value=-100)
         }
 
-    def log_mel(self, wave: np.ndarray) -> torch.Tensor:
-        """(n,) at 16 kHz -> (F, M), with F a whole number of encoder frames."""
-        seconds = len(wave) / SAMPLING_RATE
-        if seconds > MAX_CLIP_SECONDS:
-            raise ValueError(
-                f"The clip lasts {seconds:.2f} s; at most {MAX_CLIP_SECONDS:g} s fit. Cut it first."
-            )
+    def audio_features(self, wave: np.ndarray) -> torch.Tensor:
+        """(n,) at 16 kHz -> (F, M) log-mel of whole encoder frames, or (F,) samples."""
+        seconds, longest = len(wave) / SAMPLING_RATE, self.audio_geometry.max_seconds
+        if longest is not None and seconds > longest:
+            raise ValueError(f"The clip lasts {seconds:.2f} s; at most {longest:g} s fit. Cut it first.")
         samples = max(len(wave), round((self.pad_to_seconds or 0) * SAMPLING_RATE))
-        return log_mel(self.feature_extractor, wave, mel_frames_of_samples(samples))
+        prepare = log_mel if self.audio_geometry.hop > 1 else waveform
+        return prepare(self.feature_extractor, wave, self.audio_geometry.features_of_samples(samples))
 
-    def prompt_ids(self, mel_frames: int) -> torch.Tensor:
-        """Placeholders of a clip of `mel_frames`, then the instruction: (A + instruction,)."""
+    def prompt_ids(self, encoder_frames: int) -> torch.Tensor:
+        """Placeholders of a clip of so many encoder frames, then the instruction: (A + instruction,)."""
         tokens = audio_token_count(
-            encoder_frames_of_mel_frames(mel_frames),
-            self.projector_stack,
-            self.projector_tail,
-            self.projector_queries,
+            encoder_frames, self.projector_stack, self.projector_tail, self.projector_queries
         )
-        if tokens < 1:
-            raise ValueError(
-                f"A clip of {mel_frames / 100:.2f} s makes no audio token. Leave out clips this short."
-            )
+        if tokens < 1 or encoder_frames < 1:
+            seconds = encoder_frames * self.audio_geometry.frame_samples / SAMPLING_RATE
+            raise ValueError(f"A clip of {seconds:.2f} s makes no audio token. Leave out clips this short.")
         instruction = self.tokenizer(self.instruction, add_special_tokens=False)["input_ids"]
         return torch.tensor([self.audio_token_id] * tokens + instruction)
 
     def transcript_ids(self, text: str) -> torch.Tensor:
         """The transcript and end-of-text."""
         return torch.tensor([*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.eos_token_id])
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"audio_geometry": asdict(self.audio_geometry)}
 
     def _pad_ids(self, rows: list[torch.Tensor], side: str) -> dict[str, torch.Tensor]:
         masks = [torch.ones_like(row) for row in rows]
@@ -195,6 +229,13 @@ def log_mel(extractor: Any, wave: np.ndarray, frames: int) -> torch.Tensor:
     padded[: len(wave)] = wave
     mel = extractor(padded, sampling_rate=SAMPLING_RATE, padding=False, truncation=False, return_tensors="pt")
     return mel["input_features"][0, :, :frames].T
+
+
+def waveform(extractor: Any, wave: np.ndarray, samples: int) -> torch.Tensor:
+    """(n,) at 16 kHz -> (samples,), as the `Wav2Vec2FeatureExtractor` prepares a clip on its own."""
+    padded = np.zeros(samples, dtype=np.float32)
+    padded[: len(wave)] = wave
+    return extractor(padded, sampling_rate=SAMPLING_RATE, return_tensors="pt")["input_values"][0]
 
 
 def padding_mask(lengths: list[int]) -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 The projector is the part of SLAM-ASR that is trained from scratch, so most experiments happen here. `B`
 clips, `T` encoder frames, `A` audio tokens, `k` frames per token (`projector_stack`). Each projector takes
-frames (B, T, D_enc), zero where `frame_mask` (B, T) is False, and returns (B, A, D_llm). Its `default_width`
-and `default_queries` are the `projector_hidden_size` and `projector_queries` of a config that names none.
-To add one: write it, name it in `PROJECTORS`.
+frames (B, T, D_enc), zero where `frame_mask` (B, T) is False, and returns (B, A, D_llm). To add one: write
+it, name it in `PROJECTORS`, and give its sizes a row of `PROJECTOR_SIZES` in configuration_slam.py, which is
+read without torch.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846
 """
@@ -19,13 +19,10 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 class StackMLPProjector(nn.Module):
     """Stack k frames, two linear layers with ReLU and dropout, LayerNorm: the pruning paper's projector."""
 
-    default_width: ClassVar[int] = 2048
-    default_queries: ClassVar[int | None] = None
-
     def __init__(self, config: Any):
         super().__init__()
         self.stack, self.tail = config.projector_stack, config.projector_tail
-        self.linear1 = nn.Linear(config.audio_config.d_model * self.stack, config.projector_hidden_size)
+        self.linear1 = nn.Linear(config.audio_config.hidden_size * self.stack, config.projector_hidden_size)
         self.dropout = nn.Dropout(config.projector_dropout)
         self.linear2 = nn.Linear(config.projector_hidden_size, config.text_config.hidden_size)
         self.norm = nn.LayerNorm(config.text_config.hidden_size)
@@ -41,13 +38,10 @@ class StackMLPProjector(nn.Module):
 class ConvProjector(nn.Module):
     """A convolution of width and stride k, then two linear layers with ReLU."""
 
-    default_width: ClassVar[int] = 2048
-    default_queries: ClassVar[int | None] = None
-
     def __init__(self, config: Any):
         super().__init__()
         self.stack, self.tail = config.projector_stack, config.projector_tail
-        width = config.audio_config.d_model
+        width = config.audio_config.hidden_size
         self.conv = nn.Conv1d(width, width, kernel_size=self.stack, stride=self.stack)
         self.linear1 = nn.Linear(width, config.projector_hidden_size)
         self.dropout = nn.Dropout(config.projector_dropout)
@@ -66,8 +60,6 @@ class QFormerProjector(nn.Module):
     Source: BLIP-2, https://huggingface.co/papers/2301.12597
     """
 
-    default_width: ClassVar[int] = 768
-    default_queries: ClassVar[int | None] = 64
     head_width: ClassVar[int] = 64
 
     def __init__(self, config: Any):
@@ -76,14 +68,14 @@ class QFormerProjector(nn.Module):
         if hidden % self.head_width:
             raise ValueError(
                 f"`projector_hidden_size` must be a multiple of {self.head_width} for a qformer projector, "
-                f"got {hidden}. Leave it out for {self.default_width}."
+                f"got {hidden}. Leave it out for the projector's own."
             )
         qformer = Blip2QFormerConfig(
             hidden_size=hidden,
             intermediate_size=4 * hidden,
             num_hidden_layers=config.projector_layers,
             num_attention_heads=hidden // self.head_width,
-            encoder_hidden_size=config.audio_config.d_model,
+            encoder_hidden_size=config.audio_config.hidden_size,
             hidden_dropout_prob=config.projector_dropout,
             attention_probs_dropout_prob=config.projector_dropout,
         )

@@ -66,7 +66,7 @@ def render_card(
         base_models=data.base_model or [],
         revision=revision,
         config=config,
-        kept_layers=layer_words(config.encoder_layer_indices),
+        kept_layers=layer_words(config.kept_encoder_layers),
         has_pipeline=bool(getattr(config, "custom_pipelines", None)),
         bases=[
             (config.audio_model_id, config.audio_model_revision),

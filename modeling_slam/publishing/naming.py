@@ -27,7 +27,7 @@ class NameParts(NamedTuple):
 
 def name_parts(config: Any, language: str | None) -> NameParts:
     """What the name of a checkpoint with this `SlamAsrConfig` says; `language` is an ISO code."""
-    layers = len(config.encoder_layer_indices)
+    layers = config.num_encoder_layers
     spoken = language.lower().split("-")[0] if language else None
     return NameParts(encoder_size(config), layers, config.adds_lora, spoken)
 
@@ -35,7 +35,7 @@ def name_parts(config: Any, language: str | None) -> NameParts:
 def encoder_size(config: Any) -> str:
     """`medium` for Whisper medium; an encoder of no known size by its width, `d32`."""
     audio = config.audio_config
-    size = SIZES.get((audio.d_model, audio.encoder_layers), f"d{audio.d_model}")
+    size = SIZES.get((audio.hidden_size, audio.num_hidden_layers), f"d{audio.hidden_size}")
     if size != "large":
         return size
     if audio.num_mel_bins == MEL_BINS_OF_LARGE_V3:

@@ -14,12 +14,12 @@ Attention scores, padding and start-up are left out. Hours follow from the rate 
 from dataclasses import dataclass
 
 from modeling_slam.evaluation.arguments import EvaluationArguments
-from modeling_slam.model.audio_lengths import SAMPLES_PER_ENCODER_FRAME, SAMPLING_RATE
+from modeling_slam.model.audio_lengths import SAMPLING_RATE, WHISPER_GEOMETRY
 from modeling_slam.study.grid import PlannedRun
 from modeling_slam.study.parameters import ParameterCounts, parameter_counts
 from modeling_slam.study.study_file import DataSize
 
-FRAMES_PER_SECOND = SAMPLING_RATE / SAMPLES_PER_ENCODER_FRAME
+FRAMES_PER_SECOND = SAMPLING_RATE / WHISPER_GEOMETRY.frame_samples
 TEXT_TOKENS_PER_SECOND = 4.0
 PROMPT_TOKENS = 8  # of a clip: instruction and end of text
 DECODING_SLOWDOWN = 10.0

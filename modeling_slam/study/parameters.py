@@ -18,8 +18,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Qwen2Config, WhisperConfig
 
 from modeling_slam import SlamAsrConfig
+from modeling_slam.model.audio_encoders import ENCODERS
 from modeling_slam.model.projectors import PROJECTORS
-from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 
 # Size -> layers, width, heads, mel bins of the encoder.
 WHISPER_SIZES = {
@@ -65,8 +65,7 @@ class ParameterCounts:
 def encoder_parameters(config: WhisperConfig, layers: int) -> int:
     """Parameters of a Whisper encoder with its first `layers` layers, position embeddings included."""
     with torch.device("meta"):
-        encoder = PrunedWhisperEncoder(config, 1)
-    return count(encoder) + (layers - 1) * count(encoder.layers[0])
+        return count(ENCODERS[config.model_type](config, layers))
 
 
 def parameter_counts(config: SlamAsrConfig) -> ParameterCounts:
@@ -81,8 +80,8 @@ def parameter_counts(config: SlamAsrConfig) -> ParameterCounts:
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.lora_target_modules
     ]
     return ParameterCounts(
-        encoder=encoder_parameters(audio, len(config.encoder_layer_indices)),
-        encoder_full=encoder_parameters(audio, audio.encoder_layers),
+        encoder=encoder_parameters(audio, config.num_encoder_layers),
+        encoder_full=encoder_parameters(audio, audio.num_hidden_layers),
         projector=count(projector),
         lora=config.lora_rank * sum(linear.in_features + linear.out_features for linear in adapted),
         llm=count(llm),

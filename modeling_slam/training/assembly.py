@@ -12,7 +12,6 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
-    WhisperConfig,
 )
 from transformers.utils.hub import resolve_revision
 
@@ -38,10 +37,6 @@ def build_config(
         begun = SlamAsrConfig.from_pretrained(checkpoint)
         encoder_revision, llm_revision = begun.audio_model_revision, begun.text_model_revision
     audio_config = AutoConfig.from_pretrained(model_args.encoder, revision=encoder_revision)
-    if not isinstance(audio_config, WhisperConfig):
-        raise ValueError(
-            f"`encoder` must be a Whisper model, {model_args.encoder} is a {audio_config.model_type}."
-        )
     text_config = AutoConfig.from_pretrained(model_args.llm, revision=llm_revision)
     config = architecture(model_args, lora_args, audio_config, text_config)
     config.audio_model_id, config.audio_model_revision = absolute(model_args.encoder), encoder_revision
@@ -52,14 +47,14 @@ def build_config(
 def architecture(
     model_args: ModelArguments,
     lora_args: LoraArguments,
-    audio_config: WhisperConfig,
+    audio_config: PreTrainedConfig,
     text_config: PreTrainedConfig,
 ) -> SlamAsrConfig:
     """What the settings make of these base models, checked; says nothing of where their weights are."""
     return SlamAsrConfig(
         audio_config=audio_config,
         text_config=text_config,
-        num_encoder_layers=model_args.keep_layers,
+        num_encoder_layers=model_args.keep_layers,  # ty: ignore[unknown-argument] (a property)
         kept_encoder_layers=model_args.kept_layer_indices,
         projector_type=model_args.projector_type,
         projector_stack=model_args.projector_stack,
@@ -85,6 +80,7 @@ def build_processor(model_args: ModelArguments, config: SlamAsrConfig) -> SlamAs
         projector_tail=config.projector_tail,
         projector_queries=config.projector_queries,
         pad_to_seconds=model_args.pad_to_seconds,
+        audio_geometry=config.audio_geometry,
     )
     config.audio_token_id = processor.audio_token_id
     return processor

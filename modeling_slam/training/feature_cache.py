@@ -4,11 +4,11 @@
 
 Before training, the clips that the cache lacks go through an encoder of the deepest depth, which gives all
 depths in one pass; then the encoder never runs again. A space of the store is named by the digest of all that
-its frames depend on: every byte of the encoder's weights up to that depth, types, mel settings and padding.
+its frames depend on: every byte of the encoder's weights up to that depth, its config, types, how clips are
+prepared.
 """
 
 import contextlib
-import copy
 import dataclasses
 import hashlib
 import json
@@ -26,12 +26,14 @@ from tqdm import tqdm
 from modeling_slam import SlamAsrConfig, SlamAsrProcessor
 from modeling_slam.data.collator import CLIP_DIGEST
 from modeling_slam.data.frame_store import FrameReader, FrameStore, clip_digests
-from modeling_slam.model.audio_lengths import SAMPLING_RATE, encoder_frames_of_samples
+from modeling_slam.model.audio_encoders import ENCODERS
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
-from modeling_slam.model.whisper_encoder import PrunedWhisperEncoder
 
 logger = logging.getLogger("slam-asr")
 FILL_BATCH_SIZE = 8
+# Of the encoder's config, what changes no frame.
+NO_SETTINGS = ("_name_or_path", "transformers_version")
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Encoding:
 
     frozen_dtype: torch.dtype
     autocast: bool  # to bfloat16
-    attention: str = "sdpa"
+    attention: str | None = None  # the encoder's default
 
     @property
     def stored_dtype(self) -> torch.dtype:
@@ -104,35 +106,38 @@ class FeatureCache:
         self.store = FrameStore(str(arguments.cache_features))
         self.max_bytes = int(arguments.cache_max_gb * 1e9)
         self.config, self.processor, self.encoding = config, processor, encoding
-        self.depth = len(config.encoder_layer_indices)
+        self.encoder_class = ENCODERS[config.audio_config.model_type]
+        self.depth = config.num_encoder_layers
         self.depths = sorted({*arguments.depths, self.depth})
-        layers = config.kept_encoder_layers or list(range(config.audio_config.encoder_layers))
+        layers, all_layers = config.kept_encoder_layers, list(range(config.audio_config.num_hidden_layers))
+        if layers == all_layers[: self.depth]:  # the lowest ones: deeper depths go on from there
+            layers = all_layers
         if self.depths[-1] > len(layers):
             raise ValueError(
                 f"`cache_depths` names {self.depths[-1]} layers, the encoder has {len(layers)} to keep."
             )
-        whisper = lazy_tensors(str(config.audio_model_id), config.audio_model_revision)
-        self.weights = {
-            name.removeprefix("encoder."): tensor
-            for name, tensor in encoder_tensors(whisper, layers[: self.depths[-1]]).items()
-        }
+        base = lazy_tensors(str(config.audio_model_id), revision=config.audio_model_revision)
+        kept = encoder_tensors(base, config.audio_config, layers[: self.depths[-1]])
+        self.weights = {name.removeprefix("encoder."): tensor for name, tensor in kept.items()}
         self.spaces = dict(zip(self.depths, self._spaces(), strict=True))
 
     def _spaces(self) -> Iterator[str]:
         """The name of each depth's space."""
         digests = {name: tensor_digest(tensor) for name, tensor in sorted(self.weights.items())}
+        audio_config = self.config.audio_config.to_dict()
         settings = {
-            "mel": self.processor.feature_extractor.to_dict(),
+            "encoder": {name: value for name, value in audio_config.items() if name not in NO_SETTINGS},
+            "geometry": dataclasses.astuple(self.config.audio_geometry),
+            "features": self.processor.feature_extractor.to_dict(),
             "pad_to_seconds": self.processor.pad_to_seconds,
-            "heads": self.config.audio_config.encoder_attention_heads,
-            "activation": self.config.audio_config.activation_function,
             "encoding": dataclasses.astuple(self.encoding),
         }
+        prefix = self.encoder_class.layer_prefix
         for depth in self.depths:
             below = {
                 name: digest
                 for name, digest in digests.items()
-                if not name.startswith("layers.") or int(name.split(".")[1]) < depth
+                if not name.startswith(prefix) or int(name.removeprefix(prefix).split(".")[0]) < depth
             }
             text = json.dumps([settings, below], sort_keys=True, default=str)
             yield f"{depth:02d}-layers-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
@@ -174,8 +179,8 @@ class FeatureCache:
 
     def _bytes(self, missing: list[ClipPlace]) -> int:
         seconds = sum(max(clip.seconds, self.processor.pad_to_seconds or 0) for clip in missing)
-        frames = encoder_frames_of_samples(round(seconds * SAMPLING_RATE)) + len(missing)
-        width = self.config.audio_config.d_model * self.encoding.stored_dtype.itemsize
+        frames = self.config.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE)) + len(missing)
+        width = self.config.audio_config.hidden_size * self.encoding.stored_dtype.itemsize
         return frames * width * len(self.depths)
 
     @torch.no_grad()
@@ -186,7 +191,7 @@ class FeatureCache:
         loader = DataLoader(
             longest_first,
             FILL_BATCH_SIZE,
-            collate_fn=MelCollator(self.processor),
+            collate_fn=FeatureCollator(self.processor),
             num_workers=num_workers,
         )
         progress = tqdm(loader, desc="encoding", unit="batch", disable=not PartialState().is_main_process)
@@ -194,10 +199,12 @@ class FeatureCache:
             writers = {
                 depth: stack.enter_context(self.store.writer(space)) for depth, space in self.spaces.items()
             }
-            for digests, mel, mask in progress:
-                # Around the encoder alone: the mel, made in the workers, must not be in bf16.
+            for digests, features, mask in progress:
+                # Around the encoder alone: the features, made in the workers, must not be in bf16.
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.encoding.autocast):
-                    by_depth, frame_mask = encoder.at_depths(mel.to(device), mask.to(device), self.depths)
+                    by_depth, frame_mask = encoder.at_depths(
+                        features.to(device), mask.to(device), self.depths
+                    )
                 lengths = frame_mask.sum(dim=1).tolist()
                 for depth, frames in zip(self.depths, by_depth, strict=True):
                     frames = frames.to("cpu", self.encoding.stored_dtype)
@@ -205,18 +212,21 @@ class FeatureCache:
                         if digest not in readers[depth]:
                             writers[depth].add(digest, clip[:length])
 
-    def _encoder(self) -> PrunedWhisperEncoder:
-        config = copy.deepcopy(self.config.audio_config)
-        config._attn_implementation = self.encoding.attention
+    def _encoder(self) -> Any:
+        audio_config = self.config.audio_config
+        config = audio_config.from_dict(audio_config.to_dict(), attn_implementation=self.encoding.attention)
         with torch.device("meta"):
-            encoder = PrunedWhisperEncoder(config, self.depths[-1])
-        weights = {name: tensor[...].to(self.encoding.frozen_dtype) for name, tensor in self.weights.items()}
-        encoder.load_state_dict(weights, assign=True)
+            encoder = self.encoder_class(config, self.depths[-1])
+        weights = {name: tensor[...] for name, tensor in self.weights.items()}
+        dtype = self.encoding.frozen_dtype
+        encoder.load_state_dict(
+            {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}, assign=True
+        )
         return encoder.eval()
 
 
 @dataclass(frozen=True)
-class MelCollator:
+class FeatureCollator:
     processor: SlamAsrProcessor
 
     def __call__(self, clips: list[ClipPlace]) -> tuple[list[str], torch.Tensor, torch.Tensor]:

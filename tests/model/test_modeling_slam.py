@@ -52,7 +52,8 @@ def test_logits_and_transcripts_do_not_depend_on_the_batch(tiny_config, tiny_pro
         assert difference.abs().max() <= 1e-4
         new = model.generate(**alone, **settings)[0]
         assert transcripts[row][: len(new)].tolist() == new.tolist()
-        assert set(transcripts[row][len(new) :].tolist()) <= {0}
+        # After the end, transformers' beam search fills with end-of-text where the padding's id is 0.
+        assert set(transcripts[row][len(new) :].tolist()) <= {0, 1}
 
 
 def test_beam_search_equals_the_llms_own_on_the_same_embeddings(tiny_model, tiny_processor, two_clips):

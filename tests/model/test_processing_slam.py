@@ -4,16 +4,18 @@ alone."""
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperFeatureExtractor
+from tiny_configs import tiny_waveform_config
+from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from modeling_slam import SlamAsrProcessor
+from modeling_slam.model.audio_lengths import audio_geometry
 
 
 def test_mel_frames_equal_whispers_own_on_30_seconds(tiny_processor, two_clips):
     """The first frames of Whisper's 30 s spectrogram, computed by transformers; the rest of it is silence."""
     whisper = WhisperFeatureExtractor(feature_size=8)
     for clip in two_clips:
-        ours = tiny_processor.log_mel(clip)
+        ours = tiny_processor.audio_features(clip)
         theirs = whisper(clip, sampling_rate=16_000, return_tensors="pt")["input_features"][0].T
         torch.testing.assert_close(ours, theirs[: len(ours)], atol=2e-5, rtol=0)
 
@@ -55,6 +57,68 @@ def test_padding_to_30_seconds_is_whispers_own_input(tiny_tokenizer, two_clips):
     processor = SlamAsrProcessor(whisper, tiny_tokenizer, pad_to_seconds=30)
     theirs = whisper(two_clips, sampling_rate=16_000, return_tensors="pt")["input_features"]
     torch.testing.assert_close(processor(two_clips)["input_features"], theirs, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("do_normalize", [True, False])
+def test_a_waveform_is_prepared_by_itself_as_its_feature_extractor_does(
+    tiny_tokenizer, two_clips, do_normalize, tmp_path
+):
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=do_normalize)
+    geometry = audio_geometry(tiny_waveform_config("wav2vec2"))
+    processor = SlamAsrProcessor(extractor, tiny_tokenizer, audio_geometry=geometry)
+    processor.save_pretrained(tmp_path)
+    for made in (processor, SlamAsrProcessor.from_pretrained(tmp_path)):
+        batch = made(two_clips)
+        for row, clip in enumerate(two_clips):
+            alone = extractor(clip, sampling_rate=16_000, return_tensors="pt")["input_values"][0]
+            assert torch.equal(batch["input_features"][row, : len(clip)], alone)
+            assert not batch["input_features"][row, len(clip) :].any()
+            assert batch["input_features_mask"][row].sum() == len(clip)
+            placeholders = (batch["input_ids"][row] == made.audio_token_id).sum()
+            assert placeholders == -(-geometry.frames_of_samples(len(clip)) // 5)
+    assert processor(np.zeros(40 * 16_000, np.float32))["input_features"].shape == (1, 640_000)  # no limit
+    with pytest.raises(ValueError, match="makes no audio token"):
+        processor(np.zeros(399, np.float32))
+
+
+@pytest.mark.parametrize("text", [None, ["abc", "a longer one"]])
+def test_arrays_hold_what_tensors_hold(tiny_processor, two_clips, text):
+    tensors, arrays = tiny_processor(two_clips, text), tiny_processor(two_clips, text, return_tensors="np")
+    assert set(tensors) == set(arrays)
+    for name, array in arrays.items():
+        assert isinstance(array, np.ndarray)
+        assert np.array_equal(array, tensors[name].numpy())
+
+
+def test_a_transcription_request_is_a_call_without_text(tiny_processor, two_clips):
+    request = tiny_processor.apply_transcription_request(two_clips, sampling_rate=16_000, return_tensors="pt")
+    plain = tiny_processor(two_clips)
+    assert all(torch.equal(request[name], plain[name]) for name in plain)
+    assert sorted(plain) == sorted(tiny_processor.model_input_names)
+
+
+def test_padding_is_to_the_longest_row_or_not_needed(tiny_processor, two_clips):
+    plain, alone = tiny_processor(two_clips), tiny_processor(two_clips[0])
+    longest = tiny_processor(two_clips, padding="longest")
+    unpadded = tiny_processor(two_clips[0], padding=False)
+    assert all(torch.equal(plain[name], longest[name]) for name in plain)
+    assert all(torch.equal(alone[name], unpadded[name]) for name in alone)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audio": []}, "empty list"),
+        ({"audio": ()}, "empty list"),
+        ({"padding": False}, "rows of one length"),
+        ({"padding": "max_length"}, "`pad_to_seconds`"),
+        ({"return_tensors": None}, '`return_tensors` must be "pt" or "np", got None'),
+        ({"return_tensors": "tf"}, "got 'tf'"),
+    ],
+)
+def test_refuses_arguments_it_cannot_follow(tiny_processor, two_clips, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_processor(**{"audio": two_clips, **changes})
 
 
 def test_other_sampling_rates_are_resampled(tiny_processor):
