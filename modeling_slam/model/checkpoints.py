@@ -77,7 +77,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         weights = self.state_dict() if state_dict is None else state_dict
         if is_main_process:
             self._settle_format(weights)
-        self._keys_to_ignore_on_save = self._left_out()
+        self._keys_to_ignore_on_save = self.left_out()
         trained_dtype = next(self.projector.parameters()).dtype
         self.config.trained_in_float32 = trained_dtype == torch.float32 != self.dtype
         with self._config_of_unquantised():
@@ -143,7 +143,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         ]
         return ", ".join([*changed[:3], "…"] if len(changed) > 3 else changed) or None
 
-    def _left_out(self) -> set[str]:
+    def left_out(self) -> set[str]:
         """Names of the weights that a checkpoint does not hold because the base models do."""
         return {name for name in self.state_dict() if not is_trained(name)} if self.config.is_lean else set()
 

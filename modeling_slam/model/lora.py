@@ -134,6 +134,7 @@ class LoraAdapters:
     training: bool
     named_parameters: Any
     state_dict: Any
+    load_state_dict: Any
 
     def add_lora(self, rank: int, alpha: int, dropout: float, target_modules: list[str]) -> None:
         """Give the LLM fresh LoRA weights. LoRA: https://huggingface.co/papers/2106.09685
@@ -164,15 +165,22 @@ class LoraAdapters:
             settings = lora_settings(self.config, part)
             if settings["rank"]:
                 put_in_lora(self, part, **settings)
-        own = {name: p for name, p in self.named_parameters() if OWN_LORA_WEIGHT.search(name)}
-        if weights is not None and (wrong := own.keys() ^ weights.keys()):
-            raise RuntimeError(f"LoRA weights are missing or unexpected: {', '.join(sorted(wrong)[:5])}")
-        for name, tensor in (weights or {}).items():
-            if (shape := tensor[...].shape) != own[name].shape:
-                raise RuntimeError(f"{name} has shape {tuple(shape)}, expected {tuple(own[name].shape)}")
-            keeps_dtype = self.config.trained_in_float32
-            value = tensor[...].to(own[name].device, torch.float32 if keeps_dtype else own[name].dtype)
-            own[name].data = value.clone()  # never a view of the file: it is trained
+        if weights is not None:
+            own = {name: p for name, p in self.named_parameters() if OWN_LORA_WEIGHT.search(name)}
+            if wrong := own.keys() ^ weights.keys():
+                raise RuntimeError(f"LoRA weights are missing or unexpected: {', '.join(sorted(wrong)[:5])}")
+            # Beside layers that are offloaded LoRA stays where these are brought to, to compute.
+            places = getattr(self, "hf_device_map", {}).values()
+            main_device = next((place for place in places if place not in ("cpu", "disk")), "cpu")
+            values = {
+                name: tensor[...].to(
+                    main_device if own[name].is_meta else own[name].device,
+                    torch.float32 if self.config.trained_in_float32 else own[name].dtype,
+                    copy=True,  # never a view of the file: it is trained
+                )
+                for name, tensor in weights.items()
+            }
+            self.load_state_dict(values, strict=False, assign=True)
         self.freeze()
         self.train(self.training)  # new layers are as the rest
 

@@ -1,10 +1,11 @@
-"""SLAM-ASR: a frozen, pruned Whisper encoder, a trained projector, a frozen causal LM with or without LoRA.
+"""SLAM-ASR: a frozen, pruned speech encoder, a trained projector, a frozen causal LM with or without LoRA.
 
-    audio -> mel -> Whisper encoder, first N layers -> projector -> LLM + LoRA -> text
-                    frozen                             trained      frozen   trained
+    audio -> features -> encoder, kept layers -> projector -> LLM + LoRA -> text
+                         frozen                  trained      frozen   trained
 
-The prompt holds one placeholder per audio token; the projector's outputs take their places. `B` clips, `F`
-mel frames, `T` encoder frames, `A` audio tokens of the longest clip, `L` prompt or sequence length.
+The prompt holds one placeholder per audio token; the projector's outputs take their positions. `B` clips, `F`
+features (log-mel frames or samples), `T` encoder frames, `A` audio tokens of the longest clip, `L` prompt or
+sequence length.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
 https://huggingface.co/papers/2603.27981
@@ -61,7 +62,6 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["WhisperEncoderLayer"]  # noqa: RUF012 (transformers declares a list)
     # The loss divides by `num_items_in_batch` itself, so accumulated and distributed batches weigh every
     # label alike.
     accepts_loss_kwargs = True
@@ -85,7 +85,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         for name, parameter in self.named_parameters():
             if parameter.is_floating_point():  # quantised weights cannot have gradients
                 parameter.requires_grad_(is_trained(name))
-        self._keys_to_ignore_on_save = self._left_out()  # Trainer looks it up when it resumes
+        self._keys_to_ignore_on_save = self.left_out()  # Trainer looks it up when it resumes
 
     def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
         """Training mode for what is trained; the frozen parts stay as they are, their dropout never acts."""
@@ -100,7 +100,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part; `encoder_removed` is what the full encoder has beyond the kept layers."""
-        layer = sum(p.numel() for p in self.encoder.layers[0].parameters())
+        layer = sum(p.numel() for p in self.encoder.layers[-1].parameters())
         removed_layers = self.config.audio_config.num_hidden_layers - len(self.encoder.layers)
         counts = {
             "encoder_kept": sum(p.numel() for p in self.encoder.parameters()),
@@ -150,8 +150,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, M, F) log-mel, or the encoder's (B, T, D_enc) frames of it, -> (B, A, D_llm) audio tokens, and
-        the (B,) number of them that are real.
+        """(B, M, F) log-mel or (B, F) samples, or the encoder's (B, T, D_enc) frames of them, -> (B, A, D_llm)
+        audio tokens, and the (B,) number of them that are real.
         """
         if encoder_frames is None:
             with torch.no_grad():
@@ -231,14 +231,15 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
 
         Args:
             input_ids: (B, L) audio placeholders, instruction, transcript.
-            input_features: (B, M, F) log-mel of the clips.
-            input_features_mask: (B, F), True on real mel frames; all are by default.
+            input_features: (B, M, F) log-mel of the clips, or their samples (B, F), as the encoder takes
+                them.
+            input_features_mask: (B, F), True on real features; all are by default.
             attention_mask: (B, L), 1 on real tokens.
             labels: (B, L) the ids to predict, at their own positions, -100 elsewhere. The vocabulary is then
                 computed at these positions alone, and the output holds the loss and no logits.
             num_items_in_batch: the loss is the summed cross-entropy over this number; without it, the mean.
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
-            encoder_frames: (B, T, D_enc) the encoder's output, from a cache; then no log-mel is needed.
+            encoder_frames: (B, T, D_enc) the encoder's output, from a cache; then no features are needed.
             encoder_frames_mask: (B, T), True on real frames; all are by default.
         """
         inputs = kwargs | {
