@@ -1,4 +1,4 @@
-"""Benchmarks: how fast and lean training, evaluation and loading are, and how far from the machine's limit.
+"""Benchmarks: how fast and lean training, evaluation and loading are, beside plain ways and older code.
 
 `python -m benchmarks` runs them (`make bench`), `benchmarks/README.md` explains them.
 """

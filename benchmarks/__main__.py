@@ -1,153 +1,266 @@
-"""`python -m benchmarks`: measure, print tables, write one JSON file for each part.
+"""`python -m benchmarks`: measure, print one table, write it as JSON and Markdown.
 
-    python -m benchmarks --encoder DIR --llm DIR --dataset DIR [--checkpoint DIR] [--parts training ...]
+    python -m benchmarks --encoder DIR --llm DIR --dataset DIR [--parts training ...] [--against CHECKOUT]
 
-Files appear as soon as their part is done, so a run that is cut off keeps what it has.
+Files are written after every round. A run that was stopped keeps its rounds; the same command goes on.
 """
 
-import contextlib
-import json
+import functools
+import os
+import platform
+import random
+import re
+import shlex
+import subprocess
 import tempfile
-from collections.abc import Generator
-from dataclasses import asdict
+from collections.abc import Generator, Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import datasets
+import soundfile
 import torch
+from tqdm import tqdm
+from transformers import WhisperConfig
 
-from benchmarks import curves, data_parallel, evaluation, loading, peer, training
-from benchmarks.arguments import BenchmarkArguments
-from benchmarks.machine import describe
-from benchmarks.tables import loading_table, peer_table, settings_table, stage_table
+from benchmarks.flops import batch_needs
+from benchmarks.results import OURS, Results, Row
+from benchmarks.sides import REPOSITORY, sides_of, worker
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech
-from modeling_slam.evaluation.predictions import write_atomically
+from modeling_slam.data.collator import SpeechCollator
+from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
-from modeling_slam.training.assembly import build_config, build_model, build_processor
+from modeling_slam.training.assembly import build_config, build_processor
 
-DESCRIPTION = "Time, memory and share of the machine's limit: training, evaluation, loading."
+DESCRIPTION = "Time and memory of training, evaluation and loading, beside plain ways and older code."
 USAGE = "python -m benchmarks [SETTINGS.yaml] --dataset DIR [--flag value ...]"
-UNTRAINED_TOKENS = 32  # a model that has learned nothing does not end by itself
+Part = Literal["training", "evaluation", "loading"]
+UNTRAINED_TOKENS, TRAINED_TOKENS = 32, 200  # a model that has learned nothing does not end by itself
+MODEL_FLAGS = ("encoder", "llm", "keep_layers")
+NUMBERS = ("keep_layers", "steps", "batch_size", "eval_clips", "eval_batch_size", "num_beams", "seed")
+NO_FACTS = {"batch": None, "steps": 1, "audio_seconds": None, "needed_flop": None}
+
+Job = dict[str, Any]
 
 
-class Benchmarks:
-    """The parts by name; each returns what its file holds, and what is printed."""
+@dataclass
+class BenchmarkArguments:
+    """What is measured, and how long."""
 
-    def __init__(self, bench_args: BenchmarkArguments, model_args: ModelArguments, data_args: DataArguments):
-        self.bench_args, self.model_args, self.data_args = bench_args, model_args, data_args
-
-    def training(self) -> Generator[tuple[str, dict[str, Any], str]]:
-        rows = training.choose_clips(self.bench_args, self.data_args)
-        for rank in self.bench_args.lora_ranks:
-            bench = training.StepBench(self.bench_args, self.model_args, LoraArguments(lora_rank=rank), rows)
-            result = training.measure(bench) | {"lora_rank": rank}
-            title = f"lora_{rank}" if rank else "projector"
-            yield f"training_{title}", result, settings_table(result, "step") + "\n\n" + stage_table(result)
-
-    def evaluation(self) -> Generator[tuple[str, dict[str, Any], str]]:
-        speech = self.test_speech()
-        limit = 200 if self.bench_args.checkpoint else UNTRAINED_TOKENS
-        with self.checkpoint() as checkpoint:
-            bench = evaluation.EvaluationBench(self.bench_args, checkpoint, speech, limit)
-            result = evaluation.measure(bench)
-        result |= {"clips": len(speech), "audio_seconds": sum(speech["duration"][:])}
-        yield "evaluation", result, settings_table(result, "round") + "\n\n" + stage_table(result)
-
-    def loading(self) -> Generator[tuple[str, dict[str, Any], str]]:
-        with self.checkpoint() as checkpoint:
-            result = loading.measure(checkpoint)
-        yield "loading", result, loading_table(result)
-
-    def curves(self) -> Generator[tuple[str, dict[str, Any], str]]:
-        config = build_config(self.model_args, LoraArguments(lora_rank=0))
-        for name in self.bench_args.curves:
-            result = curves.measure(self.bench_args, config, name)
-            yield f"curve_{name.replace(' ', '_')}", result, curves.table(result)
-
-    def data_parallel(self) -> Generator[tuple[str, dict[str, Any], str]]:
-        rows = training.choose_clips(self.bench_args, self.data_args)
-        job = peer.make_job("training", self.bench_args, self.model_args, lora_rank=0)
-        result = data_parallel.measure(job, rows)
-        yield "data_parallel", result, data_parallel.table(result)
-
-    def peer(self) -> Generator[tuple[str, dict[str, Any], str]]:
-        rows = training.choose_clips(self.bench_args, self.data_args)
-        jobs = {
-            f"training_{rank}": (peer.make_job("training", self.bench_args, self.model_args, rank), rows)
-            for rank in self.bench_args.lora_ranks
-        }
-        if self.bench_args.checkpoint is not None:
-            speech = self.test_speech()
-            job = peer.make_job("evaluation", self.bench_args, self.model_args, lora_rank=0)
-            jobs["evaluation"] = (job, [speech[i] for i in range(len(speech))])
-        for name, (job, clips) in jobs.items():
-            result = peer.measure(job, clips, self.bench_args.peer or "", self.bench_args.eval_rounds)
-            yield f"peer_{name}", result, peer_table(result)
-
-    def test_speech(self) -> datasets.Dataset:
-        speech, _ = load_speech(self.data_args, "test")
-        return speech.select(range(min(self.bench_args.eval_clips, len(speech))))
-
-    @contextlib.contextmanager
-    def checkpoint(self) -> Generator[str]:
-        """The one to evaluate, or a fresh one in a temporary directory."""
-        if self.bench_args.checkpoint is not None:
-            yield self.bench_args.checkpoint
-            return
-        with tempfile.TemporaryDirectory() as directory:
-            config = build_config(self.model_args, LoraArguments())
-            processor = build_processor(self.model_args, config)
-            build_model(config, processor, self.model_args, bf16=False).save_pretrained(directory)
-            processor.save_pretrained(directory)
-            yield directory
-
-
-def context(bench_args: BenchmarkArguments, model_args: ModelArguments, data_args: DataArguments) -> dict:
-    """What was measured, without directories of this machine."""
-    settings = {
-        name: value
-        for name, value in asdict(bench_args).items()
-        if name not in ("output_dir", "peer", "name")
-    }
-    return (
-        {
-            "machine": describe(),
-            "encoder": short_name(model_args.encoder),
-            "keep_layers": model_args.keep_layers,
-            "llm": short_name(model_args.llm),
-            "dataset": short_name(data_args.dataset),
-        }
-        | settings
-        | {"checkpoint": bench_args.checkpoint and short_name(bench_args.checkpoint)}
+    encoder: str = field(default="openai/whisper-base", metadata={"help": "Whisper: a Hub id or directory."})
+    llm: str = field(default="Qwen/Qwen2.5-0.5B", metadata={"help": "Causal LM: a Hub id or a directory."})
+    keep_layers: int | None = field(
+        default=None, metadata={"help": "Encoder layers to keep; all if not given."}
     )
+    parts: list[str] = field(
+        default_factory=lambda: list(get_args(Part)),
+        metadata={"help": f"What to measure: {', '.join(get_args(Part))}."},
+    )
+    out: str = field(
+        default="runs/benchmark",
+        metadata={"help": "Directory that receives benchmark.json and benchmark.md."},
+    )
+    against: str | None = field(
+        default=None,
+        metadata={"help": "Another checkout of this project, measured in turn with this; its .venv is used."},
+    )
+    peer: str | None = field(
+        default=None,
+        metadata={"help": "Another implementation's command, run in turn with ours (benchmarks/README.md)."},
+    )
+    checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "Checkpoint to evaluate and load; a fresh one, cut at 32 tokens, if not given."},
+    )
+    lora_ranks: list[int] = field(
+        default_factory=lambda: [0, 16], metadata={"help": "LoRA ranks to train; 0 is the projector alone."}
+    )
+    rounds: int = field(default=5, metadata={"help": "Times that all sides take turns."})
+    steps: int = field(default=4, metadata={"help": "Training steps in a round."})
+    batch_size: int = field(default=4, metadata={"help": "Clips per training step."})
+    eval_clips: int = field(default=64, metadata={"help": "Test clips that an evaluation transcribes."})
+    eval_batch_size: int = field(default=32, metadata={"help": "Most clips that are transcribed at once."})
+    num_beams: int = field(default=2, metadata={"help": "Beams of an evaluation."})
+    seed: int = field(default=0, metadata={"help": "Seed of the choice of clips, weights and dropout."})
+
+    def __post_init__(self):
+        if not self.parts or set(self.parts) - set(get_args(Part)):
+            raise ValueError(f"`parts` must be any of {[*get_args(Part)]}, got {self.parts}.")
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < 1 and name != "seed":
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if self.against is not None and not Path(self.against, "modeling_slam").is_dir():
+            raise ValueError(f"`against` must be a checkout of this project, {self.against} is none.")
+
+
+class Benchmark:
+    """The parts by name; each yields a row's facts and the job that all its sides do."""
+
+    def __init__(self, arguments: BenchmarkArguments, data_arguments: DataArguments, directory: Path):
+        """`directory` receives clips, jobs and the fresh checkpoint."""
+        self.arguments, self.data_arguments, self.directory = arguments, data_arguments, directory
+        self.programs = {OURS: worker(REPOSITORY)}
+        if arguments.against is not None:
+            self.programs["before"] = worker(Path(arguments.against))
+        self.programs["plain"] = worker(REPOSITORY)
+        if arguments.peer is not None:
+            self.programs["peer"] = (shlex.split(arguments.peer), {})
+
+    def training(self) -> Generator[tuple[Row, Job]]:
+        arguments = self.arguments
+        clips = self.clips("train", arguments.steps * arguments.batch_size)
+        for rank in arguments.lora_ranks:
+            setting = f"LoRA, rank {rank}" if rank else "projector only"
+            facts = {"setting": setting, "batch": arguments.batch_size, "steps": arguments.steps}
+            needed = self.needed_flop(clips, rank)
+            job = {"lora_rank": rank, "batch_size": arguments.batch_size, "clips": clips}
+            yield facts | {"audio_seconds": seconds_of(clips), "needed_flop": needed}, job
+
+    def evaluation(self) -> Generator[tuple[Row, Job]]:
+        arguments = self.arguments
+        clips = self.clips("test", arguments.eval_clips)
+        setting = f"{len(clips)} clips, {arguments.num_beams} beams"
+        limit = TRAINED_TOKENS if arguments.checkpoint else UNTRAINED_TOKENS
+        job = {"clips": clips, "batch_size": arguments.eval_batch_size, "checkpoint": self.checkpoint}
+        job |= {"num_beams": arguments.num_beams, "max_new_tokens": limit}
+        yield {"setting": setting, "batch": job["batch_size"], "audio_seconds": seconds_of(clips)}, job
+
+    def loading(self) -> Generator[tuple[Row, Job]]:
+        yield {"setting": "files in the page cache"}, {"checkpoint": self.checkpoint}
+
+    def measure(self, part: str, results: Results) -> None:
+        """All rounds of a part that `results` does not have yet."""
+        for facts, job in getattr(self, part)():
+            facts = NO_FACTS | facts | {"part": part}
+            names = [name for name in self.programs if (part, name) != ("loading", "peer")]
+            rows = {name: results.row(**facts, side=name) for name in names}
+            rounds = range(len(rows[OURS]["samples"]), self.arguments.rounds)
+            jobs = {name: self.job(part, name) | job for name in names}
+            with sides_of(jobs, self.programs, self.directory) as running:
+                for number in tqdm(rounds, desc=f"{part}, {facts['setting']}", unit="round"):
+                    # A B, B A, A B ...: a machine that slows down bends no ratio.
+                    order = [*running] if number % 2 == 0 else [*running][::-1]
+                    answers = {name: running[name].round() for name in order}
+                    for name, row in rows.items():
+                        add_answer(row, answers[name], answers[OURS])
+                    results.save()
+
+    def job(self, part: str, side: str) -> Job:
+        """What all jobs have."""
+        given = {name: getattr(self.arguments, name) for name in (*MODEL_FLAGS, "seed")}
+        way = "plain" if side == "plain" else OURS
+        return {"part": part, "way": way, "lora_rank": LoraArguments().lora_rank, **given}
+
+    @functools.cached_property
+    def checkpoint(self) -> str:
+        """The one to evaluate and load. A fresh one is saved by the older code, which the newer one reads."""
+        if self.arguments.checkpoint is not None:
+            return self.arguments.checkpoint
+        name = "before" if "before" in self.programs else OURS
+        directory = str(self.directory / "checkpoint")
+        job = self.job("checkpoint", name) | {"checkpoint": directory}
+        with sides_of({name: job}, self.programs, self.directory) as sides:
+            sides[name].round()
+        return directory
+
+    def clips(self, split: Literal["train", "test"], count: int) -> list[dict[str, Any]]:
+        """Clips of the split in random order, written as 16 kHz WAV, so that every program can read them."""
+        speech, _ = load_speech(self.data_arguments, split)
+        if len(speech) < count:
+            flag = {"train": "--steps", "test": "--eval_clips"}[split]
+            raise ValueError(
+                f"{count} clips are needed, the {split} split has {len(speech)}: lower `{flag}`."
+            )
+        clips = []
+        for number in random.Random(self.arguments.seed).sample(range(len(speech)), count):
+            row, path = speech[number], str(self.directory / f"{split}-{number}.wav")
+            soundfile.write(path, load_audio(row["audio"]), SAMPLING_RATE)
+            audio = {"path": path, "bytes": None}
+            clips.append({"path": path, "audio": audio, "text": row["text"], "duration": row["duration"]})
+        return clips
+
+    def needed_flop(self, clips: list[dict[str, Any]], rank: int) -> float | None:
+        """For one step on every batch; unknown for encoders other than Whisper's."""
+        model_args = ModelArguments(**{name: getattr(self.arguments, name) for name in MODEL_FLAGS})
+        config = build_config(model_args, LoraArguments(lora_rank=rank))
+        if not isinstance(config.audio_config, WhisperConfig):
+            return None
+        return batch_needs(config, SpeechCollator(build_processor(model_args, config))(clips))
+
+
+def seconds_of(clips: list[dict[str, Any]]) -> float:
+    return sum(clip["duration"] for clip in clips)
+
+
+def add_answer(row: Row, answer: dict[str, Any], ours: dict[str, Any]) -> None:
+    row["samples"].append(answer["seconds"])
+    if "matmul_peak" in answer:
+        row["matmul_peaks"].append(answer["matmul_peak"])
+    row |= {name: answer[name] for name in ("peak_extra_bytes", "versions") if name in answer}
+    if "loss" in answer:
+        row["output"] = f"loss {answer['loss']:.5f}"
+    if "transcripts" in answer:
+        texts, of_ours = answer["transcripts"], ours["transcripts"]
+        same = sum(text == other for text, other in zip(texts, of_ours, strict=True))
+        row["output"] = f"{same} of {len(of_ours)} transcripts as ours"
+
+
+def about(arguments: BenchmarkArguments, dataset: str, sides: Iterable[str]) -> dict[str, Any]:
+    """What the figures depend on, without directories of this machine."""
+    values = asdict(arguments)
+    return {
+        "encoder": short_name(arguments.encoder),
+        "llm": short_name(arguments.llm),
+        "dataset": short_name(dataset),
+        "checkpoint": short_name(arguments.checkpoint) if arguments.checkpoint else "untrained",
+        **{name: values[name] for name in NUMBERS},
+        "threads": torch.get_num_threads(),
+        "sides": ", ".join(sides),
+        "device": device_name(),
+        "commit": commit(REPOSITORY),
+        "commit_before": commit(Path(arguments.against)) if arguments.against else None,
+    }
 
 
 def short_name(source: str) -> str:
     """A Hub id as it is; of a directory its name, not where it lies on this machine."""
-    return Path(source).name if Path(source).exists() else source
+    return Path(source).resolve().name if Path(source).exists() else source
 
 
-def parse(argv: list[str] | None) -> tuple[BenchmarkArguments, ModelArguments, DataArguments]:
-    return parse_arguments(
-        BenchmarkArguments, ModelArguments, DataArguments, description=DESCRIPTION, argv=argv, usage=USAGE
-    )
+def device_name() -> str:
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is not None:
+        return getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)()
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.exists() else "")
+    return f"{model[1] if model else platform.processor()}, {os.cpu_count()} cores"
+
+
+def commit(checkout: Path) -> str | None:
+    """Of a checkout; with a mark if files that are measured differ from it."""
+    git = ["git", "-C", str(checkout)]
+    try:
+        head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True)
+        changes = subprocess.check_output([*git, "status", "--porcelain", "-uno", "modeling_slam"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip() + ("+changes" if changes.strip() else "")
+
+
+def parse(argv: list[str] | None) -> tuple[BenchmarkArguments, DataArguments]:
+    return parse_arguments(BenchmarkArguments, DataArguments, description=DESCRIPTION, argv=argv, usage=USAGE)
 
 
 def main(argv: list[str] | None = None) -> None:
-    bench_args, model_args, data_args = parse(argv)
-    torch.set_num_threads(bench_args.threads)
-    output = Path(bench_args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    benchmarks = Benchmarks(bench_args, model_args, data_args)
-    with clear_errors():
-        build_config(model_args, LoraArguments())  # a base model that cannot be found shows here
-        for part in bench_args.parts:
-            about = context(bench_args, model_args, data_args)
-            for name, result, text in getattr(benchmarks, part)():
-                file = output / f"{name}{bench_args.name and '_' + bench_args.name}.json"
-                write_atomically(file, json.dumps(about | result, indent=1) + "\n")
-                print(f"\n## {name}\n\n{text}\n\nEvery sample: {file}", flush=True)
+    arguments, data_arguments = parse(argv)
+    with clear_errors(), tempfile.TemporaryDirectory() as directory:
+        benchmark = Benchmark(arguments, data_arguments, Path(directory))
+        results = Results(Path(arguments.out), about(arguments, data_arguments.dataset, benchmark.programs))
+        for part in arguments.parts:
+            benchmark.measure(part, results)
+    print(f"\n{results.markdown()}\nEvery sample: {results.path}")
 
 
 if __name__ == "__main__":

@@ -1,181 +1,193 @@
-"""benchmarks: what they print follows from known recordings; figures of real models are not made here."""
+"""benchmarks: sides take turns, a stopped run goes on, and every part measures; no figure is made here."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
-from tiny_world import build_tiny_world
-from transformers import Qwen2ForCausalLM, WhisperForConditionalGeneration
+import soundfile
+import torch
+from programs import REPOSITORY
+from tiny_world import TinyWorld, build_tiny_world
 
 from benchmarks import __main__ as harness
-from benchmarks import curves, data_parallel, evaluation, loading, machine, peer, training
-from benchmarks.job import evaluate, train
-from modeling_slam import SlamAsrForConditionalGeneration
+from benchmarks import worker
 
-
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="what is in the page cache is told on Linux")
-@pytest.mark.parametrize("self_contained", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_loading_reads_the_kept_weights_from_disk_once_and_no_others(tmp_path, self_contained, dtype):
-    """Two of four encoder layers, beside a decoder as large; read-ahead is counted as well."""
-    audio = tiny_audio_config(d_model=256, encoder_ffn_dim=1024, encoder_layers=4, decoder_layers=4)
-    text = tiny_text_config(hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
-    WhisperForConditionalGeneration(audio).save_pretrained(tmp_path / "whisper")
-    Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
-    base_models = {"audio_model_id": str(tmp_path / "whisper"), "text_model_id": str(tmp_path / "llm")}
-    config = tiny_lean_config(base_models, num_encoder_layers=2, lora_rank=8, self_contained=self_contained)
-    config.audio_config, config.text_config = audio, text
-    SlamAsrForConditionalGeneration.from_base_models(config).save_pretrained(tmp_path / "model")
-    report = loading.measure_load(loading.load_ours, str(tmp_path / "model"), dtype, cold=True)
-    assert 1 <= report["disk_ratio"] <= 1.02
-    if not self_contained:
-        assert report["bytes_in_files"] > 1.5 * report["bytes_stored_of_kept_weights"]
-
-
-# ------------------------------------------------------------------ python -m benchmarks
+# A side without torch: 2 s a round for plain, 1 s for others; notes its rounds in a file beside the job.
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+file = Path(os.environ["SLAM_BENCH_JOB"])
+job = json.loads(file.read_text())
+assert all(os.path.exists(clip["path"]) for clip in job.get("clips", []))
+stays = "--once" not in sys.argv
+print("loading ...")
+while True:
+    with open(os.environ["ROUNDS"], "a") as rounds:
+        print(file.stem, os.getpid(), file=rounds)
+    answer = {"seconds": 2.0 if job["way"] == "plain" else 1.0, "loss": 3.0, "again": stays}
+    print(json.dumps(answer), flush=True)
+    if not stays or not sys.stdin.readline():
+        break
+"""
 
 
 @pytest.fixture
-def flags(tmp_path, monkeypatch):
-    """Arguments that measure on the tiny world, all in this process: fresh ones import for seconds each."""
-    for module in (training, evaluation, loading, curves):
-        monkeypatch.setattr(module, "in_fresh_process", lambda function, *arguments: function(*arguments))
-    for module in (training, evaluation, curves):  # would slow down all that this process runs from then on
-        monkeypatch.setattr(module, "give_back_freed_memory", lambda: None)
-    monkeypatch.setattr(machine, "MATMUL_SIZES", (64,))
-    monkeypatch.setattr(evaluation, "read_bandwidth", lambda: 1e9)
-    world = build_tiny_world(tmp_path / "world")
+def world(tmp_path) -> TinyWorld:
+    return build_tiny_world(tmp_path / "world")
+
+
+@pytest.fixture
+def flags(world, tmp_path) -> list[str]:
     return [
         *("--encoder", str(world.encoder), "--llm", str(world.llm), "--dataset", str(world.dataset)),
-        *("--output_dir", str(tmp_path / "results"), "--threads", "1", "--steps", "1"),
-        *("--eval_clips", "4", "--eval_rounds", "1"),
+        *("--out", str(tmp_path / "out"), "--rounds", "2", "--steps", "2", "--batch_size", "2"),
+        *("--eval_clips", "3", "--keep_layers", "3", "--lora_ranks", "2"),
     ]
 
 
-def results(flags: list[str], name: str) -> dict:
-    directory = Path(flags[flags.index("--output_dir") + 1])
-    text = (directory / f"{name}.json").read_text()
-    assert str(directory.parent) not in text, "no directory of this machine"
+@pytest.fixture
+def program(tmp_path, monkeypatch) -> Path:
+    """`PROGRAM` in the place of our worker."""
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    monkeypatch.setenv("ROUNDS", str(tmp_path / "rounds"))
+    monkeypatch.setattr(harness, "worker", lambda checkout: ([sys.executable, str(path)], {}))
+    return path
+
+
+def rounds_of(tmp_path: Path) -> tuple[list[str], list[str]]:
+    """Sides and process ids, in the order in which rounds were done."""
+    lines = (tmp_path / "rounds").read_text().split("\n")[:-1]
+    sides, processes = zip(*(line.split() for line in lines), strict=True)
+    return list(sides), list(processes)
+
+
+def read(tmp_path: Path) -> dict:
+    text = (tmp_path / "out/benchmark.json").read_text()
+    assert str(tmp_path) not in text, "no directory of this machine"
     return json.loads(text)
 
 
-def test_training_settings_are_compared_at_equal_losses(flags, capsys):
-    names = [
-        name for name in training.SETTINGS if name != "plain, 30 s"
-    ]  # that one takes as long as all others
-    harness.main([*flags, "--parts", "training", "--lora_ranks", "2", "--settings", *names])
-    report = results(flags, "training_lora_2")
-    assert set(report["settings"]) == set(names)
-    for name, figures in report["settings"].items():
-        assert figures["peak_extra_bytes"] >= 0
-        assert figures["ratio_to_ours"] == pytest.approx(
-            figures["median_seconds"] / report["settings"]["ours"]["median_seconds"]
-        )
-        assert figures["share_of_limit"] == pytest.approx(
-            figures["needed_flop"] / figures["matmul_peak"] / figures["median_seconds"]
-        )
-        assert len(figures["seconds"]) == 1, name
-    stages = report["stages"]["seconds"]
-    assert {"encoder", "LLM, forward", "LLM, backward", "clipping and optimizer"} <= set(stages)
-    assert all(seconds > 0 for seconds in stages.values())
-    assert "| plain, no checkpointing |" in capsys.readouterr().out
+def test_sides_take_turns_and_a_stopped_run_goes_on(flags, program, tmp_path, capsys):
+    peer = f"{sys.executable} {program} --once"
+    flags = [*flags, "--parts", "training", "--against", str(REPOSITORY), "--peer", peer]
+    harness.main([*flags, "--rounds", "1"])
+    harness.main(flags)  # one round is there, one is missing
+    harness.main(flags)  # all are there
+    sides, _ = rounds_of(tmp_path)
+    assert sides == ["ours", "before", "plain", "peer", "peer", "plain", "before", "ours"]
+    rows = read(tmp_path)["rows"]
+    assert [row["side"] for row in rows] == sides[:4]
+    assert [row["samples"] for row in rows] == [[1.0] * 2, [1.0] * 2, [2.0] * 2, [1.0] * 2]
+    table = (tmp_path / "out/benchmark.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "| training | LoRA, rank 2 | plain | 2 | 1 | 1 to 1 |" in table  # two steps a round
+    assert "| 2.00 | loss 3.00000 |" in table
 
 
-def test_a_setting_that_computes_something_else_is_found():
-    losses = {"ours": {"losses": [1.0, 0.9]}, "padded rows": {"losses": [1.0, 0.95]}}
-    with pytest.raises(RuntimeError, match="'padded rows' computes something else"):
-        training.check_same_losses(losses)
-    texts = {"ours": [("a", 1)], "plain": [("b", 1)]}
-    with pytest.raises(RuntimeError, match="1 of 1 transcripts"):
-        evaluation.check_same_transcripts(texts)
-    evaluation.check_same_transcripts({"ours": [("a", 1)], "plain, 30 s": [("b", 1)]})
+def test_a_side_stays_for_its_rounds_or_is_started_for_each(flags, program, tmp_path):
+    peer = f"{sys.executable} {program} --once"
+    harness.main([*flags, "--parts", "training", "--peer", peer])
+    sides, processes = rounds_of(tmp_path)
+    started = {side: len({p for s, p in zip(sides, processes, strict=True) if s == side}) for side in sides}
+    assert started == {"ours": 1, "plain": 1, "peer": 2}
 
 
-def test_evaluation_and_loading_measure_a_fresh_checkpoint(flags):
-    harness.main([*flags, "--parts", "evaluation", "loading", "--keep_layers", "2"])
-    report = results(flags, "evaluation")
-    assert set(report["settings"]) == set(evaluation.EVALUATIONS)
-    ours, plain = report["settings"]["ours"], report["settings"]["plain"]
-    assert ours["transcripts"] == plain["transcripts"]
-    assert ours["needed_flop"] == plain["needed_flop"]
-    assert {"audio (in workers)", "encoder", "prefill", "decode"} <= set(report["stages"]["seconds"])
-    assert report["stages"]["steps"] > 0
-    loading_report = results(flags, "loading")
-    assert loading_report["encoder_layers"] == [2, 4]
-    assert loading_report["settings"]["ours, float32, cold"]["disk_ratio"] < 1.5
-    assert loading_report["settings"]["plain, float32, cached"]["bytes_kept"] > 0
+def test_figures_of_other_settings_are_not_mixed(flags, program):
+    harness.main([*flags, "--parts", "training"])
+    with pytest.raises(SystemExit, match=r"made otherwise: steps was 2, is 1\. Give another `--out`"):
+        harness.main([*flags, "--parts", "training", "--steps", "1"])
 
 
-def test_curves_give_both_slopes(flags):
-    harness.main([*flags, "--parts", "curves", "--curves", "kept layers"])
-    report = results(flags, "curve_kept_layers")
-    assert len(report["x"]) == len(report["seconds"]) == len(report["kept_bytes"]) > 2
-    assert report["slopes"]["needed_seconds"] > 0
-    assert report["slopes"]["needed_bytes"] > 0
-
-
-def test_a_peer_is_told_the_job_and_answers_in_one_line(flags, tmp_path, monkeypatch):
-    program = tmp_path / "peer.py"
-    program.write_text(
-        "import json, os\n"
-        "job = json.load(open(os.environ['SLAM_BENCH_JOB']))\n"
-        "steps = len(job['clips']) // job['batch_size'] - 1\n"
-        "assert all(os.path.exists(clip['path']) for clip in job['clips'])\n"
-        "print('loading ...')\n"
-        "print(json.dumps({'seconds': [2.0] * steps}))\n"
-        "print('bye')\n"
-    )
-    ours = tmp_path / "ours.py"
-    ours.write_text("print('{\"clips_per_second\": 4.0}')\n")
-    monkeypatch.setattr(peer, "OUR_COMMAND", [sys.executable, str(ours)])
-    harness.main([*flags, "--parts", "peer", "--lora_ranks", "0", "--peer", f"{sys.executable} {program}"])
-    sides = results(flags, "peer_training_0")["sides"]
-    assert sides["ours"]["seconds"] == [1.0]
-    assert sides["peer"]["seconds"] == [2.0]
-    assert sides["peer"]["ratio_to_ours"] == 2.0
-    assert sides["peer"]["peak_bytes"] > 2**20
-
-
-def test_a_peer_that_states_no_time_is_compared_by_whole_processes():
-    assert peer.read_answer("nothing\n{'seconds': 3}\n") is None
-    assert peer.read_answer('{"seconds": [1]}\n{"other": 2}') == {"seconds": [1]}
-    with pytest.raises(RuntimeError, match=r"failed with 3:\nwhat went wrong"):
-        peer.run([sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"], {})
-
-
-def test_our_side_runs_the_job(flags, tmp_path):
-    bench_args, model_args, data_args = harness.parse(flags)
-    rows = training.choose_clips(bench_args, data_args)
-    job = peer.make_job("training", bench_args, model_args, lora_rank=2)
-    job.write(rows, tmp_path)
-    assert len(train(job, "ours")["seconds"]) == len(train(job, "plain")["seconds"]) == 1
-    with harness.Benchmarks(bench_args, model_args, data_args).checkpoint() as checkpoint:
-        job = peer.make_job("evaluation", bench_args, model_args, lora_rank=2)
-        job.checkpoint, job.max_new_tokens = checkpoint, 4
-        job.write(rows, tmp_path)
-        assert evaluate(job, "ours")["transcripts"] == evaluate(job, "plain")["transcripts"]
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_steps(flags):
-    harness.main([*flags, "--steps", "3", "--parts", "data_parallel"])
-    report = results(flags, "data_parallel")
-    assert set(report["clips_per_second"]) == set(data_parallel.RUNS)
-    assert 0 < report["efficiency"] < 2
+def test_a_side_that_fails_ends_the_run_with_its_own_words(flags, program):
+    peer = f"{sys.executable} -c \"print('what went wrong'); raise SystemExit(3)\""
+    with pytest.raises(SystemExit, match=r"(?s)raise SystemExit\(3\).* ended with 3 .*what went wrong"):
+        harness.main([*flags, "--parts", "training", "--peer", peer])
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (["--parts", "everything"], "`parts` must be any of"),
-        (["--parts", "peer"], "`parts` has peer"),
-        (["--settings", "plain"], "`settings` must have 'ours'"),
         (["--steps", "0"], "`steps` must be at least 1"),
+        (["--against", "nowhere"], "`against` must be a checkout of this project"),
     ],
 )
 def test_wrong_settings_end_before_anything_runs(flags, capsys, wrong, message):
     with pytest.raises(SystemExit):
         harness.main([*flags, *wrong])
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def benchmark(flags, tmp_path) -> harness.Benchmark:
+    arguments, data_arguments = harness.parse(flags)
+    return harness.Benchmark(arguments, data_arguments, tmp_path)
+
+
+def answers(benchmark: harness.Benchmark, part: str, job: dict, side: str) -> list[dict]:
+    """Two rounds of the worker, in this process: a fresh one imports for seconds."""
+    rounds = worker.PARTS[part](benchmark.job(part, side) | job)
+    found = list(itertools.islice(rounds, 2))
+    rounds.close()
+    assert all(answer["seconds"] > 0 for answer in found)
+    return found
+
+
+def test_a_training_step_is_measured_on_the_same_clips_both_ways(benchmark):
+    [(facts, job)] = benchmark.training()
+    ours, plain = (answers(benchmark, "training", job, side) for side in ("ours", "plain"))
+    assert ours[0]["loss"] == ours[1]["loss"]
+    for answer in (*ours, *plain):
+        assert 0 < answer["loss"] < 20
+        assert facts["needed_flop"] / answer["matmul_peak"] < answer["seconds"]
+
+
+def test_plain_computes_what_ours_computes_where_a_clip_lasts_30_seconds(benchmark, tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 30 * 16_000)
+    soundfile.write(tmp_path / "long.wav", noise, 16_000)
+    audio = {"path": str(tmp_path / "long.wav"), "bytes": None}
+    clip = {"path": audio["path"], "audio": audio, "text": "up down", "duration": 30.0}
+    job = benchmark.job("training", "ours") | {"clips": [clip], "batch_size": 1}
+    ours, our_batches = worker.our_training(job)
+    plain, plain_batches = worker.plain_training(job)
+    ours.projector.linear1 = plain.projector[0]
+    ours.projector.linear2 = plain.projector[3]
+    ours.projector.norm = plain.projector[4]
+    losses = [model(**batch).loss for model, [batch] in ((ours, our_batches), (plain, plain_batches))]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+
+
+def test_evaluation_writes_the_same_transcripts_both_ways(benchmark, tmp_path):
+    checkpoint(benchmark, tmp_path)
+    [(_, job)] = benchmark.evaluation()
+    ours, plain = (answers(benchmark, "evaluation", job, side) for side in ("ours", "plain"))
+    assert ours[0]["transcripts"] == ours[1]["transcripts"] == plain[0]["transcripts"]
+    assert len(ours[0]["transcripts"]) == 3
+
+
+def test_loading_is_measured_both_ways(benchmark, tmp_path):
+    checkpoint(benchmark, tmp_path)
+    [(_, job)] = benchmark.loading()
+    for side in ("ours", "plain"):
+        answers(benchmark, "loading", job, side)
+
+
+def checkpoint(benchmark: harness.Benchmark, tmp_path: Path) -> None:
+    directory = str(tmp_path / "checkpoint")
+    next(worker.checkpoint(benchmark.job("checkpoint", "ours") | {"checkpoint": directory}))
+    benchmark.arguments.checkpoint = directory
+
+
+@pytest.mark.e2e
+def test_the_whole_command_measures_another_checkout(flags, tmp_path):
+    """This one as both sides: real processes, whose times differ by what this machine does meanwhile."""
+    harness.main([*flags, "--parts", "loading", "--against", str(REPOSITORY), "--rounds", "5"])
+    report = read(tmp_path)
+    assert report["about"]["commit_before"] == report["about"]["commit"]
+    assert [row["side"] for row in report["rows"]] == ["ours", "before", "plain"]
+    results = harness.Results(tmp_path / "out", report["about"])
+    assert 0.2 < results.figures(results.rows[1])["ratio_to_ours"] < 5

@@ -150,7 +150,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, M, F) log-mel or (B, F) samples, or the encoder's (B, T, D_enc) frames of them, -> (B, A, D_llm)
+        """(B, M, F) log-mel, (B, F) samples or the encoder's (B, T, D_enc) frames of them -> (B, A, D_llm)
         audio tokens, and the (B,) number of them that are real.
         """
         if encoder_frames is None:
