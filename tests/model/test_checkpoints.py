@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam.model.checkpoints import base_tensors
 
 load = SlamAsrForConditionalGeneration.from_pretrained
 
@@ -415,3 +416,13 @@ def test_writing_to_a_loaded_weight_leaves_the_file_alone(checkpoint, inputs):
     assert torch.equal(
         logits_of(SlamAsrForConditionalGeneration.from_pretrained(checkpoint), inputs), expected
     )
+
+
+def test_removed_layers_and_the_decoder_are_never_asked_for(base_models):
+    tensors = base_tensors(tiny_lean_config(base_models, kept_encoder_layers=[0, 2]))
+    names = {name for name in tensors if name.startswith("encoder.")}
+    assert {name.split(".")[2] for name in names if name.startswith("encoder.layers.")} == {"0", "1"}
+    with torch.device("meta"):
+        config = tiny_lean_config(base_models, kept_encoder_layers=[0, 2])
+        expected = set(SlamAsrForConditionalGeneration(config).encoder.state_dict())
+    assert {name.removeprefix("encoder.") for name in names} == expected
