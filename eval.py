@@ -20,6 +20,7 @@ from modeling_slam.evaluation.predictions import PredictionStore, write_atomical
 from modeling_slam.evaluation.report import package_versions, score, summary
 from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
+from modeling_slam.paper.table1 import beside_paper
 
 DESCRIPTION = (
     "Decode a dataset with a checkpoint; write predictions.jsonl and metrics.json; print the scores."
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         store = PredictionStore(arguments.output_dir)
         with state.main_process_first():
             store.start(settings)
-    state.print(data_report.summary())
+    state.print(data_report.summary() + beside_paper(data_report))
 
     with clear_errors():
         if arguments.baseline == "whisper":

@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
+from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.trainer_push import check_destination
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
@@ -97,7 +98,7 @@ def load_split(data_args: DataArguments, run_args: RunArguments, split: Split) -
     # One process of a machine unpacks an archive; the others find it unpacked.
     with PartialState().local_main_process_first():
         dataset, report = load_speech(data_args, split)
-    logger.info(report.summary())
+    logger.info(report.summary() + beside_paper(report))
     lengths = [round(100 * seconds) for seconds in dataset["duration"]]
     return dataset.add_column(run_args.length_column_name, lengths), report
 

@@ -14,10 +14,9 @@ from datasets.arrow_writer import ArrowWriter
 
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import DataError, Source
-from modeling_slam.data.paper_table import compare_with_paper
 from modeling_slam.data.report import DataReport
 from modeling_slam.data.selection import KeptClip, Limits, select_clips
-from modeling_slam.data.sources import common_voice, find_source
+from modeling_slam.data.sources import find_source
 from modeling_slam.data.text import normalize_text
 
 # Written as a plain struct and only then called audio: encoding through `datasets.Audio` needs torchcodec.
@@ -62,8 +61,6 @@ def load_speech(
     dataset = _write(select_clips(source, limits, normalize, report), source)
     if not report.kept_clips:
         raise DataError(f"No clip is left to use.\n{report.summary()}")
-    if source.kind == common_voice.KIND:
-        report.paper = compare_with_paper(source.language, source.split, report.kept_clips, report.kept_hours)
     return dataset, report
 
 

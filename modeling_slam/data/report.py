@@ -4,12 +4,13 @@ A number from an experiment means little without knowing which clips it is about
 `metrics.json` and the model card, so everything in it is plain JSON.
 """
 
-import json
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from modeling_slam.common.files import write_json
 
 LISTED_IN_SUMMARY = 5  # Drops shown by name per reason; `to_dict` has them all.
 
@@ -36,7 +37,6 @@ class DataReport:
     kept_seconds: float = 0.0
     dropped: list[Drop] = field(default_factory=list)
     subset: str | None = None
-    paper: dict[str, Any] | None = None
 
     @property
     def kept_hours(self) -> float:
@@ -63,13 +63,6 @@ class DataReport:
             ids = [drop.id for drop in self.dropped if drop.reason == reason]
             more = f" and {count - LISTED_IN_SUMMARY:,} more" if count > LISTED_IN_SUMMARY else ""
             lines.append(f"  dropped {count:,}, {reason}: {', '.join(ids[:LISTED_IN_SUMMARY])}{more}")
-        if self.paper:
-            lines.append(
-                f"  compared with the paper ({self.paper['source']}): "
-                f"{self.kept_clips:,} clips here, {self.paper['clips']:,} there "
-                f"({self.paper['clips_difference']:+,}); {self.kept_hours:.2f} hours here, "
-                f"{self.paper['hours']:.2f} there ({self.paper['hours_difference']:+.2f})"
-            )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,10 +79,5 @@ class DataReport:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the report as JSON; a reader finds the old file or the whole new one, never half of it."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(
-            json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-        )
-        temporary.replace(path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, self.to_dict())

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from modeling_slam.common.hub_ids import check_repo_id
+
 
 @dataclass
 class PublishArguments:
@@ -68,8 +70,8 @@ class PublishArguments:
             raise ValueError(
                 "`base_models` are in a lean checkpoint's config; name them with `--format full`."
             )
-        if self.repo_id is not None and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.repo_id):
-            raise ValueError(f"`repo_id` must be owner/name, got {self.repo_id!r}.")
+        if self.repo_id is not None:
+            check_repo_id(self.repo_id)
         if self.tag is not None and not re.fullmatch(r"[\w][\w.+-]*", self.tag):
             raise ValueError(f"`tag` must be a name such as v1.0, got {self.tag!r}.")
         if self.language is not None and not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?", self.language):

@@ -16,10 +16,10 @@ from huggingface_hub import (
     eval_result_entries_to_yaml,
 )
 
+from modeling_slam.common.hub_ids import is_hub_id
 from modeling_slam.data.sources import hf_datasets
 from modeling_slam.publishing.evidence import Evidence, Result
 from modeling_slam.publishing.naming import name_parts
-from modeling_slam.publishing.release import HUB_ID
 
 TEMPLATE_NAME = "model_card.md.jinja"
 TASK = "automatic-speech-recognition"
@@ -100,7 +100,7 @@ def card_data(
     bases = base_models or [
         model_id
         for model_id in (config.audio_model_id, config.text_model_id)
-        if model_id and HUB_ID.fullmatch(model_id)
+        if model_id and is_hub_id(model_id)
     ]
     tags = ["speech", "whisper", "slam-asr", "custom_code", "layer-pruning"]
     return ModelCardData(
@@ -198,7 +198,7 @@ def shown_settings(run: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def hub_dataset(dataset: str, kind: str) -> bool:
     """Whether a data report's source is an id of the Hub; a relative path can look like one."""
-    return kind == hf_datasets.KIND and HUB_ID.fullmatch(dataset) is not None and not Path(dataset).exists()
+    return kind == hf_datasets.KIND and is_hub_id(dataset) and not Path(dataset).exists()
 
 
 def dataset_title(dataset: str, kind: str) -> str:

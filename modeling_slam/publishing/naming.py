@@ -1,15 +1,15 @@
 """Names of published models: `slam-{size}-{N}L{-lora}-{lang}`, such as slam-medium-22L-lora-nl.
 
 The name repeats what the config says, so it can be proposed, and a name that says otherwise is refused. Other
-names are allowed. To name another encoder size, add its shape to `SIZES`.
+names are allowed. To name another encoder size, add it to `WHISPER_SIZES` in `common/known_models.py`.
 """
 
 import re
 from typing import Any, NamedTuple
 
-# (width, layers) of the whole encoder -> size, as OpenAI names them.
-SIZES = {(384, 4): "tiny", (512, 6): "base", (768, 12): "small", (1024, 24): "medium", (1280, 32): "large"}
-MEL_BINS_OF_LARGE_V3 = 128
+from modeling_slam.common.hub_ids import check_repo_id
+from modeling_slam.common.known_models import whisper_size
+
 SCHEME = re.compile(r"slam-(?P<size>.+?)-(?P<layers>\d+)L(?P<lora>-lora)?(?:-(?P<language>[a-z]{2,3}))?")
 
 
@@ -35,14 +35,7 @@ def name_parts(config: Any, language: str | None) -> NameParts:
 def encoder_size(config: Any) -> str:
     """`medium` for Whisper medium; an encoder of no known size by its width, `d32`."""
     audio = config.audio_config
-    size = SIZES.get((audio.hidden_size, audio.num_hidden_layers), f"d{audio.hidden_size}")
-    if size != "large":
-        return size
-    if audio.num_mel_bins == MEL_BINS_OF_LARGE_V3:
-        return "large-v3"
-    # large and large-v2 have one shape; only the id tells them apart.
-    told = re.search(r"large-v\d", config.audio_model_id or "")
-    return told[0] if told else "large"
+    return whisper_size(audio, config.audio_model_id) or f"d{audio.hidden_size}"
 
 
 def check_name(repo_id: str, config: Any, language: str | None) -> str | None:
@@ -51,8 +44,7 @@ def check_name(repo_id: str, config: Any, language: str | None) -> str | None:
     Raises:
         ValueError: the id is not `owner/name`, or its name says something else than the checkpoint.
     """
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo_id):
-        raise ValueError(f"`repo_id` must be owner/name, got {repo_id!r}.")
+    check_repo_id(repo_id)
     expected = name_parts(config, language)
     owner, name = repo_id.split("/")
     found = SCHEME.fullmatch(name)

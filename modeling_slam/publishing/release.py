@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 
 from modeling_slam import SlamAsrConfig
+from modeling_slam.common.hub_ids import is_hub_id
 from modeling_slam.publishing.formats import write_full_checkpoint
 
 CARD = "README.md"
@@ -39,7 +40,6 @@ REPLACED = (
     "adapter/*",
 )
 TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 class PublishedFile(NamedTuple):
@@ -109,7 +109,7 @@ def check_bases(config: Any, where: str) -> None:
         ("text", config.text_model_id, config.text_model_revision),
     )
     for kind, model_id, revision in bases:
-        if model_id is None or Path(model_id).is_absolute() or not HUB_ID.fullmatch(model_id):
+        if model_id is None or Path(model_id).is_absolute() or not is_hub_id(model_id):
             raise ValueError(
                 f"{where} has `{kind}_model_id` {model_id!r}, which is no id of the Hub, so nobody else "
                 "can load it. Publish all weights by `--format full`, or train from the Hub's ids."
@@ -125,7 +125,7 @@ def forget_local_bases(config_file: Path) -> None:
     """A full checkpoint needs no base models; where they lay on this machine is nobody's business."""
     fields = json.loads(config_file.read_text(encoding="utf-8"))
     for kind in ("audio", "text"):
-        if not HUB_ID.fullmatch(fields.get(f"{kind}_model_id") or ""):
+        if not is_hub_id(fields.get(f"{kind}_model_id") or ""):
             fields[f"{kind}_model_id"] = fields[f"{kind}_model_revision"] = None
     config_file.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

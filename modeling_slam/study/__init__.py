@@ -6,8 +6,8 @@ run_study(load_study("studies/demo.yaml"), "runs/demo-study")
 StudyResults.load("runs/demo-study").runs[["language", "mode", "keep_layers", "wer"]]
 """
 
+from modeling_slam.analysis.results import StudyResults
 from modeling_slam.study.engine import run_study
 from modeling_slam.study.grid import load_study
-from modeling_slam.study.results import StudyResults
 
 __all__ = ["StudyResults", "load_study", "run_study"]

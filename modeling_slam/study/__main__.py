@@ -134,7 +134,7 @@ def parse(kind: Any, command: str, first: str, argv: list[str]) -> Any:
 def report(argv: list[str]) -> None:
     arguments: ReportArguments = parse(ReportArguments, "report", "study_dir", argv)
     try:
-        from modeling_slam.study.report import write_report
+        from modeling_slam.report.pages import write_report
     except ModuleNotFoundError as error:
         raise SystemExit(
             f"error: the report needs {error.name}, which is not installed: pip install 'slam-asr[study]'"

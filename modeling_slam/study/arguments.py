@@ -1,10 +1,11 @@
 """Arguments of `python -m modeling_slam.study`, one dataclass a command."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 import yaml
+
+from modeling_slam.common.hub_ids import check_repo_id
 
 
 @dataclass
@@ -91,8 +92,7 @@ class PublishStudyArguments:
     dry_run: bool = field(default=False, metadata={"help": "Print the card and the files; send nothing."})
 
     def __post_init__(self):
-        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.repo_id):
-            raise ValueError(f"`repo_id` must be owner/name, got {self.repo_id!r}.")
+        check_repo_id(self.repo_id)
 
 
 @dataclass

@@ -13,10 +13,10 @@ Attention scores, padding and start-up are left out. Hours follow from the rate 
 
 from dataclasses import dataclass
 
+from modeling_slam.analysis.parameters import ParameterCounts, parameter_counts
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.model.audio_lengths import SAMPLING_RATE, WHISPER_GEOMETRY
 from modeling_slam.study.grid import PlannedRun
-from modeling_slam.study.parameters import ParameterCounts, parameter_counts
 from modeling_slam.study.study_file import DataSize
 
 FRAMES_PER_SECOND = SAMPLING_RATE / WHISPER_GEOMETRY.frame_samples

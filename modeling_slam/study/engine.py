@@ -5,6 +5,7 @@ held by a lock while it runs, and the engine that meets a held one does the othe
 """
 
 import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -55,6 +56,7 @@ def run_study(
         ValueError: the study does not fit the directory, its data cannot be opened, or `only` matches
             nothing.
     """
+    check_system()
     scheduler = scheduler or Local(len(visible_gpus()) or 1)
     store = StudyStore(output_dir)
     specs: list[RunSpec | BaselineSpec] = [*study.specs, *study.baselines]
@@ -109,6 +111,15 @@ def cache_flags(study: Study, spec: RunSpec | BaselineSpec, directory: str | Non
     shared = (spec.encoder, spec.dataset, spec.language)
     depths = {s.keep_layers for s in study.specs if (s.encoder, s.dataset, s.language) == shared}
     return {"cache_features": directory, "cache_depths": ",".join(map(str, sorted(depths, reverse=True)))}
+
+
+def check_system() -> None:
+    """Runs share locks and end with their engine in ways that only POSIX has."""
+    if os.name != "posix":
+        raise ValueError(
+            f"A study runs on Linux and macOS, this is {platform.system()}; use its Linux subsystem. "
+            "Planning (--dry_run), reports and publishing work here."
+        )
 
 
 def check_scripts() -> None:

@@ -13,9 +13,9 @@ from transformers import WhisperConfig
 
 from modeling_slam import SlamAsrConfig
 from modeling_slam.common.command_line import as_flags, build_parser, read_settings
+from modeling_slam.common.known_models import base_config
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
-from modeling_slam.study.parameters import base_config
 from modeling_slam.study.specs import BaselineSpec, Mode, RunSpec
 from modeling_slam.study.study_file import (
     FILE_NAME,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData, HfApi
 
+from modeling_slam.analysis.results import INDEX_FILE, STUDY_FILE
 from modeling_slam.publishing.hub import LOST, Published, PublishError, advice, cause_of, retried
-from modeling_slam.study.results import INDEX_FILE, STUDY_FILE
 from modeling_slam.study.store import StudyError, StudyStore
 
 FILES = (

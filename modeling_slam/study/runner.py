@@ -4,6 +4,7 @@
 wherever an earlier call was stopped or killed, and does nothing where the run is finished.
 """
 
+import contextlib
 import os
 import platform
 import shlex
@@ -11,17 +12,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from modeling_slam.analysis.results import METRICS_FILE, RUN_FILE
 from modeling_slam.common.command_line import as_flags
+from modeling_slam.common.files import write_json
 from modeling_slam.evaluation.report import package_versions
-from modeling_slam.study.results import METRICS_FILE, RUN_FILE
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
-from modeling_slam.study.store import BusyError, RunState, StudyStore, locked, write_json
+from modeling_slam.study.store import LOCK, RunState, StudyStore
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("child.py")
@@ -72,6 +74,10 @@ class Lifeline:
         os.close(self.reading)
 
 
+class BusyError(Exception):
+    """Another process works on this run."""
+
+
 class ProcessError(Exception):
     """A process of a run ended with an error; the message has the end of its log."""
 
@@ -87,12 +93,38 @@ def execute(task: Task, wait: bool = False, lifeline: Lifeline | None = None) ->
     store = StudyStore(task.study_dir)
     directory = store.run_directory(task.spec)
     try:
-        with locked(directory, wait) as lock:
+        with held(directory, wait) as lock:
             if store.is_finished(task.spec):
                 return Outcome(task.spec.name, "finished")
             return attempt(task, directory, Processes(task, directory, lock, lifeline))
     except BusyError as error:
         return Outcome(task.spec.name, "busy", str(error))
+
+
+@contextlib.contextmanager
+def held(directory: Path, wait: bool) -> Generator[int]:
+    """Hold a run for this process; yields the file descriptor of the lock.
+
+    A child process that inherits the descriptor shares the lock, so that a run whose engine was killed stays
+    locked until its last process has ended.
+
+    Raises:
+        BusyError: another process has it, and `wait` is False.
+    """
+    # Only what runs a study needs POSIX: planning, reports and publishing work without.
+    import fcntl
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise BusyError(f"{directory.name} is being run by {file.read().strip()}") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield file.fileno()
 
 
 def attempt(task: Task, directory: Path, processes: "Processes") -> Outcome:

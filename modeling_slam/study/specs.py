@@ -69,13 +69,3 @@ class RunRecord:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         return dataclasses.replace(cls(**values), spec=RunSpec.from_dict(values["spec"]))
-
-
-def differences(before: Any, now: Any) -> list[str]:
-    """Fields in which two specifications differ, as `name: A there, B now`."""
-    before, now = dataclasses.asdict(before), dataclasses.asdict(now)
-    return [
-        f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"
-        for name in before.keys() | now.keys()
-        if before.get(name) != now.get(name)
-    ]

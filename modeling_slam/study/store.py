@@ -8,31 +8,25 @@
 A run is finished when its run.json exists; a baseline, when its metrics.json does. Both appear in one step.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import platform
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
-from modeling_slam.evaluation.predictions import write_atomically
-from modeling_slam.study.results import INDEX_FILE, METRICS_FILE, RUN_FILE, STUDY_FILE, run_rows
-from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, differences
+from modeling_slam.analysis.results import INDEX_FILE, METRICS_FILE, RUN_FILE, STUDY_FILE, run_rows
+from modeling_slam.common.differences import differences
+from modeling_slam.common.files import replacing, write_json
+from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
 
 STATE, LOCK = "state.json", "lock"
 
 
 class StudyError(ValueError):
     """The directory holds something that does not go with what was asked; the message says what."""
-
-
-class BusyError(Exception):
-    """Another process works on this run."""
 
 
 @dataclass
@@ -60,6 +54,11 @@ class StudyStore:
     def __init__(self, directory: str | os.PathLike):
         self.directory = Path(directory).resolve()
 
+    def lock(self) -> FileLock:
+        """For the study's own files; a run's lock is `runner.held`, which its processes share."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.directory / LOCK)
+
     def run_directory(self, spec: RunSpec | BaselineSpec) -> Path:
         return self.directory / ("runs" if isinstance(spec, RunSpec) else "baselines") / spec.name
 
@@ -68,7 +67,7 @@ class StudyStore:
 
         Raises as `check` does.
         """
-        with locked(self.directory, wait=True):
+        with self.lock():
             self.check(name, specs)
             values = {"name": name, "specs": [dataclasses.asdict(spec) for spec in specs]}
             write_json(self.directory / STUDY_FILE, values)
@@ -91,7 +90,7 @@ class StudyStore:
             old = {spec.name: spec for spec in old_specs}
             for spec in specs:
                 begun = self.run_directory(spec).exists()
-                if begun and spec.name in old and (changed := differences(old[spec.name], spec)):
+                if begun and spec.name in old and (changed := changes(old[spec.name], spec)):
                     raise StudyError(
                         f"{self.run_directory(spec)} was begun with another specification:\n  "
                         + "\n  ".join(changed)
@@ -116,23 +115,21 @@ class StudyStore:
         if not file.is_file():
             return None
         record = RunRecord.from_dict(json.loads(file.read_text(encoding="utf-8")))
-        if changed := differences(record.spec, spec):
+        if changed := changes(record.spec, spec):
             raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
         return record
 
     def write_index(self) -> None:
         """One row for each finished run; rows that are there already are kept."""
-        with locked(self.directory, wait=True):  # another engine may be at it
+        with self.lock():  # another engine may be at it
             self._write_index()
 
     def _write_index(self) -> None:
         finished = sorted(record.parent for record in self.directory.glob(f"runs/*/{RUN_FILE}"))
         rows = run_rows(self.directory, finished)
         if rows:
-            file = self.directory / INDEX_FILE
-            temporary = file.with_name(f".{INDEX_FILE}.tmp")
-            pd.DataFrame(rows).to_parquet(temporary, index=False)
-            temporary.replace(file)
+            with replacing(self.directory / INDEX_FILE) as temporary:
+                pd.DataFrame(rows).to_parquet(temporary, index=False)
 
     def is_finished(self, spec: RunSpec | BaselineSpec) -> bool:
         if isinstance(spec, RunSpec):
@@ -140,28 +137,5 @@ class StudyStore:
         return (self.run_directory(spec) / METRICS_FILE).is_file()
 
 
-def write_json(path: Path, values: object) -> None:
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def locked(directory: Path, wait: bool) -> Generator[int]:
-    """Hold a run, or the study's own files, for this process; yields the file descriptor of the lock.
-
-    A child process that inherits the descriptor shares the lock, so that a run whose engine was killed stays
-    locked until its last process has ended.
-
-    Raises:
-        BusyError: another process has it, and `wait` is False.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.seek(0)
-            raise BusyError(f"{directory.name} is being run by {file.read().strip()}") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield file.fileno()
+def changes(before: RunSpec, now: RunSpec) -> list[str]:
+    return differences(dataclasses.asdict(before), dataclasses.asdict(now))

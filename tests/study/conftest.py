@@ -1,6 +1,4 @@
-"""A study on the miniature world; scripts that stand in for training where only the engine is tested; a
-made-up study for the tests that only read one.
-"""
+"""A study on the miniature world; scripts that stand in for training where only the engine is tested."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from made_study import make_study
 from tiny_world import TinyWorld, build_tiny_world
 
-from modeling_slam.study import StudyResults, runner
+from modeling_slam.study import runner
 
 # Takes the flags of `train.py`; fails as often as the file `failures` beside it says.
 TRAIN = """
@@ -79,13 +76,3 @@ def stand_ins(tmp_path, monkeypatch) -> Path:
         (directory / name).write_text(text)
     monkeypatch.setattr(runner, "REPOSITORY", directory)
     return directory
-
-
-@pytest.fixture(scope="module")
-def study_directory(tmp_path_factory) -> Path:
-    return make_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="module")
-def study(study_directory) -> StudyResults:
-    return StudyResults.load(study_directory)

@@ -13,8 +13,9 @@ from study_files import commands
 
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.__main__ import main
+from modeling_slam.study.runner import held
 from modeling_slam.study.schedulers import Local
-from modeling_slam.study.store import StudyError, StudyStore, locked
+from modeling_slam.study.store import StudyError, StudyStore
 
 RUNS = ("tiny-3L-projector-en-s42", "tiny-1L-projector-en-s42")
 
@@ -62,7 +63,7 @@ def test_a_run_that_keeps_dying_is_reported_and_the_others_go_on(study_file, sta
 def test_a_begun_run_keeps_its_specification(study_file, stand_ins, tmp_path):
     run_study(load_study(study_file()), tmp_path / "out", only=[RUNS[0]])
     changed = study_file()
-    with pytest.raises(StudyError, match=r"another specification:\n  train_flags: .*learning_rate"):
+    with pytest.raises(StudyError, match=r"another specification:\n  train_flags was .*learning_rate"):
         run_study(load_study(changed, ["train.learning_rate=0.1"]), tmp_path / "out")
     with pytest.raises(StudyError, match="holds the study 'tiny', this one is 'other'"):
         run_study(load_study(changed, ["name=other"]), tmp_path / "out")
@@ -100,7 +101,7 @@ def test_the_end_of_an_engine_ends_its_runs(study_file, stand_ins, tmp_path):
             time.sleep(0.05)
         engine.kill()
     begun = time.monotonic()
-    with locked(directory, wait=True):
+    with held(directory, wait=True):
         assert time.monotonic() - begun < 20
     (stand_ins / "seconds").write_text("0")
     assert run_study(load_study(study_file()), tmp_path / "out").finished == 2
@@ -128,7 +129,7 @@ def test_ctrl_c_stops_the_runs_and_ends_without_a_traceback(study_file, stand_in
     assert ended.value.code == 130
     assert time.monotonic() - begun < 20
     assert "Stopped. The same command goes on" in capsys.readouterr().err
-    with locked(checkpoint.parents[1], wait=False):  # nothing of the run is left
+    with held(checkpoint.parents[1], wait=False):  # nothing of the run is left
         pass
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from modeling_slam.analysis.parameters import parameter_counts
 from modeling_slam.study import load_study
-from modeling_slam.study.parameters import parameter_counts
 
 ROOT = Path(__file__).parents[2]
-TABLE_2 = ROOT / "modeling_slam" / "study" / "paper" / "table2_wer.csv"
+TABLE_2 = ROOT / "modeling_slam" / "paper" / "tables" / "table2_wer.csv"
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ read row by row and only as far as the limits of the run need.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import datasets
 import fsspec
 from datasets.exceptions import DatasetGenerationError
 
+from modeling_slam.common.hub_ids import is_hub_id
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import Clip, DataError, Source, pick_split, require_columns
 
@@ -21,7 +21,6 @@ KIND = "datasets"
 DESCRIPTION = (
     "a Hub id such as owner/name, or a local directory of parquet, csv or json files or `save_to_disk`"
 )
-HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 SAVED_NAMES = ("dataset_dict.json", "state.json")
 DATA_PATTERNS = ("*.parquet", "*.arrow", "*.csv", "*.json", "*.jsonl")
 
@@ -30,7 +29,7 @@ def recognises(dataset: str) -> bool:
     path = Path(dataset).expanduser()
     if path.is_dir():
         return any(next(path.rglob(pattern), None) for pattern in (*SAVED_NAMES, *DATA_PATTERNS))
-    return not path.exists() and HUB_ID.fullmatch(dataset) is not None
+    return not path.exists() and is_hub_id(dataset)
 
 
 def open_source(arguments: DataArguments, split: str) -> Source:

@@ -1,0 +1,140 @@
+"""What kind of error is this? The paper's Table 6, sorted by stated rules instead of by eye.
+
+Each wrong transcript gets the first of `RULES` that holds:
+
+1. empty: nothing was written.
+2. repetition: a word or phrase stands four or more times in a row, and not so in the reference.
+3. compound word: only the spaces differ ("luchtvaart maatschappijen" for "luchtvaartmaatschappijen").
+4. named entity: names are at least a third of the reference words that are wrong. A name is a word that the
+   original reference, inside a sentence, writes with a capital (so text without capitals has none, and
+   languages that capitalise all nouns are left out).
+5. phonetic: the words that differ are spelled alike: at most 40 % of their letters are wrong, spaces aside
+   ("have fun for bit" for "heaven forbid").
+6. other: idioms, world knowledge, drift of meaning and everything else that takes a reader to tell.
+
+Rules look at letters, not at sounds or sense: read the examples before you quote the shares. To add a kind,
+add its rule.
+"""
+
+# ruff: noqa: RUF001 (quotation marks are the subject here)
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import jiwer
+import pandas as pd
+
+from modeling_slam.analysis.results import StudyResults, same_utterances
+from modeling_slam.analysis.tables import compared_runs
+from modeling_slam.data import normalize_text
+from modeling_slam.evaluation.metrics import count_character_errors
+from modeling_slam.evaluation.report import has_repeats
+
+SEVERE_WER = 0.8  # the paper's threshold for Table 6
+NAME_SHARE = 1 / 3
+PHONETIC_CER = 0.4
+CAPITALISE_NOUNS = frozenset({"de", "lb", "nds"})
+NEVER_NAMES = frozenset({"i", "i'm", "i'll", "i've", "i'd"})
+END_OF_SENTENCE = re.compile(r"[.!?:…][\"'”’»)]*$")
+
+
+@dataclass(frozen=True)
+class WrongTranscript:
+    """One utterance that a run got wrong: texts as scored, and the reference as the dataset wrote it."""
+
+    reference: str
+    prediction: str
+    raw_reference: str
+    language: str | None
+
+    @cached_property
+    def differing_words(self) -> tuple[list[str], list[str]]:
+        """Reference words that were substituted or deleted, and what was written instead or besides."""
+        (chunks,) = jiwer.process_words([self.reference], [self.prediction]).alignments
+        said, heard = self.reference.split(), self.prediction.split()
+        differing = [chunk for chunk in chunks if chunk.type != "equal"]
+        return (
+            [word for chunk in differing for word in said[chunk.ref_start_idx : chunk.ref_end_idx]],
+            [word for chunk in differing for word in heard[chunk.hyp_start_idx : chunk.hyp_end_idx]],
+        )
+
+
+def is_repetition(wrong: WrongTranscript) -> bool:
+    return has_repeats(wrong.prediction.split()) and not has_repeats(wrong.reference.split())
+
+
+def is_compound(wrong: WrongTranscript) -> bool:
+    return without_spaces(wrong.reference) == without_spaces(wrong.prediction)
+
+
+def is_named_entity(wrong: WrongTranscript) -> bool:
+    names = names_in(wrong.raw_reference, wrong.language)
+    said, _heard = wrong.differing_words
+    misheard = [word for word in said if word in names]
+    return bool(misheard) and len(misheard) >= NAME_SHARE * len(said)
+
+
+def is_phonetic(wrong: WrongTranscript) -> bool:
+    said, heard = ("".join(words) for words in wrong.differing_words)
+    return count_character_errors([said], [heard]).rate <= PHONETIC_CER
+
+
+RULES: dict[str, Callable[[WrongTranscript], bool]] = {
+    "empty": lambda wrong: not wrong.prediction,
+    "repetition": is_repetition,
+    "compound word": is_compound,
+    "named entity": is_named_entity,
+    "phonetic": is_phonetic,
+    "other": lambda wrong: True,
+}
+
+
+def error_type(reference: str, prediction: str, raw_reference: str, language: str | None) -> str:
+    """The kind of a wrong transcript; an empty string for a right one."""
+    if reference == prediction:
+        return ""
+    wrong = WrongTranscript(reference, prediction, raw_reference, language)
+    return next(name for name, holds in RULES.items() if holds(wrong))
+
+
+def without_spaces(text: str) -> str:
+    return text.replace(" ", "")
+
+
+def names_in(raw_text: str, language: str | None) -> set[str]:
+    """Words, as scored, that `raw_text` capitalises where no sentence begins."""
+    if language in CAPITALISE_NOUNS:
+        return set()
+    names, begins = set(), True
+    for token in raw_text.split():
+        letters = token.lstrip("\"'“‘«(¿¡-")
+        if not begins and letters[:1].isupper():
+            names.update(normalize_text(token, language).split())
+        begins = bool(END_OF_SENTENCE.search(token))
+    return names - NEVER_NAMES
+
+
+def recovered_utterances(study: StudyResults) -> pd.DataFrame:
+    """Table 6: utterances with WER > 0.8 after the shallowest cut that LoRA makes perfect, by kind."""
+    rows = []
+    for key, names in compared_runs(study.runs):
+        pruned = study.utterances(names["pruned"])
+        with_lora = same_utterances(pruned, study.utterances(names["pruned_lora"]))
+        for clip, row in pruned[(pruned["wer"] > SEVERE_WER) & (with_lora["errors"] == 0)].iterrows():
+            kind = error_type(row["reference"], row["prediction"], row["raw_reference"], row["language"])
+            lora = with_lora.loc[clip, "prediction"]
+            text = {"reference": row["reference"], "pruned": row["prediction"], "pruned_lora": lora}
+            rows.append(
+                {**key, "id": clip, "kind": kind, **text, "runs": [names["pruned"], names["pruned_lora"]]}
+            )
+    columns = ["encoder_name", "language", "keep_layers", "seed", "id", "kind", "reference", "pruned",
+               "pruned_lora", "runs"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def kinds_of_recovered(recovered: pd.DataFrame) -> pd.DataFrame:
+    """How many utterances of Table 6 are of each kind, one row an encoder and language."""
+    counts = pd.crosstab([recovered["encoder_name"], recovered["language"]], recovered["kind"])
+    return counts.reindex(columns=list(RULES), fill_value=0).reset_index().rename_axis(columns=None)

@@ -1,0 +1,63 @@
+"""How large a model will be, before any weight is there: the model itself is built on the meta device."""
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass
+
+import torch
+
+from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model by part."""
+
+    encoder: int  # kept
+    encoder_full: int
+    projector: int
+    lora: int
+    llm: int
+    llm_embeddings: int  # of the LLM's input embeddings, which a token looks up and does not multiply
+
+    @property
+    def total(self) -> int:
+        return self.encoder + self.projector + self.lora + self.llm
+
+    @property
+    def reduction(self) -> float:
+        """Share of the encoder's parameters that pruning removes: the paper's Red.%, as a fraction."""
+        return 1 - self.encoder / self.encoder_full
+
+
+def parameter_counts(config: SlamAsrConfig) -> ParameterCounts:
+    """The counts of the model that `config` describes.
+
+    A study asks for hundreds of models that differ in depth and LoRA. Placing LoRA takes most of the time, so
+    each depth is built without it; LoRA sits in the LLM and is counted on a model of one encoder layer.
+    """
+    counts = counts_without_weights(changed(config, lora_rank=0))
+    shallow = changed(config, num_encoder_layers=1, kept_encoder_layers=[0])
+    lora = counts_without_weights(shallow).lora if config.adds_lora else 0
+    return dataclasses.replace(counts, lora=lora)
+
+
+def changed(config: SlamAsrConfig, **settings: object) -> str:
+    """The configuration with other settings, as JSON, which can be compared."""
+    return json.dumps(config.to_dict() | settings, sort_keys=True)
+
+
+@functools.lru_cache(maxsize=512)
+def counts_without_weights(config_json: str) -> ParameterCounts:
+    with torch.device("meta"):
+        model = SlamAsrForConditionalGeneration(SlamAsrConfig.from_dict(json.loads(config_json)))
+    counts = model.parameter_counts()
+    return ParameterCounts(
+        encoder=counts["encoder_kept"],
+        encoder_full=counts["encoder_kept"] + counts["encoder_removed"],
+        projector=counts["projector"],
+        lora=counts["lora"],
+        llm=counts["llm"],
+        llm_embeddings=model.get_input_embeddings().weight.numel(),
+    )

@@ -1,0 +1,55 @@
+"""Parts of the errors add up to the whole, and every band holds what it says."""
+
+import jiwer
+import pytest
+from made_study import row
+
+from modeling_slam.analysis.breakdowns import (
+    failure_rates,
+    misses_by_frequency,
+    reference_words,
+    wer_by_length,
+)
+from modeling_slam.analysis.results import utterance_frame
+
+
+def test_bands_of_length_add_up_to_the_run(study):
+    bands = wer_by_length(study)
+    for name, parts in bands.groupby("name"):
+        whole = study.runs.set_index("name").loc[name]
+        errors = (parts["wer"] * parts["reference_words"]).sum()
+        assert errors / parts["reference_words"].sum() == pytest.approx(whole["wer"])
+        assert parts["utterances"].sum() == whole["utterances"]
+
+
+def test_a_band_is_jiwers_rate_of_its_clips(study):
+    name = study.runs["name"].iloc[0]
+    clips = study.utterances(name)
+    short = clips[clips["duration"] <= 2]
+    bands = wer_by_length(study).set_index(["name", "seconds"])
+    assert bands.loc[(name, "0 to 2"), "wer"] == pytest.approx(
+        jiwer.wer(list(short["reference"]), list(short["prediction"]))
+    )
+
+
+def test_reference_words_are_missed_where_they_were_substituted_or_deleted():
+    words = reference_words(utterance_frame("run", [row(0, "a b c", "a x c d"), row(1, "e f", "f")]))
+    assert dict(zip(words["word"], words["missed"], strict=True)) == {
+        "a": False, "b": True, "c": False, "e": True, "f": False,
+    }  # fmt: skip
+
+
+def test_rare_words_are_those_that_occur_seldom(study):
+    misses = misses_by_frequency(study, bands=(1, 5, 50))
+    assert set(misses["occurrences"]) <= {"1 to 4", "5 to 49", "50 or more"}
+    for name, parts in misses.groupby("name"):
+        run = study.runs.set_index("name").loc[name]
+        missed = (parts["missed"] * parts["reference_words"]).sum()
+        assert missed == pytest.approx(run["substitutions"] + run["deletions"])
+
+
+def test_failures_are_shares_of_utterances(study):
+    rates = failure_rates(study.runs).set_index("name")
+    for run in study.runs.itertuples():
+        assert rates.loc[run.name, "loop"] == study.utterances(run.name)["loop"].mean()
+        assert rates.loc[run.name, "empty"] == (study.utterances(run.name)["prediction"] == "").mean()

@@ -1,0 +1,104 @@
+"""What the runs wrote comes back as frames, and is recomputed where the engine's index is old."""
+
+import json
+
+import jiwer
+import numpy as np
+import pandas as pd
+import pytest
+from made_study import row, spec_of, write_results, write_run, write_study
+
+from modeling_slam.analysis import StudyResults
+from modeling_slam.analysis.results import operations, run_row, same_utterances, utterance_frame
+from modeling_slam.study.specs import RunRecord
+
+
+def test_every_finished_run_is_one_row_deepest_first(study):
+    english = study.runs[study.runs["language"] == "en"]
+    assert list(zip(english["keep_layers"], english["mode"], strict=True)) == [
+        (layers, mode) for layers in (6, 4, 2) for mode in ("projector", "lora")
+    ]
+    assert study.unfinished == []
+
+
+def test_rates_are_those_of_jiwer(study):
+    for run in study.runs.itertuples():
+        rows = study.read(run.name)
+        references, predictions = [r.reference for r in rows], [r.prediction for r in rows]
+        assert run.wer == pytest.approx(jiwer.wer(references, predictions))
+        assert run.cer == pytest.approx(jiwer.cer(references, predictions))
+        assert run.wer_low <= run.wer <= run.wer_high
+        assert run.speaker_low <= run.wer <= run.speaker_high
+
+
+def test_an_utterance_has_the_counts_of_its_alignment(study):
+    frame = study.utterances(study.runs["name"].iloc[-1])
+    for clip in frame.itertuples():
+        output = jiwer.process_words(clip.reference, clip.prediction)
+        assert (clip.substitutions, clip.deletions, clip.insertions, clip.hits) == (
+            output.substitutions, output.deletions, output.insertions, output.hits,
+        )  # fmt: skip
+        sizes = dict.fromkeys("esdi", 0)
+        for letter, size in operations(clip.alignment):
+            sizes[letter] += size
+        assert list(sizes.values()) == [clip.hits, clip.substitutions, clip.deletions, clip.insertions]
+        assert clip.wer == pytest.approx(output.wer)
+
+
+def test_a_run_counts_when_its_record_is_there(tmp_path):
+    done, begun = spec_of(6, "projector", "en"), spec_of(4, "projector", "en")
+    write_study(tmp_path, [(done, [row(0, "one", "one")]), (begun, [row(0, "one", "two")])])
+    (tmp_path / "runs" / begun["name"] / "run.json").unlink()
+    study = StudyResults.load(tmp_path)
+    assert list(study.runs["name"]) == [done["name"]]
+    assert study.unfinished == [begun["name"]]
+
+
+def test_the_engines_index_is_read_unless_a_run_is_newer(study_directory, tmp_path):
+    spec = spec_of(6, "projector", "en")
+    write_study(tmp_path, [(spec, [row(0, "one", "one")])])
+    index = pd.DataFrame([run_row(tmp_path / "runs" / spec["name"])]).assign(wer=0.5)
+    index.to_parquet(tmp_path / "index.parquet")
+    assert StudyResults.load(tmp_path).runs["wer"].tolist() == [0.5]
+    record = tmp_path / "runs" / spec["name"] / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": "2026-02-02T00:00:00Z"}))
+    assert StudyResults.load(tmp_path).runs["wer"].tolist() == [0.0]
+
+
+def test_a_directory_without_a_study_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no study.*study\.json"):
+        StudyResults.load(tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps({"name": "empty", "specs": []}))
+    with pytest.raises(ValueError, match=r"No run of .* is finished"):
+        StudyResults.load(tmp_path)
+
+
+def test_runs_on_other_clips_are_not_compared():
+    one = utterance_frame("one", [row(0, "a b", "a b"), row(1, "c", "c")])
+    with pytest.raises(ValueError, match="different clips"):
+        same_utterances(one, utterance_frame("two", [row(0, "a b", "a b")]))
+    with pytest.raises(ValueError, match="other references"):
+        same_utterances(one, utterance_frame("two", [row(0, "a b", "a b"), row(1, "d", "c")]))
+    turned = same_utterances(one, utterance_frame("two", [row(1, "c", "x"), row(0, "a b", "a")]))
+    assert turned["errors"].tolist() == [1, 1]
+    assert turned.index.tolist() == one.index.tolist()
+
+
+def test_a_baseline_is_a_row_of_its_own(tmp_path):
+    spec = spec_of(6, "projector", "en")
+    write_study(tmp_path, [(spec, [row(0, "one two", "one two")])])
+    write_results(
+        tmp_path / "baselines" / "large-v2-en",
+        [row(0, "one two", "one")],
+        {"encoder": 9, "decoder": 5, "total": 14},
+    )
+    (baseline,) = StudyResults.load(tmp_path).baselines.to_dict("records")
+    assert (baseline["encoder_name"], baseline["language"], baseline["wer"]) == ("large-v2", "en", 0.5)
+    assert np.isnan(baseline["speaker_low"])
+
+
+def test_write_run_is_what_the_engine_reads(tmp_path):
+    spec = spec_of(6, "lora", "en")
+    write_run(tmp_path, spec, [row(0, "one", "one")])
+    record = json.loads((tmp_path / "runs" / spec["name"] / "run.json").read_text())
+    assert RunRecord.from_dict(record).spec.name == spec["name"]

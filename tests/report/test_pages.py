@@ -1,0 +1,188 @@
+"""The report on disk: everything is there, every number leads to its run, and nothing half-made is left."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_study import row, spec_of, write_study
+
+from modeling_slam.report.browser import browser_data, write_browser
+from modeling_slam.report.pages import escape_latex, write_report
+from modeling_slam.report.sections import report_tables
+from modeling_slam.report.written import RUNS
+from modeling_slam.study.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def report(study_directory) -> Path:
+    return write_report(study_directory, paper=True)
+
+
+class Page(HTMLParser):
+    """The ids of a page, and what it links to."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[name] for name in ("href", "src") if name in values]
+
+
+def test_links_of_the_page_lead_somewhere(report):
+    page = Page(report / "report.html")
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        target, _, anchor = link.partition("#")
+        if link.startswith("https:"):
+            continue
+        assert (report / target).exists(), link
+        if not target:
+            assert anchor in page.ids, link
+
+
+def test_every_wer_of_table_2_leads_to_its_run(report, study):
+    page, markdown = Page(report / "report.html"), (report / "report.md").read_text(encoding="utf-8")
+    for name in study.runs["name"]:
+        assert f"#run-{name}" in page.links
+        assert f"](#run-{name})" in markdown
+        assert f'<a id="run-{name}"></a>' in markdown
+        assert f"errors.html#run={name}" in page.links
+
+
+def test_every_row_of_ours_leads_to_runs_and_none_of_the_papers_does(study):
+    own = "findings", "table2_wer", "baselines"  # questions; a run a cell; no runs
+    tables = [table for table in report_tables(study, paper=True) if table.name not in own]
+    assert len(tables) >= 12
+    for table in tables:
+        for place, line in enumerate(table.shown.to_dict("records")):
+            named = table.links.get((place, RUNS), [])
+            assert set(named) <= set(study.runs["name"]), table.name
+            # A curve without a safe cut follows from no cut.
+            if line.get("whose") == "the paper" or line.get("layers removed") == "0":
+                assert not named
+            else:
+                assert named, (table.name, line)
+
+
+def test_a_comparison_leads_to_the_runs_compared(report, study):
+    tables = {table.name: table for table in report_tables(study, paper=False)}
+    four = [f"base-{layers}L-{mode}-en-s42" for layers in (6, 4) for mode in ("projector", "lora")]
+    assert sorted(tables["table5_lora_gain"].links[0, RUNS]) == sorted(four)
+    assert ", [2](#run-" in (report / "report.md").read_text(encoding="utf-8")
+
+
+def test_csv_has_plain_numbers_that_pandas_reads_back(report, study):
+    table = pd.read_csv(report / "tables" / "table2_wer.csv")
+    runs = study.runs.set_index("name")["wer"]
+    assert len(table) == len(study.runs)
+    for cell in table.itertuples():
+        assert cell.wer == pytest.approx(runs[cell.runs])
+
+
+def test_directories_of_this_machine_stand_nowhere(tmp_path):
+    spec = spec_of(6, "projector", "en") | {"encoder": "/models/whisper-base", "dataset": "/corpora/digits"}
+    report = write_report(write_study(tmp_path / "study", [(spec, [row(0, "one two", "one two")])]))
+    runs = pd.read_csv(report / "tables" / "runs.csv")
+    assert runs[["encoder", "dataset"]].values.tolist() == [["whisper-base", "digits"]]
+    for file in report.rglob("*.*"):
+        assert b"/models/" not in file.read_bytes(), file
+
+
+def test_each_table_comes_in_every_format(report):
+    page = Page(report / "report.html")
+    names = {file.stem for file in (report / "tables").glob("*.tex")}
+    assert len(names) >= 14
+    for name in names:
+        latex = (report / "tables" / f"{name}.tex").read_text(encoding="utf-8")
+        assert latex.count("{") == latex.count("}")
+        assert (report / "tables" / f"{name}.csv").is_file()
+        assert name in page.ids
+
+
+def test_plots_are_the_same_to_the_byte(report, study_directory, tmp_path):
+    again = write_report(study_directory, tmp_path / "again", paper=True)
+    for file in report.glob("plots/*.svg"):
+        assert file.read_bytes() == (again / "plots" / file.name).read_bytes(), file.name
+
+
+def test_without_the_paper_it_is_not_named(study_directory, tmp_path):
+    main(["report", str(study_directory), "--output", str(tmp_path / "own")])
+    text = (tmp_path / "own" / "report.md").read_text(encoding="utf-8")
+    assert "2603.27981" not in text
+    assert "the paper |" not in text
+
+
+def test_only_a_report_is_replaced(study_directory, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="something other than a report"):
+        write_report(study_directory, tmp_path / "mine")
+    assert [file.name for file in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
+
+
+def test_latex_prints_what_it_would_read_as_a_command():
+    assert escape_latex("50 % of a_b & {c} < \\") == r"50 \% of a\_b \& \{c\} $<$ \textbackslash{}"
+
+
+def test_the_browser_holds_each_transcript_once(study):
+    data = browser_data(study, study.runs, {("en", "en/clip-0003"): "clips/3.ogg"})
+    places = {(language, clip): place for place, (clip, language, *_) in enumerate(data["utterances"])}
+    assert data["utterances"][places["en", "en/clip-0003"]][5] == "clips/3.ogg"
+    for entry in data["runs"]:
+        frame = study.utterances(entry["name"])
+        right = sum(transcript == 0 for transcript in entry["transcripts"])
+        assert right == (frame["errors"] == 0).sum()
+        for clip in frame[frame["errors"] > 0].itertuples():
+            text, alignment, kind = entry["transcripts"][places[entry["language"], clip.Index]]
+            assert (text, alignment) == (clip.prediction, clip.alignment)
+            assert kind
+
+
+def test_text_cannot_end_the_pages_data(study, tmp_path, monkeypatch):
+    name = study.runs["name"].iloc[0]
+    frame = study.utterances(name).copy()
+    frame.loc[frame.index[0], "prediction"] = "</script><script>alert(1)</script>"
+    monkeypatch.setitem(study._utterances, name, frame)
+    write_browser(study, tmp_path / "errors.html")
+    page = (tmp_path / "errors.html").read_text(encoding="utf-8")
+    assert page.count("</script>") == 2
+    (data,) = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
+    assert "alert(1)" in json.dumps(json.loads(data))
+
+
+def test_texts_that_are_withheld_stand_nowhere(tmp_path):
+    texts = {"en": ["alpha bravo", "charlie delta"], "nl": ["echo foxtrot", "golf hotel"]}
+    runs = []
+    for language, said in texts.items():
+        wrong = [f"{text.split()[0]} {' '.join(['lima'] * 9)}" for text in said]
+        for layers, mode, heard in ((6, "projector", said), (4, "projector", wrong), (4, "lora", said)):
+            rows = [row(i, a, b, language) for i, (a, b) in enumerate(zip(said, heard, strict=True))]
+            runs.append((spec_of(layers, mode, language), rows))
+    study = write_study(tmp_path / "study", runs)
+    report = write_report(study, withhold=["nl"])
+    readable = [file for file in report.rglob("*.*") if file.suffix != ".png"]
+    files = {file.name: file.read_text(encoding="utf-8") for file in readable}
+    assert "alpha bravo" in files["errors.html"]
+    assert "alpha bravo" in files["table6_recovered.csv"]
+    assert not [name for name, text in files.items() if "echo" in text or "hotel" in text]
+    assert len(pd.read_csv(report / "tables" / "table6_recovered.csv")) == 4  # counted all the same
+    none = write_report(study, tmp_path / "none", withhold=["en", "nl"])
+    assert not (none / "errors.html").exists()
+    assert "errors.html" not in "".join(Page(none / "report.html").links)
+    with pytest.raises(ValueError, match=r"`withhold` names \['da'\]; the study's languages are"):
+        write_report(study, withhold=["da"])
+
+
+@pytest.mark.parametrize(("layers", "mode"), [(6, "projector"), (6, "lora"), (4, "projector"), (4, "lora")])
+def test_a_study_of_one_finished_run_is_reported(tmp_path, layers, mode):
+    run = (spec_of(layers, mode, "en"), [row(0, "one two", "one too")])
+    report = write_report(write_study(tmp_path / "study", [run]), paper=True)
+    assert pd.read_csv(report / "tables" / "runs.csv")["wer"].tolist() == [0.5]
