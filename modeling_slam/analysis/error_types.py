@@ -29,8 +29,7 @@ import pandas as pd
 from modeling_slam.analysis.results import StudyResults, same_utterances
 from modeling_slam.analysis.tables import compared_runs
 from modeling_slam.data import normalize_text
-from modeling_slam.evaluation.metrics import count_character_errors
-from modeling_slam.evaluation.report import has_repeats
+from modeling_slam.evaluation.metrics import count_character_errors, has_repeats
 
 SEVERE_WER = 0.8  # the paper's threshold for Table 6
 NAME_SHARE = 1 / 3

@@ -59,5 +59,5 @@ def counts_without_weights(config_json: str) -> ParameterCounts:
         projector=counts["projector"],
         lora=counts["lora"],
         llm=counts["llm"],
-        llm_embeddings=model.get_input_embeddings().weight.numel(),
+        llm_embeddings=sum(weight.numel() for weight in model.get_input_embeddings().parameters()),
     )

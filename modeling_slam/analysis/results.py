@@ -22,12 +22,17 @@ import jiwer
 import pandas as pd
 
 from modeling_slam.evaluation.metrics import (
+    ERROR_RATES,
+    METRICS,
+    Scored,
     bootstrap_interval,
     count_word_errors,
     error_counts,
+    interval_of,
+    is_loop,
+    measure,
 )
 from modeling_slam.evaluation.predictions import Prediction, read_predictions
-from modeling_slam.evaluation.report import is_loop
 
 # Names of a study's files; `store.py` says what is in them.
 STUDY_FILE = "study.json"
@@ -121,9 +126,9 @@ class StudyResults:
 def run_row(directory: str | os.PathLike) -> dict[str, Any]:
     """One row of `StudyResults.runs` from one run's directory.
 
-    Rates and counts are those of metrics.json. `wer_low` and `wer_high` bound the 95 % bootstrap interval
-    over utterances; `speaker_low` and `speaker_high` that over speakers, where at least two are known: the
-    honest one when few people speak a test set.
+    It has every one of `METRICS`, as metrics.json says. `wer_low` and `wer_high` (and so for the other error
+    rates) bound the 95 % bootstrap interval over utterances; `speaker_low` and `speaker_high` that of the WER
+    over speakers, where at least two are known: the honest one when few people speak a test set.
     """
     directory = Path(directory)
     record = read_json(directory / RUN_FILE)
@@ -144,17 +149,15 @@ def scores_row(directory: Path) -> dict[str, Any]:
     metrics = read_json(directory / METRICS_FILE)
     parameters = metrics["parameters"]
     encoder = parameters.get("encoder_kept", parameters.get("encoder"))  # the latter of a whole Whisper
-    low, high = metrics["wer_interval"]
     rows = read_predictions(directory / PREDICTIONS_FILE)
+    metrics = measure_later(rows, [name for name in METRICS if name not in metrics]) | metrics
     speakers = sorted({row.speaker for row in rows if row.speaker is not None})
     speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (nan, nan)
-    same = ("wer", "cer", "batch_mean_wer", "substitutions", "insertions", "deletions", "reference_words",
-            "utterances", "empty_predictions", "repetition_loops", "truncated_predictions",
-            "real_time_factor", "audio_seconds")  # fmt: skip
+    bounds = {name: metrics[interval_of(name)] for name in ERROR_RATES}
     return {
-        **{name: metrics[name] for name in same},
-        "wer_low": low,
-        "wer_high": high,
+        **{name: metrics[name] for name in METRICS},
+        **{f"{name}_low": low for name, (low, _) in bounds.items()},
+        **{f"{name}_high": high for name, (_, high) in bounds.items()},
         "speaker_low": speaker_low,
         "speaker_high": speaker_high,
         "speakers": len(speakers),
@@ -164,6 +167,14 @@ def scores_row(directory: Path) -> dict[str, Any]:
         "lora_parameters": parameters.get("lora"),
         "total_parameters": parameters.get("total"),
     }
+
+
+def measure_later(rows: Sequence[Prediction], names: Sequence[str]) -> dict[str, Any]:
+    """Metrics that an older metrics.json lacks, from the predictions beside it."""
+    if not names:
+        return {}
+    scored = Scored([row.reference for row in rows], [row.prediction for row in rows], rows=rows)
+    return measure(scored, names)
 
 
 def speaker_interval(rows: Sequence[Prediction]) -> list[float]:
@@ -185,7 +196,8 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
     file, known = directory / INDEX_FILE, {}
     if file.is_file():
         index = pd.read_parquet(file)
-        if {"name", "finished", "speaker_low"} <= set(index.columns):  # or it is of an older version
+        bounds = {f"{name}_{end}" for name in (*ERROR_RATES, "speaker") for end in ("low", "high")}
+        if {"name", "finished", *METRICS, *bounds} <= set(index.columns):  # or it is of an older version
             known = {(row["name"], row["finished"]): row for row in index.to_dict("records")}
     keys = [(run.name, read_json(run / RUN_FILE)["finished"]) for run in finished]
     return [known.get(key) or run_row(run) for key, run in zip(keys, finished, strict=True)]
@@ -209,7 +221,7 @@ def utterance_frame(run: str, rows: Sequence[Prediction]) -> pd.DataFrame:
         errors=counts.errors,
         reference_words=counts.reference_lengths,
         alignment=[encode_alignment(chunks) for chunks in output.alignments],
-        loop=[is_loop(row) for row in rows],
+        loop=[is_loop(row.reference, row.prediction) for row in rows],
     )
     frame["wer"] = frame["errors"] / frame["reference_words"].clip(lower=1)
     return frame.set_index("id")

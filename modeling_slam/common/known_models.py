@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig, Qwen2Config, WhisperConfig
+from transformers import AutoConfig, Qwen2Config, WhisperConfig
 
 # Size -> layers, width, heads, mel bins of the encoder.
 WHISPER_SIZES = {
@@ -32,7 +32,7 @@ QWEN_SIZES = {
 }
 
 
-def base_config(model: str) -> PreTrainedConfig:
+def base_config(model: str) -> Any:
     """The configuration of a base model: a directory's, a known one, or the Hub's.
 
     Raises:

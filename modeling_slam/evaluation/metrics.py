@@ -1,8 +1,9 @@
-"""Word and character error rate: counts per utterance first, every figure from those counts.
+"""What a test set is measured by: `METRICS`, and the counts per utterance that every figure follows from.
 
 jiwer aligns each utterance once; corpus rates, intervals and the authors' batch mean are sums over the same
-counts, so they cannot disagree. `evaluate.load("wer")` needs the network; `SpeechErrorRate` is the same kind
-of object and works offline. To add a figure, compute it from `ErrorCounts` in `error_rates`.
+counts, so they cannot disagree. metrics.json, the summary on the terminal, a study's index and report and the
+model card go through `METRICS`: to add a metric, add its row. `evaluate.load("wer")` needs the network;
+`SpeechErrorRate` is the same kind of object and works offline.
 
 Rates are fractions. A rate without any reference word divides by one, as jiwer does: an empty reference adds
 nothing to the denominator, and every word predicted for it counts as an insertion.
@@ -10,16 +11,21 @@ nothing to the denominator, and every word predicted for it counts as an inserti
 Source: jiwer, https://github.com/jitsi/jiwer; bootstrap over utterances: Bisani and Ney, ICASSP 2004
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import datasets
 import evaluate
 import jiwer
 import numpy as np
 
+from modeling_slam.evaluation.predictions import Prediction
+
 # The paper trains with batches of 4, and its code averages the WER of such batches.
 AUTHORS_BATCH_SIZE = 4
+LOOP_REPEATS = 4
 
 
 @dataclass(frozen=True)
@@ -101,35 +107,209 @@ def batch_mean_rate(counts: ErrorCounts, batch_size: int = AUTHORS_BATCH_SIZE) -
     return float(np.mean(errors / np.maximum(lengths, 1)))
 
 
+def utterance_errors(words: ErrorCounts) -> ErrorCounts:
+    """One unit an utterance, substituted if any of its words is wrong: SER, the sentence error rate."""
+    wrong = (words.errors > 0).astype(np.int64)
+    none = np.zeros_like(wrong)
+    return ErrorCounts(wrong, none, none, 1 - wrong)
+
+
+def is_loop(reference: str, prediction: str) -> bool:
+    """Whether words or a phrase come four or more times in a row, and not so in the reference."""
+    return has_repeats(prediction.split()) and not has_repeats(reference.split())
+
+
+def has_repeats(words: Sequence[str], repeats: int = LOOP_REPEATS) -> bool:
+    """Whether some n-gram of any length stands `repeats` times in a row."""
+    for size in range(1, len(words) // repeats + 1):
+        same = 0  # how many words in a row equal the word one n-gram before
+        for earlier, later in zip(words, words[size:], strict=False):
+            same = same + 1 if earlier == later else 0
+            if same == size * (repeats - 1):
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a metric is computed from: one test set in dataset order, texts as they are compared."""
+
+    references: Sequence[str]
+    predictions: Sequence[str]
+    batch_mean_size: int = AUTHORS_BATCH_SIZE
+    rows: Sequence[Prediction] = ()  # how they were decoded; empty where only the texts are known
+    token_limit: Callable[[float], int] | None = None  # of a clip of so many seconds
+
+    @cached_property
+    def words(self) -> ErrorCounts:
+        return count_word_errors(self.references, self.predictions)
+
+    @cached_property
+    def characters(self) -> ErrorCounts:
+        return count_character_errors(self.references, self.predictions)
+
+    @property
+    def audio_seconds(self) -> float:
+        return sum(row.duration for row in self.rows)
+
+    @property
+    def decode_seconds(self) -> float:
+        """Of all processes together: two processes that take a minute each make two minutes."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def truncated(self) -> int:
+        limit = self.token_limit
+        return 0 if limit is None else sum(row.tokens >= limit(row.duration) for row in self.rows)
+
+
+Value = Callable[[Scored], float | int]
+Unit = Literal["rate", "words", "utterances", "seconds", "ratio"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of metrics.json, under its key in `METRICS`.
+
+    Attributes:
+        title: its column in tables and cards, and what the terminal calls it.
+        meaning: for the legend of a card.
+        unit: a rate is a fraction; words and utterances are counted.
+        lower_is_better: None for what says how much was scored, not how well.
+        value: how it follows from what was scored.
+        counts: of an error rate: then `value` is their rate, and NAME_interval its bootstrap 95 % interval.
+        needs_rows: whether the texts alone do not tell it.
+    """
+
+    title: str
+    meaning: str
+    unit: Unit
+    lower_is_better: bool | None
+    value: Value
+    counts: Callable[[Scored], ErrorCounts] | None = None
+    needs_rows: bool = False
+
+    def write(self, value: float) -> str:
+        """A value for people, with its title where it is a count."""
+        return {
+            "rate": f"{100 * value:.2f} %",
+            "words": f"{value:,} {self.title}",
+            "utterances": f"{value:,} {self.title}",
+            "seconds": f"{value:,.0f} s {self.title}",
+            "ratio": f"{self.title} {value:.3f}",
+        }[self.unit]
+
+
+def error_rate(title: str, meaning: str, counts: Callable[[Scored], ErrorCounts]) -> Metric:
+    return Metric(title, meaning, "rate", True, lambda scored: counts(scored).rate, counts)
+
+
+METRICS: dict[str, Metric] = {
+    "wer": error_rate("WER", "wrong words over reference words", lambda scored: scored.words),
+    "cer": error_rate(
+        "CER", "wrong characters over reference characters", lambda scored: scored.characters
+    ),
+    "ser": error_rate(
+        "SER", "utterances with any wrong word", lambda scored: utterance_errors(scored.words)
+    ),
+    "batch_mean_wer": Metric(
+        "batch-mean WER", "mean of the WERs of batches, the authors' figure", "rate", True,
+        lambda scored: batch_mean_rate(scored.words, scored.batch_mean_size),
+    ),
+    "substitutions": Metric(
+        "substituted", "wrong words in the place of others", "words", True,
+        lambda scored: int(scored.words.substitutions.sum()),
+    ),
+    "deletions": Metric(
+        "deleted", "reference words left out", "words", True,
+        lambda scored: int(scored.words.deletions.sum()),
+    ),
+    "insertions": Metric(
+        "inserted", "words that no reference word stands for", "words", True,
+        lambda scored: int(scored.words.insertions.sum()),
+    ),
+    "hits": Metric(
+        "right", "reference words that were recognised", "words", False,
+        lambda scored: int(scored.words.hits.sum()),
+    ),
+    "reference_words": Metric(
+        "of the reference", "words of all references", "words", None,
+        lambda scored: int(scored.words.reference_lengths.sum()),
+    ),
+    "utterances": Metric(
+        "in all", "utterances", "utterances", None, lambda scored: len(scored.references)
+    ),
+    "empty_predictions": Metric(
+        "empty", "utterances for which nothing was written", "utterances", True,
+        lambda scored: sum(not prediction for prediction in scored.predictions),
+    ),
+    "truncated_predictions": Metric(
+        "cut at the token limit", "utterances cut at the limit of tokens", "utterances", True,
+        lambda scored: scored.truncated, needs_rows=True,
+    ),
+    "repetition_loops": Metric(
+        "with a loop", "utterances that repeat a word or phrase four times in a row", "utterances", True,
+        lambda scored: sum(map(is_loop, scored.references, scored.predictions)),
+    ),
+    "audio_seconds": Metric(
+        "of audio", "length of all clips", "seconds", None, lambda scored: scored.audio_seconds,
+        needs_rows=True,
+    ),
+    "decode_seconds": Metric(
+        "of decoding", "time of all processes together", "seconds", True,
+        lambda scored: scored.decode_seconds, needs_rows=True,
+    ),
+    "real_time_factor": Metric(
+        "real-time factor", "decoding time over audio time", "ratio", True,
+        lambda scored: scored.decode_seconds / scored.audio_seconds, needs_rows=True,
+    ),
+}  # fmt: skip
+# Those that tables and cards show with an interval, the first one first.
+ERROR_RATES = [name for name, metric in METRICS.items() if metric.counts]
+
+
+def interval_of(name: str) -> str:
+    """The key of a rate's interval in metrics.json."""
+    return f"{name}_interval"
+
+
+def measure(
+    scored: Scored, names: Iterable[str] | None = None, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """The metrics of these names, else all that `scored` tells, as metrics.json has them.
+
+    Raises:
+        ValueError: there is nothing to score, or not one prediction for each reference.
+    """
+    references, predictions = len(scored.references), len(scored.predictions)
+    if not references or references != predictions:
+        raise ValueError(
+            f"Scoring needs one prediction per reference and at least one pair, got {references} "
+            f"references and {predictions} predictions."
+        )
+    if names is None:
+        names = [name for name, metric in METRICS.items() if scored.rows or not metric.needs_rows]
+    values: dict[str, Any] = {}
+    for name in names:
+        metric = METRICS[name]
+        values[name] = metric.value(scored)
+        if metric.counts is not None:
+            values[interval_of(name)] = bootstrap_interval(
+                metric.counts(scored), resamples=resamples, seed=seed
+            )
+    return values
+
+
 def error_rates(
     references: Sequence[str],
     predictions: Sequence[str],
     batch_mean_size: int = AUTHORS_BATCH_SIZE,
     resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, float | int | list[float]]:
-    """All scores of one set in dataset order, under the names of metrics.json."""
-    if not len(references) or len(references) != len(predictions):
-        raise ValueError(
-            f"Scoring needs one prediction per reference and at least one pair, got {len(references)} "
-            f"references and {len(predictions)} predictions."
-        )
-    words = count_word_errors(references, predictions)
-    characters = count_character_errors(references, predictions)
-    return {
-        "wer": words.rate,
-        "wer_interval": bootstrap_interval(words, resamples=resamples, seed=seed),
-        "cer": characters.rate,
-        "cer_interval": bootstrap_interval(characters, resamples=resamples, seed=seed),
-        "batch_mean_wer": batch_mean_rate(words, batch_mean_size),
-        "batch_mean_size": batch_mean_size,
-        "substitutions": int(words.substitutions.sum()),
-        "insertions": int(words.insertions.sum()),
-        "deletions": int(words.deletions.sum()),
-        "hits": int(words.hits.sum()),
-        "reference_words": int(words.reference_lengths.sum()),
-        "utterances": len(references),
-    }
+) -> dict[str, Any]:
+    """All that the texts of one set tell, in dataset order, under the names of metrics.json."""
+    scored = Scored(references, predictions, batch_mean_size)
+    return measure(scored, resamples=resamples, seed=seed) | {"batch_mean_size": batch_mean_size}
 
 
 class SpeechErrorRate(evaluate.Metric):

@@ -18,6 +18,7 @@ from huggingface_hub import (
 
 from modeling_slam.common.hub_ids import is_hub_id
 from modeling_slam.data.sources import hf_datasets
+from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.publishing.evidence import Evidence, Result
 from modeling_slam.publishing.naming import name_parts
 
@@ -112,7 +113,7 @@ def card_data(
         # A lean repository holds what is added to its bases; a full one is a model made from them.
         base_model_relation=("finetune" if full else "adapter") if bases else None,
         datasets=datasets or training_datasets(evidence) or None,
-        metrics=["wer", "cer"] if evidence.results else None,
+        metrics=shown_rates([result.metrics for result in evidence.results]) or None,
         tags=[*tags, "lora"] if config.adds_lora else tags,
         model_name=repo_id.split("/")[-1] if evidence.results else None,
         eval_results=[entry for result in evidence.results for entry in eval_results(result.metrics)] or None,
@@ -125,7 +126,7 @@ def training_datasets(evidence: Evidence) -> list[str]:
 
 
 def eval_results(metrics: dict[str, Any]) -> list[EvalResult]:
-    """WER and CER of one metrics.json, in per cent, for the card's model-index."""
+    """The error rates of one metrics.json, in per cent, for the card's model-index."""
     settings = metrics["settings"]
     kind = metrics["data"]["kind"]
     name = dataset_title(settings["dataset"], kind)
@@ -140,11 +141,11 @@ def eval_results(metrics: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             metric_type=rate,
-            metric_name=f"{settings['split'].capitalize()} {rate.upper()}",
+            metric_name=f"{settings['split'].capitalize()} {METRICS[rate].title}",
             metric_value=in_percent(metrics[rate]),
             **place,
         )
-        for rate in ("wer", "cer")
+        for rate in shown_rates([metrics])
     ]
 
 
@@ -168,9 +169,20 @@ def eval_results_file(evidence: Evidence, task_id: str) -> str:
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
 
+def shown_rates(scores: list[dict[str, Any]]) -> list[str]:
+    """The error rates that all of these have: an older metrics.json may lack some."""
+    return [name for name in ERROR_RATES if scores and all(name in metrics for metrics in scores)]
+
+
 def result_rows(result: Result) -> dict[str, Any]:
     """One evaluation for the template: the model's line first, then those of its baselines."""
+    scores = [result.metrics, *result.baselines]
+    failures = [
+        name for name, metric in METRICS.items() if metric.unit == "utterances" and metric.lower_is_better
+    ]
     return {
+        "rates": {name: METRICS[name] for name in shown_rates(scores)},
+        "failures": {name: METRICS[name] for name in failures if all(name in metrics for metrics in scores)},
         "settings": result.metrics["settings"],
         "dataset": dataset_title(result.metrics["settings"]["dataset"], result.metrics["data"]["kind"]),
         "metrics": result.metrics,

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from modeling_slam.analysis.frames import each_row
 from modeling_slam.analysis.results import StudyResults
+from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.paper.published import SOURCE
 from modeling_slam.report.browser import write_browser
 from modeling_slam.report.clips import write_clips
@@ -97,6 +98,7 @@ def write_into(
         "tables": tables,
         "captions": captions,
         "runs": run_list(study.runs),
+        "rates": [METRICS[name].title for name in ERROR_RATES[1:]],
         "browsed": set(browsed),
         "withheld": ", ".join(map(language_name, withhold)),
         "paper": SOURCE if paper else None,
@@ -173,7 +175,7 @@ def run_list(runs: pd.DataFrame) -> list[dict[str, Any]]:
                 if pd.notna(run.speaker_low)
                 else ""
             ),
-            "cer": percent(run.cer, 2),
+            "rates": {METRICS[name].title: percent(getattr(run, name), 2) for name in ERROR_RATES[1:]},
             "errors": f"{run.substitutions} / {run.deletions} / {run.insertions}",
             "words": f"{run.reference_words:,}",
             "parameters": f"{millions(run.encoder_parameters)} + {millions(run.lora_parameters)}",

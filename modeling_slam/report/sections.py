@@ -12,6 +12,7 @@ from modeling_slam.analysis import breakdowns, curves
 from modeling_slam.analysis.frames import each_row, groups
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.analysis.significance import compare
+from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.paper.published import paper_results
 from modeling_slam.report.main_tables import (
     findings_table,
@@ -193,7 +194,7 @@ def baselines_table(study: StudyResults, paper: bool) -> ReportTable:
             "Whisper": data["encoder_name"],
             "language": data["language"].map(language_name),
             "WER (%)": [with_bounds(row) for row in each_row(data)],
-            "CER (%)": data["cer"].map(percent),
+            **{f"{METRICS[name].title} (%)": data[name].map(percent) for name in ERROR_RATES[1:]},
             "S / D / I": [f"{r.substitutions} / {r.deletions} / {r.insertions}" for r in each_row(data)],
             "parameters (M)": data["total_parameters"].map(millions),
         }

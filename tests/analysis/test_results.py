@@ -10,6 +10,7 @@ from made_study import row, spec_of, write_results, write_run, write_study
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.analysis.results import operations, run_row, same_utterances, utterance_frame
+from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.study.specs import RunRecord
 
 
@@ -63,6 +64,23 @@ def test_the_engines_index_is_read_unless_a_run_is_newer(study_directory, tmp_pa
     record = tmp_path / "runs" / spec["name"] / "run.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"finished": "2026-02-02T00:00:00Z"}))
     assert StudyResults.load(tmp_path).runs["wer"].tolist() == [0.0]
+
+
+def test_a_metric_that_a_run_was_not_scored_by_follows_from_its_predictions(tmp_path):
+    spec = spec_of(6, "projector", "en")
+    write_study(tmp_path, [(spec, [row(0, "one two", "one two"), row(1, "one", "two")])])
+    file = tmp_path / "runs" / spec["name"] / "metrics.json"
+    older = json.loads(file.read_text())
+    del older["ser"], older["ser_interval"]
+    file.write_text(json.dumps(older))
+    (run,) = StudyResults.load(tmp_path).runs.itertuples()
+    assert run.ser == 0.5
+    assert run.ser_low <= 0.5 <= run.ser_high
+
+
+def test_the_index_has_every_metric_of_the_table(study):
+    bounds = {f"{name}_{end}" for name in ERROR_RATES for end in ("low", "high")}
+    assert {*METRICS, *bounds} <= set(study.runs.columns)
 
 
 def test_a_directory_without_a_study_is_named(tmp_path):

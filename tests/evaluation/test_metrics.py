@@ -108,6 +108,15 @@ def test_the_evaluate_metric_gives_the_same_scores_offline_in_one_go_and_by_batc
     assert metric.compute(predictions=["a"], references=["a"], batch_mean_size=8)["batch_mean_size"] == 8
 
 
+def test_the_sentence_error_rate_counts_each_utterance_once():
+    """Of four utterances two have errors, one of them three; an empty one that stayed empty is right."""
+    scores = error_rates(["a b c", "d e", "f", ""], ["x y z", "d e", "f g", ""])
+    assert scores["ser"] == 2 / 4
+    assert scores["wer"] == pytest.approx(4 / 6)
+    low, high = scores["ser_interval"]
+    assert low < scores["ser"] < high
+
+
 def test_unequal_or_empty_lists_are_refused():
     with pytest.raises(ValueError, match="2 references and 1 predictions"):
         error_rates(["a", "b"], ["a"])

@@ -2,8 +2,9 @@
 
 import pytest
 
+from modeling_slam.evaluation.metrics import METRICS, Scored, has_repeats, interval_of, measure
 from modeling_slam.evaluation.predictions import Prediction
-from modeling_slam.evaluation.report import has_repeats, score, summary
+from modeling_slam.evaluation.report import score, summary
 
 
 def row(index: int, reference: str, prediction: str, tokens: int = 5) -> Prediction:
@@ -49,6 +50,26 @@ def test_the_summary_shows_rate_interval_counts_parameters_and_examples():
     metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4) | {"parameters": {"total": 1234}}
     text = summary(metrics, rows)
     assert "WER  50.00 %   95 % interval 50.00 % to 50.00 %" in text
-    assert "7 substituted, 0 deleted, 0 inserted" in text
+    assert "SER  100.00 %   95 % interval 100.00 % to 100.00 %" in text
+    assert "words: 7 substituted, 0 deleted, 0 inserted, 7 right, 14 of the reference" in text
+    assert "utterances: 7 in all, 0 empty, 0 cut at the token limit, 0 with a loop" in text
+    assert "28 s of audio, 7 s of decoding" in text
+    assert "real-time factor 0.250" in text
     assert "total 1,234" in text
     assert text.count("prediction: one too") == 5
+
+
+def test_metrics_json_and_summary_follow_the_table():
+    rows = [row(0, "one two", "one too"), row(1, "three", "three")]
+    metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4)
+    rates = {interval_of(name) for name, metric in METRICS.items() if metric.counts}
+    assert metrics.keys() == {*METRICS, *rates, "batch_mean_size"}
+    text = summary(metrics | {"parameters": {}}, rows)
+    assert all(metric.title in text for metric in METRICS.values())
+
+
+def test_texts_alone_give_what_needs_no_decoding():
+    known = measure(Scored(["one two"], ["one too"])).keys()
+    assert {name for name in METRICS if name not in known} == {
+        name for name, metric in METRICS.items() if metric.needs_rows
+    }

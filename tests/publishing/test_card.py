@@ -12,6 +12,7 @@ from hub_card_rules import check_card
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.repocard import metadata_load
 
+from modeling_slam.evaluation.metrics import ERROR_RATES
 from modeling_slam.publishing import card
 from modeling_slam.publishing.card import eval_results_file, render_card, template_path
 from modeling_slam.publishing.check import CheckResult
@@ -64,7 +65,7 @@ def test_the_hub_accepts_the_metadata_and_huggingface_hub_reads_it_back(evidence
     assert data["pipeline_tag"] == "automatic-speech-recognition"
     assert data["base_model"] == ["tiny/whisper", "tiny/qwen2"]
     assert data["base_model_relation"] == "adapter"
-    assert (data["language"], data["license"], data["metrics"]) == ("en", "apache-2.0", ["wer", "cer"])
+    assert (data["language"], data["license"], data["metrics"]) == ("en", "apache-2.0", ERROR_RATES)
     assert "datasets" not in data  # a folder of this machine is no dataset of the Hub
 
 
@@ -111,9 +112,11 @@ def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, 
         errors = [str(metrics[name]) for name in ("substitutions", "deletions", "insertions")]
         assert table(text, label)[1:] == [
             percent(metrics["wer"]), f"{percent(low)} to {percent(high)}", percent(metrics["cer"]),
+            percent(metrics["ser"]),
             " / ".join(errors), percent(metrics["insertions"] / metrics["reference_words"]),
-            percent(metrics["repetition_loops"] / metrics["utterances"]),
             percent(metrics["empty_predictions"] / metrics["utterances"]),
+            percent(metrics["truncated_predictions"] / metrics["utterances"]),
+            percent(metrics["repetition_loops"] / metrics["utterances"]),
             str(metrics["settings"]["num_beams"]),
         ]  # fmt: skip
     metrics = trained.metrics
@@ -122,7 +125,7 @@ def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, 
     assert f"is {percent(metrics['batch_mean_wer'])}" in text
     assert f"Decoding took {metrics['real_time_factor']:.3f} s" in text
     indexed = {result.metric_type: result.metric_value for result in ModelCard(text).data.eval_results}
-    assert indexed == {name: round(100 * metrics[name], 2) for name in ("wer", "cer")}
+    assert indexed == {name: round(100 * metrics[name], 2) for name in ERROR_RATES}
 
 
 def test_parameters_and_recipe_are_those_of_the_model_and_the_run(evidence, trained):
@@ -213,3 +216,12 @@ def test_the_template_is_a_file_of_the_package():
 def test_the_rules_that_judge_the_card_do_refuse(metadata, message):
     errors, _ = check_card(f"---\n{metadata}\n---\n")
     assert any(message in error for error in errors)
+
+
+def test_scores_that_an_older_evaluation_did_not_have_are_left_out(evidence):
+    for result in evidence.results:
+        for name in ("ser", "ser_interval", "truncated_predictions"):
+            result.metrics.pop(name)
+    text = str(render_card(evidence, REPO))
+    assert "SER" not in text
+    assert ModelCard(text).data.metrics == ["wer", "cer"]
