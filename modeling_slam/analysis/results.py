@@ -136,6 +136,7 @@ def run_row(directory: str | os.PathLike) -> dict[str, Any]:
     scores = scores_row(directory)
     return {
         **spec,
+        **record["spec"].get("axes", {}),
         **scores,
         "train_seconds": record["train_seconds"],
         "evaluate_seconds": record["evaluate_seconds"],

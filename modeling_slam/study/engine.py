@@ -70,7 +70,7 @@ def run_study(
     left = [spec for spec in chosen if not store.is_finished(spec)]
     names = {spec.name for spec in left}
     check_data([run for run in study.runs if run.spec.name in names])
-    store.claim(study.name, study.specs)
+    store.claim(study.name, study.specs, study.axes)
     cpus = threads or share_of_cpus(scheduler)
     tasks = [
         Task(spec, str(store.directory), str(Path.cwd()), cpus, max_attempts, keep_models,

@@ -16,12 +16,11 @@ from modeling_slam.common.command_line import as_flags, build_parser, read_setti
 from modeling_slam.common.known_models import base_config
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.study.axes import AXES, FURTHER, Chosen, check_list, combinations, flags_of, name_of
 from modeling_slam.study.specs import BaselineSpec, Mode, RunSpec
 from modeling_slam.study.study_file import (
     FILE_NAME,
-    DatasetEntry,
     DataSize,
-    EncoderEntry,
     LoraSetting,
     StudyFile,
     read_study_file,
@@ -60,6 +59,7 @@ class Study:
     runs: list[PlannedRun]
     baselines: list[BaselineSpec]
     teraflops: int | float | None
+    axes: dict[str, str]  # further axes that it spans, with their titles
 
     @property
     def specs(self) -> list[RunSpec]:
@@ -79,60 +79,66 @@ def load_study(path: str | Path, changes: Sequence[str] = ()) -> Study:
 
 
 def expand(file: StudyFile) -> Study:
-    """Every run of the grid: seeds, datasets, encoders, depths and modes, the last one changing fastest."""
+    """Every run of the grid, in the order of `combinations`."""
     if not FILE_NAME.fullmatch(file.name):
         raise ValueError(f"`name` must be letters, digits, `.`, `-` and `_`, got {file.name!r}.")
     for name in ("encoders", "datasets", "modes", "seeds"):
         check_list(name, list(getattr(file, name)))
+    for name, values in file.axes.items():
+        check_list(name, values)
+    pairs: dict[tuple[str, str], Pair] = {}
     runs, baselines = [], []
-    for seed in file.seeds:
-        for language, dataset in file.datasets.items():
-            for name, encoder in file.encoders.items():
-                pair = Pair(file, name, encoder, language, dataset)
-                runs += [pair.run(depth, mode, seed) for depth in pair.depths for mode in file.modes]
-                if file.baselines and seed == file.seeds[0]:
-                    baselines.append(pair.baseline())
-    return Study(file.name, runs, baselines, file.teraflops)
-
-
-def check_list(name: str, values: list[Any]) -> None:
-    if not values or len(set(values)) < len(values):
-        raise ValueError(f"`{name}` must name at least one, each once; got {values}.")
+    for chosen in combinations(file):
+        key = chosen["encoder"], chosen["language"]
+        if key not in pairs:
+            pairs[key] = Pair(file, *key)
+            if file.baselines and isinstance(pairs[key].audio_config, WhisperConfig):
+                baselines.append(pairs[key].baseline())
+        runs.append(pairs[key].run(chosen))
+    names = [run.spec.name for run in runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"Two runs would be called {twice[0]}; values of an axis must differ in their label."
+        )
+    return Study(file.name, runs, baselines, file.teraflops, {name: AXES[name].title for name in file.axes})
 
 
 class Pair:
     """One encoder on one dataset: what its runs share."""
 
-    def __init__(
-        self, file: StudyFile, name: str, encoder: EncoderEntry, language: str, dataset: DatasetEntry
-    ):
-        self.name, self.encoder, self.language, self.dataset = name, encoder, language, dataset
+    def __init__(self, file: StudyFile, name: str, language: str):
+        self.name, self.encoder = name, file.encoders[name]
+        self.language, self.dataset = language, file.datasets[language]
         self.where = f"{name} on {language}"
-        recipe = read_recipe(dataset.recipe or file.recipe, name, language)
-        for flags in (file.train, dataset.train):
-            refuse(TRAIN_OWN | {"kept_layer_indices"}, flags, f"{self.where}: `train`")
-        for flags in (file.eval, dataset.eval):
+        recipe = read_recipe(self.dataset.recipe or file.recipe, name, language)
+        given = TRAIN_OWN | self.further_flags(file)
+        for flags in (file.train, self.dataset.train):
+            refuse(given | {"kept_encoder_layers"}, flags, f"{self.where}: `train`")
+        for flags in (file.eval, self.dataset.eval):
             refuse(EVAL_OWN, flags, f"{self.where}: `eval`")
-        self.train = {k: v for k, v in recipe.items() if k not in TRAIN_OWN} | file.train | dataset.train
-        shared = {k: v for k, v in self.train.items() if k in DATA_FLAGS}
-        self.eval = shared | file.eval | dataset.eval
+        self.train = {k: v for k, v in recipe.items() if k not in given} | file.train | self.dataset.train
+        self.own_eval = file.eval | self.dataset.eval
         self.llm = file.llm or recipe.get("llm", ModelArguments().llm)
-        self.lora = dataset.lora or file.lora or lora_of(recipe)
-        self.audio_config = base_config(encoder.model)
-        if not isinstance(self.audio_config, WhisperConfig):
-            raise ValueError(f"{self.where}: {encoder.model} is not a Whisper model.")
-        self.text_config = base_config(self.llm)
-        self.model_args, self.lora_args, self.data, self.run_args = self.parse(
-            TRAIN_TYPES, self.train | {"output_dir": "-"}
-        )
-        self.parse(EVAL_TYPES, self.eval | {"output_dir": "-", "model": "-"})
+        self.lora = self.dataset.lora or file.lora or lora_of(recipe)
+        self.audio_config, self.text_config = base_config(self.encoder.model), base_config(self.llm)
+        self.parsed: dict[str, list[Any]] = {}
+        self.parse(EVAL_TYPES, self.eval_flags(self.train) | {"output_dir": "-", "model": "-"})
 
-    @property
-    def depths(self) -> list[int]:
-        allowed = self.dataset.keep_layers
-        depths = [d for d in self.encoder.keep_layers if allowed is None or d in allowed]
-        check_list(f"{self.where}: keep_layers", depths)
-        return depths
+    def further_flags(self, file: StudyFile) -> set[str]:
+        """Flags that the axes set which this file spans beside those of every study."""
+        points = [{name: value} for name, values in file.axes.items() for value in values]
+        return {flag for point in points for flag in flags_of(point, self)}
+
+    def eval_flags(self, train: Mapping[str, Any]) -> dict[str, Any]:
+        """Flags of eval.py: what the data is, evaluation is told as well."""
+        return {k: v for k, v in train.items() if k in DATA_FLAGS} | self.own_eval
+
+    def lora_flags(self, mode: Mode) -> dict[str, int]:
+        if mode == "projector":
+            return {"lora_rank": 0, "lora_alpha": 0}
+        if self.lora.rank < 1:
+            raise ValueError(f"{self.where}: the mode lora needs a rank of 1 or more, got {self.lora.rank}.")
+        return {"lora_rank": self.lora.rank, "lora_alpha": self.lora.alpha}
 
     def parse(self, types: Sequence[Any], flags: Mapping[str, Any]) -> list[Any]:
         """The flags as `train.py` or `eval.py` will read them; what they would refuse is a ValueError."""
@@ -155,33 +161,43 @@ class Pair:
                 raise ValueError(f"{self.where}: {error}") from error
         return instances
 
-    def run(self, depth: int, mode: Mode, seed: int) -> PlannedRun:
-        rank, alpha = (self.lora.rank, self.lora.alpha) if mode == "lora" else (0, 0)
-        if mode == "lora" and rank < 1:
-            raise ValueError(f"{self.where}: the mode lora needs a rank of 1 or more, got {rank}.")
+    def settings(self, train: Mapping[str, Any]) -> list[Any]:
+        """These flags of train.py, parsed once for all runs that share them."""
+        key = repr(train)
+        if key not in self.parsed:
+            self.parsed[key] = self.parse(TRAIN_TYPES, {**train, "output_dir": "-"})
+        return self.parsed[key]
+
+    def run(self, chosen: Chosen) -> PlannedRun:
+        own = flags_of(chosen, self)
+        train = self.train | {name: value for name, value in own.items() if name not in TRAIN_OWN}
+        model_args, lora_args, data, run_args = self.settings(train)
         spec = RunSpec(
-            name=f"{self.name}-{depth}L-{mode}-{self.language}-s{seed}",
-            encoder=self.encoder.model,
+            name=name_of(chosen),
+            encoder=own["encoder"],
             encoder_name=self.name,
-            encoder_layers=self.audio_config.encoder_layers,
-            keep_layers=depth,
+            encoder_layers=self.audio_config.num_hidden_layers,
+            keep_layers=own["keep_layers"],
             llm=self.llm,
-            dataset=self.dataset.dataset,
-            language=self.language,
-            mode=mode,
-            lora_rank=rank,
-            lora_alpha=alpha,
-            seed=seed,
-            train_flags=self.train,
-            eval_flags=self.eval,
+            dataset=own["dataset"],
+            language=own["language"],
+            mode=chosen["mode"],
+            lora_rank=own["lora_rank"],
+            lora_alpha=own["lora_alpha"],
+            seed=own["seed"],
+            train_flags=train,
+            eval_flags=self.eval_flags(train),
+            axes={name: chosen[name] for name in FURTHER if name in chosen},
         )
-        model_args = dataclasses.replace(self.model_args, keep_layers=depth)
-        lora_args = dataclasses.replace(self.lora_args, lora_rank=rank, lora_alpha=alpha)
+        if not FILE_NAME.fullmatch(spec.name):
+            raise ValueError(f"{spec.name!r} cannot be a directory's name; see the labels in study/axes.py.")
+        model_args = dataclasses.replace(model_args, keep_layers=spec.keep_layers)
+        lora_args = dataclasses.replace(lora_args, lora_rank=spec.lora_rank, lora_alpha=spec.lora_alpha)
         try:
             config = architecture(model_args, lora_args, self.audio_config, self.text_config)
         except ValueError as error:
             raise ValueError(f"{spec.name}: {error}") from error
-        return PlannedRun(spec, config, self.data, self.run_args, self.dataset.size)
+        return PlannedRun(spec, config, data, run_args, self.dataset.size)
 
     def baseline(self) -> BaselineSpec:
         return BaselineSpec(
@@ -190,7 +206,7 @@ class Pair:
             encoder_name=self.name,
             dataset=self.dataset.dataset,
             language=self.language,
-            eval_flags=self.eval | {"num_beams": BASELINE_BEAMS},
+            eval_flags=self.eval_flags(self.train) | {"num_beams": BASELINE_BEAMS},
         )
 
 
@@ -210,7 +226,7 @@ def refuse(own: frozenset[str], flags: Mapping[str, Any], where: str) -> None:
     if taken := sorted(own & flags.keys()):
         raise ValueError(
             f"{where} sets {', '.join(taken)}, which the study itself gives to each run. Use the study's "
-            "encoders, datasets, llm, modes, lora and seeds."
+            f"{', '.join(['encoders', 'datasets', 'llm', 'modes', 'lora', 'seeds', *FURTHER])}."
         )
 
 

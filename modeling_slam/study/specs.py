@@ -6,7 +6,7 @@ one record. A run is its specification: what is not in it does not change the re
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 Mode = Literal["projector", "lora"]
@@ -30,6 +30,7 @@ class RunSpec:
     seed: int
     train_flags: dict[str, Any]  # all further flags of train.py
     eval_flags: dict[str, Any]  # all further flags of eval.py
+    axes: dict[str, Any] = field(default_factory=dict)  # its values on the study's further axes
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

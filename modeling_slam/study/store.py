@@ -11,6 +11,7 @@ A run is finished when its run.json exists; a baseline, when its metrics.json do
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +63,16 @@ class StudyStore:
     def run_directory(self, spec: RunSpec | BaselineSpec) -> Path:
         return self.directory / ("runs" if isinstance(spec, RunSpec) else "baselines") / spec.name
 
-    def claim(self, name: str, specs: list[RunSpec]) -> None:
+    def claim(self, name: str, specs: list[RunSpec], axes: Mapping[str, str]) -> None:
         """Make the directory this study's, or go on with the one in it.
 
-        Raises as `check` does.
+        `axes` are the titles of its further axes. Raises as `check` does.
         """
         with self.lock():
             self.check(name, specs)
-            values = {"name": name, "specs": [dataclasses.asdict(spec) for spec in specs]}
+            values = {
+                "name": name, "axes": dict(axes), "specs": [dataclasses.asdict(spec) for spec in specs],
+            }  # fmt: skip
             write_json(self.directory / STUDY_FILE, values)
 
     def check(self, name: str, specs: list[RunSpec]) -> None:

@@ -6,7 +6,8 @@
     datasets:
       en: {dataset: data/digits-en}
 
-To add a setting: a field of a class below, and its place in `grid.py`, which makes runs of the file.
+To add a setting: a field of a class below, and its place in `grid.py`, which makes runs of the file. To add
+an axis: a row in `axes.py`.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_slam.common.command_line import read_settings
+from modeling_slam.study.axes import FURTHER
 from modeling_slam.study.specs import Mode
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -87,6 +89,7 @@ class StudyFile:
     eval: dict[str, Any] = field(default_factory=dict)
     baselines: bool = False
     teraflops: int | float | None = None  # what the device sustains, for the estimate of hours alone
+    axes: dict[str, Any] = field(default_factory=dict, init=False)  # values of further axes, by their names
 
 
 def read_study_file(path: Path, changes: Sequence[str]) -> StudyFile:
@@ -119,13 +122,14 @@ def build(kind: Any, values: Any, where: str) -> Any:
     """An instance of a dataclass above from parsed YAML; its entries are built likewise."""
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected `setting: value` lines, got {values!r}.")
-    known = {entry.name for entry in dataclasses.fields(kind)}
+    further = FURTHER if kind is StudyFile else []
+    known = {entry.name for entry in dataclasses.fields(kind) if entry.init} | set(further)
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f" Did you mean `{near[0]}`?" if near else f" There are: {', '.join(sorted(known))}."
             raise ValueError(f"{where}: there is no setting `{name}`.{hint}")
-    built = dict(values)
+    built = {name: value for name, value in values.items() if name not in further}
     for name, entry in (("encoders", EncoderEntry), ("datasets", DatasetEntry)):
         if name in known and isinstance(built.get(name), dict):
             built[name] = {
@@ -136,7 +140,7 @@ def build(kind: Any, values: Any, where: str) -> Any:
         if name in known and built.get(name) is not None:
             built[name] = build(entry, built[name], f"{where}: {name}")
     try:
-        return kind(**built)
+        made = kind(**built)
     except StrictDataclassError as error:
         raise ValueError(f"{where}: {str(error.__cause__ or error).replace('Field', 'setting')}") from error
     except TypeError as error:  # a required setting is missing
@@ -148,6 +152,9 @@ def build(kind: Any, values: Any, where: str) -> Any:
             and entry.default_factory is dataclasses.MISSING
         ]
         raise ValueError(f"{where}: {', '.join(missing)} missing.") from error
+    if kind is StudyFile:
+        made.axes = {name: values[name] for name in further if name in values}
+    return made
 
 
 def checked_name(key: Any, where: str) -> str:
