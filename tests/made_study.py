@@ -20,10 +20,13 @@ DEPTHS = (6, 4, 2)
 ERROR_RATE = {6: 0.05, 4: 0.12, 2: 0.45}  # share of words that go wrong without LoRA; with it half as many
 
 
-def spec_of(layers: int, mode: str, language: str, seed: int = 42, encoder: str = "base") -> dict[str, Any]:
+def spec_of(
+    layers: int, mode: str, language: str, seed: int = 42, encoder: str = "base", hours: float | None = None
+) -> dict[str, Any]:
     lora = mode == "lora"
+    further = "" if hours is None else f"{hours:g}h-"
     return {
-        "name": f"{encoder}-{layers}L-{mode}-{language}-s{seed}",
+        "name": f"{encoder}-{layers}L-{mode}-{language}-{further}s{seed}",
         "encoder": f"openai/whisper-{encoder}",
         "encoder_name": encoder,
         "encoder_layers": 6,
@@ -37,6 +40,7 @@ def spec_of(layers: int, mode: str, language: str, seed: int = 42, encoder: str 
         "seed": seed,
         "train_flags": {},
         "eval_flags": {},
+        "axes": {} if hours is None else {"max_train_hours": hours},
     }
 
 
@@ -122,7 +126,8 @@ def write_run(study: Path, spec: dict[str, Any], rows: Sequence[Prediction]) -> 
 def write_study(study: Path, runs: Sequence[tuple[dict[str, Any], Sequence[Prediction]]]) -> Path:
     for spec, rows in runs:
         write_run(study, spec, rows)
-    content = {"name": "made", "specs": [spec for spec, _ in runs]}
+    axes = {name: "hours of training speech" for spec, _ in runs for name in spec["axes"]}
+    content = {"name": "made", "axes": axes, "specs": [spec for spec, _ in runs]}
     (study / "study.json").write_text(json.dumps(content), encoding="utf-8")
     return study
 

@@ -1,6 +1,6 @@
 """Where the errors are: by length of the clip, by how rare a word is, and outputs that fail altogether."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ def wer_by_length(study: StudyResults, edges: Sequence[float] = SECONDS) -> pd.D
         for band, clips in groups(frame.assign(band=bands).sort_values("band"), "band"):
             rows.append(
                 {
-                    **{column: getattr(run, column) for column in RUN},
+                    **{column: getattr(run, column) for column in (*RUN, *study.axes)},
                     "longest": band.right,
                     "seconds": f"{band.left:g} to {band.right:g}",
                     "wer": clips["errors"].sum() / max(clips["reference_words"].sum(), 1),
@@ -46,7 +46,7 @@ def misses_by_frequency(study: StudyResults, bands: Sequence[int] = OCCURRENCES)
         for order, group in groups(words.assign(band=band).sort_values("band"), "band"):
             rows.append(
                 {
-                    **{column: getattr(run, column) for column in RUN},
+                    **{column: getattr(run, column) for column in (*RUN, *study.axes)},
                     "band": int(order),
                     "occurrences": band_name(bands, int(order)),
                     "missed": group["missed"].mean(),
@@ -74,10 +74,10 @@ def band_name(bands: Sequence[int], band: int) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def failure_rates(runs: pd.DataFrame) -> pd.DataFrame:
+def failure_rates(runs: pd.DataFrame, axes: Iterable[str] = ()) -> pd.DataFrame:
     """Share of a run's outputs that are empty, loop, or were cut at the token limit."""
     rates = {
         name: runs[f"{name}_predictions" if name != "loop" else "repetition_loops"] / runs["utterances"]
         for name in ("empty", "loop", "truncated")
     }
-    return runs[[*RUN, "utterances"]].assign(**rates, runs=[[name] for name in runs["name"]])
+    return runs[[*RUN, *axes, "utterances"]].assign(**rates, runs=[[name] for name in runs["name"]])

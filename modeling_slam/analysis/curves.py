@@ -1,99 +1,93 @@
-"""The shape of WER against depth: how far pruning is safe, how steady the curve is, and what seeds add.
+"""The shape of WER along an axis: how far one may go down it, how steady the curve is, and what seeds add.
 
-Depths run from the whole encoder down. All figures follow from the mean over seeds of each depth; rates are
-fractions, so 0.04 is four points of WER.
+The axis is the number of kept layers, unless `x` names another; its values run from the largest down. `by`
+tells the curves of one encoder and language apart. All figures follow from the mean over seeds of each value;
+rates are fractions, so 0.04 is four points of WER.
 """
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from modeling_slam.analysis.frames import groups
+from modeling_slam.analysis.frames import BY, By, X, columns, groups, keyed, over_seeds, tops
 from modeling_slam.analysis.results import CURVE, StudyResults
 from modeling_slam.analysis.significance import compare
-from modeling_slam.analysis.tables import find_runs, wer_by_depth
+from modeling_slam.analysis.tables import wer_table
+from modeling_slam.evaluation.metrics import METRICS
 
-SAFE_POINTS = 0.04  # the paper calls up to 2-4 points marginal
+SAFE_POINTS = 0.04  # up to 2-4 points have been called marginal
 SPIKE_POINTS = 0.01  # smaller bumps are no spike
 
 
-def curves(runs: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
-    """(encoder, language, mode) -> WER indexed by kept layers, deepest first."""
-    table = wer_by_depth(runs)
-    return {
-        (str(encoder), str(language), str(mode)): curve.set_index("keep_layers")["wer"].sort_index(
-            ascending=False
-        )
-        for (encoder, language, mode), curve in groups(table, [*CURVE, "mode"])
-    }
+def curve_shapes(runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
+    """Monotonicity and instability of each curve of at least three values of `x`.
 
-
-def curve_shapes(runs: pd.DataFrame) -> pd.DataFrame:
-    """Monotonicity and instability of each curve of at least three depths.
-
-    A step goes from one depth to the next smaller one. `falls` of the `steps` lower the WER although layers
+    A step goes from one value to the next smaller one. `falls` of the `steps` lower the WER although layers
     are removed; `largest_fall` is the biggest of them. `instability` = sum of falls / sum of all changes,
-    without sign: 0 for a curve that only rises, 0.5 for one that ends where it began. `spikes` are the depths
+    without sign: 0 for a curve that only rises, 0.5 for one that ends where it began. `spikes` are the values
     whose WER lies more than a point above both neighbours.
     """
     rows = []
-    for (encoder, language, mode), wer in curves(runs).items():
+    for key, curve in keyed(wer_table(runs, x, by), [*CURVE, *columns(by)]):
+        wer = curve.set_index(x)["wer"].sort_index(ascending=False)
         if len(wer) < 3:
             continue
         steps = wer.diff().dropna()
         falls = -steps[steps < 0]
         moved = steps.abs().sum()
-        names = find_runs(runs, encoder_name=encoder, language=language, mode=mode)["name"]
         rows.append(
             {
-                "encoder_name": encoder,
-                "language": language,
-                "mode": mode,
+                **key,
                 "steps": len(steps),
                 "falls": len(falls),
                 "largest_fall": falls.max() if len(falls) else 0.0,
                 "instability": falls.sum() / moved if moved else 0.0,
                 "spikes": spikes(wer),
-                "runs": list(names),
+                "runs": [name for names in curve["runs"] for name in names],
             }
         )
     return pd.DataFrame(rows)
 
 
-def spikes(wer: pd.Series, points: float = SPIKE_POINTS) -> list[int]:
-    """Kept layers of the inner depths whose WER is more than `points` above that of both neighbours."""
+def spikes(wer: pd.Series, points: float = SPIKE_POINTS) -> list[float]:
+    """The inner values whose WER is more than `points` above that of both neighbours."""
     above_deeper = wer - wer.shift(1)
     above_shallower = wer - wer.shift(-1)
     found = wer[(above_deeper > points) & (above_shallower > points)]
-    return [int(layers) for layers in found.index]
+    return found.index.tolist()
 
 
-def safe_zone(results: StudyResults, points: float = SAFE_POINTS, by_speaker: bool = False) -> pd.DataFrame:
+def safe_zone(
+    results: StudyResults,
+    points: float = SAFE_POINTS,
+    by_speaker: bool = False,
+    x: str = X,
+    by: By = BY,
+) -> pd.DataFrame:
     """Which cuts are safe: degradation below `points` and not significant, and so for all lighter cuts. A cut
     that is significantly better is safe.
 
-    A row for each cut, against the whole encoder trained in the same mode. `significant` takes both tests of
+    A row for each cut, against the full encoder trained in the same mode. `significant` takes both tests of
     `significance.compare` to say so in at least one seed; None without predictions. A test that finds nothing
     on a few clips is no proof of safety: `high` is the largest degradation that the data do not rule out.
     """
     rows = []
-    for (encoder, language, mode), curve in groups(results.runs, [*CURVE, "mode"]):
-        full = find_runs(curve, keep_layers=curve["encoder_layers"].iloc[0])
+    for key, curve in keyed(results.runs, [*CURVE, *columns(by)]):
+        full = over_seeds(curve[curve[x] == tops(curve, x)])
         if full.empty:
             continue
         still_safe = True
-        for layers, cut in groups(curve[curve["keep_layers"] < curve["encoder_layers"]], "keep_layers"):
-            degradation = cut["wer"].mean() - full["wer"].mean()
+        below = curve[curve[x] < tops(curve, x)].sort_values(x, ascending=False, kind="stable")
+        for value, cut in groups(below, x):
+            degradation = over_seeds(cut)["wer"].mean() - full["wer"].mean()
             tests = compare_seeds(results, full, cut, by_speaker)
             significant = any(test.significant for test in tests) if tests else None
             worse = any(test.significant and test.difference > 0 for test in tests)
             still_safe = still_safe and bool(degradation < points) and not worse
             rows.append(
                 {
-                    "encoder_name": encoder,
-                    "language": language,
-                    "mode": mode,
-                    "keep_layers": layers,
+                    **key,
+                    x: value,
                     "degradation": degradation,
                     "low": min((test.low for test in tests), default=None),
                     "high": max((test.high for test in tests), default=None),
@@ -118,20 +112,19 @@ def compare_seeds(results: StudyResults, first: pd.DataFrame, second: pd.DataFra
     ]
 
 
-def deepest_safe_cuts(zone: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The deepest safe cut of each curve; the whole encoder where no cut is safe."""
-    layers = runs.groupby("encoder_name")["encoder_layers"].first()
+def deepest_safe_cuts(zone: pd.DataFrame, runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
+    """The deepest safe cut of each curve; the full encoder where no cut is safe."""
+    largest = tops(runs, x).groupby(runs["encoder_name"]).max()
     rows = []
-    for (encoder, language, mode), cuts in groups(zone, [*CURVE, "mode"]):
+    for key, cuts in keyed(zone, [*CURVE, *columns(by)]):
         safe = cuts[cuts["safe"]]
-        kept = int(safe["keep_layers"].min()) if len(safe) else int(layers[encoder])
+        full = largest.loc[key["encoder_name"]].item()
+        kept = safe[x].min().item() if len(safe) else full
         rows.append(
             {
-                "encoder_name": encoder,
-                "language": language,
-                "mode": mode,
-                "keep_layers": kept,
-                "removed": int(layers[encoder]) - kept,
+                **key,
+                x: kept,
+                "removed": full - kept,
                 "degradation": float(safe["degradation"].iloc[-1]) if len(safe) else 0.0,
                 "runs": safe["runs"].iloc[-1] if len(safe) else [],
             }
@@ -139,17 +132,19 @@ def deepest_safe_cuts(zone: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def seed_spread(runs: pd.DataFrame) -> pd.DataFrame:
+def seed_spread(runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
     """Mean, standard deviation (n - 1), lowest and highest WER over seeds; only where there are several."""
-    keys = [*CURVE, "keep_layers", "mode"]
-    seeds = runs.groupby(keys, sort=False)
-    spread = seeds["wer"].agg(["mean", "std", "min", "max", "count"]).assign(runs=seeds["name"].agg(list))
-    spread = spread.reset_index().rename(columns={"count": "seeds"})
-    return spread[spread["seeds"] > 1].reset_index(drop=True)
+    rows = []
+    for key, seeds in keyed(runs, [*CURVE, x, *columns(by)]):
+        wer = over_seeds(seeds)["wer"]
+        if len(wer) > 1:
+            figures = {name: getattr(wer, name)() for name in ("mean", "std", "min", "max")}
+            rows.append({**key, **figures, "seeds": len(wer), "runs": list(seeds["name"])})
+    return pd.DataFrame(rows)
 
 
 def pareto_front(
-    runs: pd.DataFrame, costs: Sequence[str] = ("wer", "parameters", "real_time_factor")
+    runs: pd.DataFrame, costs: Sequence[str] = ("wer", "parameters", "real_time_factor"), by: By = BY
 ) -> pd.DataFrame:
     """All runs with `on_front`: no other run of the language is as good in every cost and better in one.
 
@@ -157,14 +152,15 @@ def pareto_front(
     known are left out. The real-time factor is this machine's, and noisy if it did other work.
     """
     runs = runs.assign(parameters=runs["encoder_parameters"] + runs["lora_parameters"].fillna(0))
-    columns = [cost for cost in costs if runs[cost].notna().all()]
+    known = [cost for cost in costs if runs[cost].notna().all()]
+    signs = [-1 if cost in METRICS and METRICS[cost].lower_is_better is False else 1 for cost in known]
     fronts = []
     for _, group in groups(runs, "language"):
-        values = group[columns].to_numpy(dtype=float)
+        values = group[known].to_numpy(dtype=float) * signs
         dominated = [
             bool(((values <= value).all(axis=1) & (values < value).any(axis=1)).any()) for value in values
         ]
         named = [[name] for name in group["name"]]
         fronts.append(group.assign(on_front=[not beaten for beaten in dominated], runs=named))
-    kept = ["name", *CURVE, "keep_layers", "mode", "seed", *columns, "on_front", "runs"]
-    return pd.concat(fronts, ignore_index=True)[kept]
+    told = dict.fromkeys(["name", *CURVE, "keep_layers", "mode", *columns(by), "seed"])
+    return pd.concat(fronts, ignore_index=True)[[*told, *known, "on_front", "runs"]]

@@ -1,4 +1,4 @@
-"""What kind of error is this? The paper's Table 6, sorted by stated rules instead of by eye.
+"""What kind of error is this? Sorted by stated rules instead of by eye.
 
 Each wrong transcript gets the first of `RULES` that holds:
 
@@ -26,12 +26,13 @@ from functools import cached_property
 import jiwer
 import pandas as pd
 
-from modeling_slam.analysis.results import StudyResults, same_utterances
+from modeling_slam.analysis.frames import BY, By, X, beside_mode
+from modeling_slam.analysis.results import CURVE, StudyResults, same_utterances
 from modeling_slam.analysis.tables import compared_runs
 from modeling_slam.data import normalize_text
 from modeling_slam.evaluation.metrics import count_character_errors, has_repeats
 
-SEVERE_WER = 0.8  # the paper's threshold for Table 6
+SEVERE_WER = 0.8  # of a transcript that LoRA recovers
 NAME_SHARE = 1 / 3
 PHONETIC_CER = 0.4
 CAPITALISE_NOUNS = frozenset({"de", "lb", "nds"})
@@ -115,10 +116,10 @@ def names_in(raw_text: str, language: str | None) -> set[str]:
     return names - NEVER_NAMES
 
 
-def recovered_utterances(study: StudyResults) -> pd.DataFrame:
-    """Table 6: utterances with WER > 0.8 after the shallowest cut that LoRA makes perfect, by kind."""
+def recovered_utterances(study: StudyResults, x: str = X, by: By = BY) -> pd.DataFrame:
+    """Utterances with WER > 0.8 after the shallowest cut that LoRA makes perfect, by kind."""
     rows = []
-    for key, names in compared_runs(study.runs):
+    for key, names in compared_runs(study.runs, x, by):
         pruned = study.utterances(names["pruned"])
         with_lora = same_utterances(pruned, study.utterances(names["pruned_lora"]))
         for clip, row in pruned[(pruned["wer"] > SEVERE_WER) & (with_lora["errors"] == 0)].iterrows():
@@ -128,12 +129,22 @@ def recovered_utterances(study: StudyResults) -> pd.DataFrame:
             rows.append(
                 {**key, "id": clip, "kind": kind, **text, "runs": [names["pruned"], names["pruned_lora"]]}
             )
-    columns = ["encoder_name", "language", "keep_layers", "seed", "id", "kind", "reference", "pruned",
-               "pruned_lora", "runs"]  # fmt: skip
+    columns = [
+        *CURVE,
+        *beside_mode(by),
+        x,
+        "seed",
+        "id",
+        "kind",
+        "reference",
+        "pruned",
+        "pruned_lora",
+        "runs",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def kinds_of_recovered(recovered: pd.DataFrame) -> pd.DataFrame:
-    """How many utterances of Table 6 are of each kind, one row an encoder and language."""
+    """How many recovered utterances are of each kind, one row an encoder and language."""
     counts = pd.crosstab([recovered["encoder_name"], recovered["language"]], recovered["kind"])
     return counts.reindex(columns=list(RULES), fill_value=0).reset_index().rename_axis(columns=None)

@@ -27,7 +27,7 @@ class ParameterCounts:
 
     @property
     def reduction(self) -> float:
-        """Share of the encoder's parameters that pruning removes: the paper's Red.%, as a fraction."""
+        """Share of the encoder's parameters that pruning removes, as a fraction."""
         return 1 - self.encoder / self.encoder_full
 
 

@@ -12,7 +12,7 @@ Rates are fractions, parameters are counts, times are seconds. A directory under
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import nan
 from pathlib import Path
@@ -56,6 +56,7 @@ class StudyResults:
         runs: one row a finished run, sorted by encoder, language, depth (deepest encoder first), mode, seed.
         baselines: one row for each Whisper that was scored with its own decoder; the same columns.
         planned: names of all runs of the study, finished or not.
+        axes: what its runs differ in beside encoder, depth, mode, language and seed: column -> title.
     """
 
     directory: Path | None
@@ -63,6 +64,7 @@ class StudyResults:
     runs: pd.DataFrame
     baselines: pd.DataFrame
     planned: list[str] = field(default_factory=list)
+    axes: dict[str, str] = field(default_factory=dict)
     _utterances: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
     comparisons: dict[Any, Any] = field(default_factory=dict, repr=False)  # what `significance.compare` found
 
@@ -91,9 +93,10 @@ class StudyResults:
         return cls(
             directory,
             study["name"],
-            sort_runs(runs),
+            sort_runs(runs, study.get("axes", {})),
             pd.DataFrame(baselines),
             [spec["name"] for spec in study["specs"]],
+            study.get("axes", {}),
         )
 
     def utterances(self, run: str) -> pd.DataFrame:
@@ -204,11 +207,12 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
     return [known.get(key) or run_row(run) for key, run in zip(keys, finished, strict=True)]
 
 
-def sort_runs(runs: pd.DataFrame) -> pd.DataFrame:
+def sort_runs(runs: pd.DataFrame, axes: Iterable[str] = ()) -> pd.DataFrame:
     """Encoders by size, languages by name, deep encoders and the projector alone first."""
     runs = runs.assign(_lora=runs["mode"] == "lora")
-    keys = ["encoder_layers", "encoder_name", "language", "keep_layers", "_lora", "seed"]
-    runs = runs.sort_values(keys, ascending=[True, True, True, False, True, True], ignore_index=True)
+    further = [axis for axis in axes if axis in runs]
+    keys = ["encoder_layers", "encoder_name", "language", "keep_layers", "_lora", *further, "seed"]
+    runs = runs.sort_values(keys, ascending=[key != "keep_layers" for key in keys], ignore_index=True)
     return runs.drop(columns="_lora")
 
 

@@ -1,32 +1,30 @@
-"""The paper's tables from a study's results: 1 data, 2 WER by depth, 3 sweet spots, 4 degraded utterances,
-5 what LoRA wins, 7 change of errors. Table 6 is in `error_types`.
+"""The main tables of a study: data, WER along an axis, sweet spots, degraded utterances, what LoRA changes.
 
-The paper compares each encoder with the one two layers shorter, the first cut of its grid. Here that is the
-shallowest cut a study has, whatever its size. Seeds are averaged where rates are compared, and kept apart
-where utterances are. Rates and differences are fractions: 0.02 is two points of WER. `runs` names the runs
-that a row follows from.
-
-Source: arXiv:2603.27981
+`x` is the axis that runs are compared along, `by` what keeps curves of one encoder and language apart: kept
+layers and mode, unless told otherwise. A *cut* is the first step down that axis: the shallowest a study has,
+whatever its size. Seeds are averaged where rates are compared, and kept apart where utterances are; no mean
+is taken of runs that differ in anything else. Rates and differences are fractions: 0.02 is two points of WER.
+`runs` names the runs that a row follows from.
 """
 
 from typing import Any
 
 import pandas as pd
 
-from modeling_slam.analysis.frames import groups
+from modeling_slam.analysis.frames import BY, By, X, beside_mode, columns, groups, keyed, over_seeds, tops
 from modeling_slam.analysis.results import CURVE, METRICS_FILE, StudyResults, read_json, same_utterances
 
 MODES = {"projector": "projector", "lora": "projector + LoRA"}
 
 
 def data_statistics(study: StudyResults) -> pd.DataFrame:
-    """Table 1: clips, hours, words, distinct words and speakers of each language's splits.
+    """Clips, hours, words, distinct words and speakers of each language's splits.
 
     The test split is counted in predictions.jsonl; train and validation stand in the reports that train.py
     left beside the model, and are missing when the model was deleted.
     """
     rows = []
-    for language, runs in groups(study.runs, "language"):
+    for key, runs in keyed(study.runs, ["language", *study.axes]):
         run = runs["name"].iloc[0]
         for split in ("train", "validation"):
             report = study.directory and study.directory / "runs" / run / "model" / f"data_{split}.json"
@@ -34,7 +32,7 @@ def data_statistics(study: StudyResults) -> pd.DataFrame:
                 kept = read_json(report)
                 rows.append(
                     {
-                        "language": language,
+                        **key,
                         "split": split,
                         "clips": kept["kept_clips"],
                         "hours": kept["kept_hours"],
@@ -45,7 +43,7 @@ def data_statistics(study: StudyResults) -> pd.DataFrame:
         words = pd.Series(" ".join(test["reference"]).split())
         rows.append(
             {
-                "language": language,
+                **key,
                 "split": read_json(study.directory / "runs" / run / METRICS_FILE)["settings"]["split"]
                 if study.directory
                 else "test",
@@ -60,20 +58,19 @@ def data_statistics(study: StudyResults) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def wer_by_depth(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 2: one row for each encoder, depth, language and mode.
+def wer_table(runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
+    """WER along `x`: one row for each encoder, value of `x`, language and `by`.
 
     `encoder_reduction` = 1 - kept / full encoder parameters. `wer` is the mean over seeds; with one seed
     `wer_low` and `wer_high` are its bootstrap interval, with several the lowest and highest WER of a seed.
     """
     rows = []
-    keys = ["encoder_name", "encoder_layers", "keep_layers", "language", "mode"]
-    for key, cell in groups(runs, keys):
-        first = cell.iloc[0]
+    for key, cell in keyed(runs, ["encoder_name", "encoder_layers", x, "language", *columns(by)]):
+        first = over_seeds(cell).iloc[0]
         single = len(cell) == 1
         rows.append(
             {
-                **dict(zip(keys, key, strict=True)),
+                **key,
                 "encoder_reduction": encoder_reduction(first),
                 "wer": cell["wer"].mean(),
                 "wer_low": first["wer_low"] if single else cell["wer"].min(),
@@ -89,11 +86,11 @@ def encoder_reduction(run: pd.Series) -> float:
     return 1 - run["encoder_parameters"] / run["encoder_parameters_full"]
 
 
-def shallowest_cuts(runs: pd.DataFrame) -> dict[str, int]:
-    """Encoder name -> kept layers of the cut that removes least. Encoders without a cut are left out."""
-    pruned = runs[runs["keep_layers"] < runs["encoder_layers"]]
-    deepest = pruned.groupby("encoder_name", sort=False)["keep_layers"].max()
-    return {str(name): int(cut) for name, cut in deepest.items()}
+def shallowest_cuts(runs: pd.DataFrame, x: str = X) -> dict[str, Any]:
+    """Encoder name -> value of `x` after the first step down. Encoders without one are left out."""
+    pruned = runs[runs[x] < tops(runs, x)]
+    nearest = pruned.groupby("encoder_name", sort=False)[x].max()
+    return {str(name): cut for name, cut in zip(nearest.index, nearest.tolist(), strict=True)}
 
 
 def find_runs(runs: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
@@ -105,20 +102,20 @@ def find_runs(runs: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 
 def mean_wer(runs: pd.DataFrame, **wanted: Any) -> float | None:
     """WER averaged over seeds of the runs with these values; None where there is none."""
-    found = find_runs(runs, **wanted)
+    found = over_seeds(find_runs(runs, **wanted))
     return float(found["wer"].mean()) if len(found) else None
 
 
-def sweet_spots(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 3: for each encoder the whole one, the whole one with LoRA, and the best pruned one with LoRA.
+def sweet_spots(runs: pd.DataFrame, by: By = BY) -> pd.DataFrame:
+    """For each encoder the full one, the full one with LoRA, and the best pruned one with LoRA.
 
     Best: the lowest WER averaged over those languages and depths that every language of the encoder has.
-    `parameters` = encoder + LoRA, `net_change` against the whole encoder without LoRA; where languages have
-    LoRA of different ranks the largest counts, as in the paper. One column of WER a language, and `better`:
-    in how many of the `of` languages the WER is below that of the whole encoder without LoRA.
+    `parameters` = encoder + LoRA, `net_change` against the full encoder without LoRA; where languages have
+    LoRA of different ranks the largest counts. One column of WER a language, and `better`: in how many of the
+    `of` languages the WER is below that of the full encoder without LoRA.
     """
     rows = []
-    for encoder, of_encoder in groups(runs, "encoder_name"):
+    for key, of_encoder in keyed(runs, ["encoder_name", *beside_mode(by)]):
         full_layers = int(of_encoder["encoder_layers"].iloc[0])
         best = best_pruned_depth(find_runs(of_encoder, mode="lora"))
         choices = [(full_layers, "projector"), (full_layers, "lora")] + ([(best, "lora")] if best else [])
@@ -126,14 +123,14 @@ def sweet_spots(runs: pd.DataFrame) -> pd.DataFrame:
             found = find_runs(of_encoder, keep_layers=layers, mode=mode)
             if found.empty:
                 continue
-            wers = found.groupby("language")["wer"].mean()
+            wers = wer_by_language(found)
             full = find_runs(of_encoder, keep_layers=full_layers, mode="projector")
-            baseline = full.groupby("language")["wer"].mean().reindex(wers.index)
+            baseline = wer_by_language(full).reindex(wers.index)
             parameters = found["encoder_parameters"].iloc[0] + found["lora_parameters"].fillna(0).max()
             whole = found["encoder_parameters_full"].iloc[0]
             rows.append(
                 {
-                    "encoder_name": encoder,
+                    **key,
                     "keep_layers": layers,
                     "mode": mode,
                     "parameters": int(parameters),
@@ -148,21 +145,27 @@ def sweet_spots(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def wer_by_language(runs: pd.DataFrame) -> pd.Series:
+    """WER averaged over seeds, by language in order of the alphabet."""
+    found = {language: mean_wer(cell) for language, cell in groups(runs, "language")}
+    return pd.Series(found, dtype=float).sort_index()
+
+
 def best_pruned_depth(runs: pd.DataFrame) -> int | None:
     pruned = runs[runs["keep_layers"] < runs["encoder_layers"]]
     table = pruned.pivot_table(index="keep_layers", columns="language", values="wer", aggfunc="mean").dropna()
     return int(table.mean(axis=1).idxmin()) if len(table) else None
 
 
-def degraded_utterances(study: StudyResults) -> pd.DataFrame:
-    """Table 4: share of utterances with a higher WER than under the whole encoder without LoRA.
+def degraded_utterances(study: StudyResults, x: str = X, by: By = BY) -> pd.DataFrame:
+    """Share of utterances with a higher WER than under the full encoder without LoRA.
 
     `pruned`: after the shallowest cut; `pruned_lora`: after the cut and LoRA; `recovery` = pruned_lora -
     pruned. Both sides of each utterance have one reference, so a higher WER is a larger count of errors.
     One row for each seed that has the three runs.
     """
     rows = []
-    for key, names in compared_runs(study.runs):
+    for key, names in compared_runs(study.runs, x, by):
         full = study.utterances(names["full"])
         shares = {}
         for column in ("pruned", "pruned_lora"):
@@ -175,60 +178,63 @@ def degraded_utterances(study: StudyResults) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def compared_runs(runs: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, str]]]:
+def compared_runs(runs: pd.DataFrame, x: str = X, by: By = BY) -> list[tuple[dict[str, Any], dict[str, str]]]:
     """(what is compared, names of its runs `full`, `pruned`, `pruned_lora`), where all three are there."""
     triples = []
-    cuts = shallowest_cuts(runs)
-    for (encoder, language, seed), cell in groups(runs, [*CURVE, "seed"]):
-        if encoder not in cuts:
+    cuts = shallowest_cuts(runs, x)
+    for key, cell in keyed(runs, [*CURVE, *beside_mode(by), "seed"]):
+        if key["encoder_name"] not in cuts:
             continue
+        cut = cuts[key["encoder_name"]]
         wanted = {
-            "full": {"keep_layers": cell["encoder_layers"].iloc[0], "mode": "projector"},
-            "pruned": {"keep_layers": cuts[encoder], "mode": "projector"},
-            "pruned_lora": {"keep_layers": cuts[encoder], "mode": "lora"},
+            "full": {x: tops(cell, x).iloc[0], "mode": "projector"},
+            "pruned": {x: cut, "mode": "projector"},
+            "pruned_lora": {x: cut, "mode": "lora"},
         }
-        found = {part: find_runs(cell, **values)["name"].tolist() for part, values in wanted.items()}
+        found = {
+            part: over_seeds(find_runs(cell, **values))["name"].tolist() for part, values in wanted.items()
+        }
         if all(found.values()):
-            key = {"encoder_name": encoder, "language": language, "keep_layers": cuts[encoder], "seed": seed}
-            triples.append((key, {part: names[0] for part, names in found.items()}))
+            seed = key.pop("seed")
+            triples.append(({**key, x: cut, "seed": seed}, {part: names[0] for part, names in found.items()}))
     return triples
 
 
-def lora_gain(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 5: WER without LoRA minus WER with it, for the whole encoder and after the shallowest cut.
+def lora_gain(runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
+    """WER without LoRA minus WER with it, for the full encoder and after the shallowest cut.
 
     `larger` says where LoRA wins more; None where the two are equal to the hundredth of a point.
     """
     rows = []
-    cuts = shallowest_cuts(runs)
-    for (encoder, language), cell in groups(runs, CURVE):
-        if encoder not in cuts:
+    cuts = shallowest_cuts(runs, x)
+    for key, cell in keyed(runs, [*CURVE, *beside_mode(by)]):
+        if key["encoder_name"] not in cuts:
             continue
+        cut = cuts[key["encoder_name"]]
         gains, names = {}, []
-        for column, layers in (("full", cell["encoder_layers"].iloc[0]), ("pruned", cuts[encoder])):
-            without = mean_wer(cell, keep_layers=layers, mode="projector")
-            with_lora = mean_wer(cell, keep_layers=layers, mode="lora")
+        for column, value in (("full", tops(cell, x).iloc[0]), ("pruned", cut)):
+            without = mean_wer(cell, **{x: value, "mode": "projector"})
+            with_lora = mean_wer(cell, **{x: value, "mode": "lora"})
             gains[column] = None if without is None or with_lora is None else without - with_lora
-            names += find_runs(cell, keep_layers=layers)["name"].tolist()
+            names += find_runs(cell, **{x: value})["name"].tolist()
         if None in gains.values():
             continue
         difference = round((gains["pruned"] or 0) - (gains["full"] or 0), 4)
         larger = None if difference == 0 else "pruned" if difference > 0 else "full"
-        key = {"encoder_name": encoder, "language": language, "keep_layers": cuts[encoder]}
-        rows.append({**key, **gains, "larger": larger, "runs": names})
+        rows.append({**key, x: cut, **gains, "larger": larger, "runs": names})
     return pd.DataFrame(rows)
 
 
-def error_change(runs: pd.DataFrame) -> pd.DataFrame:
-    """Table 7: (with LoRA - without) / without, of substitutions, insertions, deletions and all errors.
+def error_change(runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
+    """(with LoRA - without) / without, of substitutions, insertions, deletions and all errors.
 
     After the shallowest cut, summed over seeds; None where there was no such error to begin with.
     """
     rows = []
-    cuts = shallowest_cuts(runs)
-    for (encoder, language), cell in groups(runs, CURVE):
-        pruned = find_runs(cell, keep_layers=cuts.get(str(encoder), -1))
-        totals = {mode: find_runs(pruned, mode=mode) for mode in MODES}
+    cuts = shallowest_cuts(runs, x)
+    for key, cell in keyed(runs, [*CURVE, *beside_mode(by)]):
+        pruned = find_runs(cell, **{x: cuts.get(key["encoder_name"], -1)})
+        totals = {mode: over_seeds(find_runs(pruned, mode=mode)) for mode in MODES}
         if any(found.empty for found in totals.values()):
             continue
         kinds = ["substitutions", "insertions", "deletions"]
@@ -238,6 +244,6 @@ def error_change(runs: pd.DataFrame) -> pd.DataFrame:
             kind: (after[kind] - before[kind]) / before[kind] if before[kind] else None
             for kind in [*kinds, "total"]
         }
-        key = {"encoder_name": encoder, "language": language, "keep_layers": cuts[str(encoder)]}
-        rows.append({**key, **change, "runs": [name for found in totals.values() for name in found["name"]]})
+        names = [name for found in totals.values() for name in found["name"]]
+        rows.append({**key, x: cuts[key["encoder_name"]], **change, "runs": names})
     return pd.DataFrame(rows)

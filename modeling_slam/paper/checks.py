@@ -12,7 +12,7 @@ import pandas as pd
 
 from modeling_slam.analysis.curves import curve_shapes
 from modeling_slam.analysis.frames import each_row
-from modeling_slam.analysis.tables import lora_gain, mean_wer, shallowest_cuts, wer_by_depth
+from modeling_slam.analysis.tables import lora_gain, mean_wer, shallowest_cuts, wer_table
 from modeling_slam.paper.published import (
     LANGUAGES,
     LAYERS,
@@ -211,7 +211,7 @@ def pruning_checks() -> list[Check]:
 def lora_checks() -> list[Check]:
     runs = paper_results().runs
     gains = lora_gain(runs)
-    table = wer_by_depth(runs).pivot(
+    table = wer_table(runs).pivot(
         index=["encoder_name", "language", "keep_layers"], columns="mode", values="wer"
     )
     worse = table[table["lora"] >= table["projector"]].reset_index()

@@ -1,8 +1,8 @@
 """The paper's findings as yes-or-no questions, asked of any study with the same functions.
 
-Each is counted over the conditions (encoder and language) it can be asked of, so that the paper's own numbers
-and ours stand side by side: "9 of 9" there, "1 of 2" here. To add one, write its function and name it in
-`FINDINGS`.
+Each is counted over the conditions (encoder and language) that it can be asked of, so that the paper's own
+numbers and ours stand side by side: "9 of 9" there, "1 of 2" here. To add one, write its function and name it
+in `FINDINGS`.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from modeling_slam.analysis.curves import SAFE_POINTS, curve_shapes
-from modeling_slam.analysis.frames import each_row, groups
+from modeling_slam.analysis.frames import each_row, keyed
 from modeling_slam.analysis.results import CURVE, StudyResults
 from modeling_slam.analysis.tables import (
     degraded_utterances,
@@ -19,7 +19,7 @@ from modeling_slam.analysis.tables import (
     lora_gain,
     mean_wer,
     shallowest_cuts,
-    wer_by_depth,
+    wer_table,
 )
 from modeling_slam.paper.published import paper_table4, paper_table7
 
@@ -44,7 +44,7 @@ def cut_with_lora_beats_whole(results: StudyResults) -> Answer:
 
 
 def lora_wins_more_after_cut(results: StudyResults) -> Answer:
-    gains = lora_gain(results.runs)
+    gains = lora_gain(results.runs, by=apart(results))
     if gains.empty:
         return Answer(0, 0, "")
     return Answer(
@@ -53,8 +53,8 @@ def lora_wins_more_after_cut(results: StudyResults) -> Answer:
 
 
 def lora_helps_at_every_depth(results: StudyResults) -> Answer:
-    table = wer_by_depth(results.runs).pivot_table(
-        index=[*CURVE, "keep_layers"], columns="mode", values="wer", sort=False
+    table = wer_table(results.runs, by=apart(results)).pivot_table(
+        index=[*CURVE, *results.axes, "keep_layers"], columns="mode", values="wer", sort=False
     )
     if not {"lora", "projector"} <= set(table.columns):
         return Answer(0, 0, "")
@@ -63,7 +63,7 @@ def lora_helps_at_every_depth(results: StudyResults) -> Answer:
 
 
 def curves_only_rise(results: StudyResults) -> Answer:
-    shapes = curve_shapes(results.runs)
+    shapes = curve_shapes(results.runs, by=apart(results))
     if shapes.empty:
         return Answer(0, 0, "")
     falls = f"largest fall {100 * shapes['largest_fall'].max():.2f} points"
@@ -71,7 +71,7 @@ def curves_only_rise(results: StudyResults) -> Answer:
 
 
 def lora_degrades_fewer_utterances(results: StudyResults) -> Answer:
-    table = paper_table4() if results.directory is None else degraded_utterances(results)
+    table = paper_table4() if results.directory is None else degraded_utterances(results, by=apart(results))
     if table.empty:
         return Answer(0, 0, "")
     return Answer(int((table["recovery"] < 0).sum()), len(table), points(list(table["recovery"])))
@@ -104,20 +104,25 @@ def findings(results: StudyResults) -> pd.DataFrame:
     )
 
 
+def apart(results: StudyResults) -> list[str]:
+    """The paper fixes what is compared, depth and mode; what else a study spans makes further conditions."""
+    return ["mode", *results.axes]
+
+
 def after_cut(results: StudyResults, mode: str) -> list[float]:
     """WER after the shallowest cut in `mode` - WER of the whole encoder without LoRA, for each condition."""
     cuts = shallowest_cuts(results.runs)
     losses = []
-    for (encoder, _language), cell in groups(results.runs, CURVE):
+    for key, cell in keyed(results.runs, [*CURVE, *results.axes]):
         full = mean_wer(cell, keep_layers=cell["encoder_layers"].iloc[0], mode="projector")
-        cut = mean_wer(cell, keep_layers=cuts.get(encoder, -1), mode=mode)
+        cut = mean_wer(cell, keep_layers=cuts.get(key["encoder_name"], -1), mode=mode)
         if full is not None and cut is not None:
             losses.append(cut - full)
     return losses
 
 
 def change_of(results: StudyResults, kind: str, falls: bool) -> Answer:
-    table = paper_table7() if results.directory is None else error_change(results.runs)
+    table = paper_table7() if results.directory is None else error_change(results.runs, by=apart(results))
     change = [] if table.empty else [getattr(row, kind) for row in each_row(table.dropna(subset=[kind]))]
     holds = sum(value < 0 if falls else value > 0 for value in change)
     ends = f"{100 * min(change):+.1f} to {100 * max(change):+.1f} %" if change else ""

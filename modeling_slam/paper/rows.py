@@ -7,13 +7,13 @@ functions that compute them are those that make our own tables.
 import pandas as pd
 
 from modeling_slam.analysis.frames import each_row
-from modeling_slam.analysis.tables import lora_gain, mean_wer, shallowest_cuts, sweet_spots, wer_by_depth
+from modeling_slam.analysis.tables import lora_gain, mean_wer, shallowest_cuts, sweet_spots, wer_table
 from modeling_slam.paper.published import LANGUAGES, paper_results, paper_table7, read_table
 
 
 def check_reductions() -> pd.DataFrame:
     """Table 2's Red.% against parameter counts; agrees within 0.05 points, as it is printed to 0.1."""
-    table = wer_by_depth(paper_results().runs)
+    table = wer_table(paper_results().runs)
     printed = read_table("table2_wer").rename(
         columns={"encoder": "encoder_name", "kept_layers": "keep_layers"}
     )

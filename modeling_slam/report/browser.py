@@ -19,7 +19,7 @@ from modeling_slam.analysis.frames import each_row
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.analysis.tables import shallowest_cuts
 from modeling_slam.common.files import write_text
-from modeling_slam.report.written import language_name, mode_name
+from modeling_slam.report.written import language_name, mode_name, plain
 
 # Above this many transcripts a page takes long to open; then only the runs the paper compares are shown.
 MOST_TRANSCRIPTS = 400_000
@@ -87,7 +87,9 @@ def browser_data(
         {
             "name": run.name,
             "title": f"{run.encoder_name} {run.keep_layers}L {mode_name(run.mode)}, "
-            f"{language_name(run.language)}, seed {run.seed}",
+            f"{language_name(run.language)}, "
+            + "".join(f"{title} {plain(getattr(run, axis))}, " for axis, title in study.axes.items())
+            + f"seed {run.seed}",
             "language": run.language,
             "wer": round(run.wer, 5),
             "transcripts": transcripts_of(study.utterances(run.name), run.language, places, utterances),

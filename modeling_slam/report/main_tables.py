@@ -1,6 +1,6 @@
-"""The paper's tables as a report shows them: its findings as questions, and Tables 1 to 7.
+"""The main tables of a report, Tables 1 to 7: data, WER along an axis, sweet spots, and what LoRA does.
 
-Each section is one function from a study to a `ReportTable`. With `paper` the paper's rows stand below ours.
+Each section is one function from a study and a view to a `ReportTable`; the view may put others' rows below.
 """
 
 from typing import Any
@@ -10,81 +10,71 @@ import pandas as pd
 from modeling_slam.analysis import error_types, tables
 from modeling_slam.analysis.frames import each_row, groups
 from modeling_slam.analysis.results import StudyResults
-from modeling_slam.paper.findings import findings
-from modeling_slam.paper.published import paper_results, paper_table1, paper_table4, paper_table7
+from modeling_slam.report.view import View
 from modeling_slam.report.written import (
-    WHOSE,
     ReportTable,
     language_name,
     millions,
     percent,
+    plain,
     signed,
     signed_millions,
     table_of_rows,
     whole,
-    with_paper,
 )  # fmt: skip
 
 
-def findings_table(study: StudyResults, paper: bool) -> ReportTable:
-    data = findings(study)
-    written = pd.DataFrame({"finding of the paper": data["finding"]})
-    if paper:
-        theirs = findings(paper_results())
-        written["in the paper"] = [counted(row) for row in each_row(theirs)]
-        data = data.merge(theirs, on="finding", suffixes=("", "_paper"))
-    written["in this study"] = [counted(row) for row in each_row(data)]
-    note = "In how many conditions (encoder and language; or each depth) it holds, of those that can tell."
-    return ReportTable("findings", "Do the paper's findings hold?", note, data, written)
-
-
-def counted(row: Any) -> str:
-    return f"{row.holds} of {row.of} ({row.figures})" if row.of else "cannot be told"
-
-
-def table1(study: StudyResults, paper: bool) -> ReportTable:
-    data = tables.data_statistics(study)
-    if paper:
-        data = with_paper(data, paper_table1())
+def table1(study: StudyResults, view: View) -> ReportTable:
+    name = "table1_data"
+    data = view.below(name, tables.data_statistics(study))
     columns = {
         "split": ("split", str),
         "clips": ("clips", whole),
         "hours": ("hours", lambda value: f"{value:.2f}"),
         **{name: (name.replace("_", " "), whole) for name in ("words", "distinct_words", "speakers")},
-        **(WHOSE if paper else {}),
+        **view.whose(name),
     }
-    return table_of_rows(
-        "table1_data", "Table 1: data", "The test split is counted in the predictions.", data, columns
-    )
+    note = "The test split is counted in the predictions."
+    return table_of_rows(name, "Table 1: data", note, data, columns, axes=study.axes)
 
 
-def table2(study: StudyResults, paper: bool) -> ReportTable:
-    data = tables.wer_by_depth(study.runs)
-    theirs = tables.wer_by_depth(paper_results().runs) if paper else None
+def table2(study: StudyResults, view: View) -> ReportTable:
+    name = "table2_wer"
+    data = tables.wer_table(study.runs, **view.curves)
+    theirs = view.theirs(name)
     rows, links = [], {}
-    for (encoder, layers), depth in groups(data, ["encoder_name", "keep_layers"]):
-        row = {
-            "encoder": encoder,
-            "layers": str(layers),
-            "Red.%": percent(depth["encoder_reduction"].iloc[0]),
-        }
-        for cell in each_row(depth):
-            column = f"{language_name(cell.language)}, {'+ LoRA' if cell.mode == 'lora' else 'projector'}"
-            row[column] = with_bounds(cell) + beside(cell, theirs)
+    for (encoder, value), cells in groups(data, ["encoder_name", view.x]):
+        row = {"encoder": encoder, x_title(study, view): plain(value)}
+        if view.along_depth:
+            row["Red.%"] = percent(cells["encoder_reduction"].iloc[0])
+        for cell in each_row(cells):
+            column = f"{language_name(cell.language)}, {curve_name(study, view, cell)}"
+            row[column] = with_bounds(cell) + beside(cell, theirs, view)
             links[len(rows), column] = cell.runs
         rows.append(row)
     note = (
         "WER in %, in brackets its 95 % bootstrap interval over utterances (of seeds: mean and range). "
         "Red.%: encoder parameters removed. projector: trained alone; + LoRA: with LoRA."
     )
-    if theirs is not None:
-        note += " P: the paper's WER of this depth, ours - theirs, * where it is outside our interval."
-        if not any("P " in str(value) for row in rows for value in row.values()):
-            note += " The paper has no depth of these encoders."
+    if theirs is not None and view.others is not None:
+        mark, whose = view.others.mark, view.others.whose
+        note += f" {mark}: {whose}'s WER of this depth, ours - theirs, * where it is outside our interval."
+        if not any(f"{mark} " in str(value) for row in rows for value in row.values()):
+            note += f" {whose.capitalize()} has no depth of these encoders."
     data = data.assign(runs=data["runs"].map(" ".join))
-    return ReportTable(
-        "table2_wer", "Table 2: WER by depth", note, data, pd.DataFrame(rows).fillna(""), links
-    )
+    title = "depth" if view.along_depth else study.axes.get(view.x, view.x)
+    return ReportTable(name, f"Table 2: WER by {title}", note, data, pd.DataFrame(rows).fillna(""), links)
+
+
+def x_title(study: StudyResults, view: View) -> str:
+    return "layers" if view.along_depth else study.axes.get(view.x, view.x)
+
+
+def curve_name(study: StudyResults, view: View, cell: Any) -> str:
+    """What tells this curve from the others of its encoder and language."""
+    values = {column: getattr(cell, column) for column in view.by or ()}
+    mode = {"lora": "+ LoRA", "projector": "projector"}.get(values.get("mode", ""), "")
+    return (mode + view.told_apart(study, values)).removeprefix(", ")
 
 
 def with_bounds(cell: Any) -> str:
@@ -92,57 +82,54 @@ def with_bounds(cell: Any) -> str:
     return percent(cell.wer) + bounds
 
 
-def beside(cell: Any, paper: pd.DataFrame | None) -> str:
-    """The paper's WER of the same depth, if it has one."""
-    if paper is None:
+def beside(cell: Any, others: pd.DataFrame | None, view: View) -> str:
+    """Others' WER of the same depth, if they have one."""
+    if others is None or view.others is None:
         return ""
     keys = ("encoder_name", "keep_layers", "language", "mode")
-    found = tables.find_runs(paper, **{key: getattr(cell, key) for key in keys})
+    found = tables.find_runs(others, **{key: getattr(cell, key) for key in keys})
     if found.empty:
         return ""
     theirs = found["wer"].iloc[0]
     outside = not cell.wer_low <= theirs <= cell.wer_high
-    return f" P {percent(theirs)}, {signed(cell.wer - theirs)}{'*' if outside else ''}"
+    return f" {view.others.mark} {percent(theirs)}, {signed(cell.wer - theirs)}{'*' if outside else ''}"
 
 
-def table3(study: StudyResults, paper: bool) -> ReportTable:
-    data = tables.sweet_spots(study.runs)
-    if paper:
-        data = with_paper(data, tables.sweet_spots(paper_results().runs))
-    wers = [name for name in data.columns if name.startswith("wer_")]
+def table3(study: StudyResults, view: View) -> ReportTable:
+    name = "table3_sweet_spots"
+    data = view.below(name, tables.sweet_spots(study.runs, view.curves["by"]))
+    wers = [column for column in data.columns if column.startswith("wer_")]
     columns = {
         "parameters": ("encoder + LoRA (M)", millions),
         "net_change": ("net change (M)", signed_millions),
         "net_change_share": ("net change (%)", signed),
-        **{name: (f"WER {language_name(name.removeprefix('wer_'))}", percent) for name in wers},
+        **{column: (f"WER {language_name(column.removeprefix('wer_'))}", percent) for column in wers},
         "better": ("languages below the whole encoder", str),
-        **(WHOSE if paper else {}),
+        **view.whose(name),
     }
     note = (
         "For each encoder: whole, whole with LoRA, and the pruned depth with LoRA of the lowest mean WER. "
         "Change against the whole encoder without LoRA."
     )
-    return table_of_rows("table3_sweet_spots", "Table 3: sweet spots", note, data, columns)
+    return table_of_rows(name, "Table 3: sweet spots", note, data, columns, axes=study.axes)
 
 
-def table4(study: StudyResults, paper: bool) -> ReportTable:
-    data = tables.degraded_utterances(study)
-    if paper:
-        data = with_paper(data, paper_table4())
+def table4(study: StudyResults, view: View) -> ReportTable:
+    name = "table4_degraded"
+    data = view.below(name, tables.degraded_utterances(study, **view.curves))
     columns = {
         "pruned": ("degraded by pruning (%)", percent),
         "pruned_lora": ("with LoRA (%)", percent),
         "recovery": ("recovery (points)", signed),
-        **(WHOSE if paper else {}),
+        **view.whose(name),
     }
     note = "Utterances with a higher WER than under the whole encoder without LoRA, after the shallowest cut."
-    return table_of_rows("table4_degraded", "Table 4: degraded utterances", note, data, columns)
+    return table_of_rows(name, "Table 4: degraded utterances", note, data, columns, axes=study.axes)
 
 
-def table5(study: StudyResults, paper: bool) -> ReportTable:
-    data = tables.lora_gain(study.runs)
-    if paper:
-        data = with_paper(data, tables.lora_gain(paper_results().runs))
+def table5(study: StudyResults, view: View) -> ReportTable:
+    name = "table5_lora_gain"
+    data = view.below(name, tables.lora_gain(study.runs, **view.curves))
     columns = {
         "full": ("won on the whole encoder (points)", signed),
         "pruned": ("won after the cut (points)", signed),
@@ -150,17 +137,17 @@ def table5(study: StudyResults, paper: bool) -> ReportTable:
             "wins more",
             lambda value: "" if pd.isna(value) else {"full": "whole", "pruned": "cut"}[value],
         ),
-        **(WHOSE if paper else {}),
+        **view.whose(name),
     }
     note = "WER without LoRA - WER with LoRA, whole encoder and shallowest cut."
-    return table_of_rows("table5_lora_gain", "Table 5: what LoRA wins", note, data, columns)
+    return table_of_rows(name, "Table 5: what LoRA wins", note, data, columns, axes=study.axes)
 
 
 TRANSCRIPTS = {"reference": "reference", "pruned": "after the cut", "pruned_lora": "with LoRA"}
 
 
-def table6(study: StudyResults, paper: bool) -> ReportTable:
-    data = error_types.recovered_utterances(study)
+def table6(study: StudyResults, view: View) -> ReportTable:
+    data = error_types.recovered_utterances(study, **view.curves)
     columns = {
         "kind": ("kind", str),
         **{name: (title, str) for name, title in TRANSCRIPTS.items()},
@@ -173,16 +160,16 @@ def table6(study: StudyResults, paper: bool) -> ReportTable:
     some = data.groupby(["encoder_name", "language", "kind"], sort=False).head(3).reset_index(drop=True)
     if len(some) < len(data):
         note += " At most three of a kind are shown; the CSV has all."
-    return table_of_rows("table6_recovered", "Table 6: won back by LoRA", note, data, columns, some)
+    title = "Table 6: won back by LoRA"
+    return table_of_rows("table6_recovered", title, note, data, columns, some, study.axes)
 
 
-def table7(study: StudyResults, paper: bool) -> ReportTable:
-    data = tables.error_change(study.runs)
-    if paper:
-        data = with_paper(data, paper_table7())
+def table7(study: StudyResults, view: View) -> ReportTable:
+    name = "table7_errors"
+    data = view.below(name, tables.error_change(study.runs, **view.curves))
     kinds = ("substitutions", "insertions", "deletions", "total")
-    columns = {**{kind: (f"{kind} (%)", signed) for kind in kinds}, **(WHOSE if paper else {})}
+    columns = {**{kind: (f"{kind} (%)", signed) for kind in kinds}, **view.whose(name)}
     note = (
         "Change of the count of each word error by LoRA, after the shallowest cut; empty if there was none."
     )
-    return table_of_rows("table7_errors", "Table 7: change of errors", note, data, columns)
+    return table_of_rows(name, "Table 7: change of errors", note, data, columns, axes=study.axes)

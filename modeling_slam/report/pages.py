@@ -1,6 +1,6 @@
 """A study's report: Markdown, HTML, CSV and LaTeX tables, plots, and the error browser, in one directory.
 
-    python -m modeling_slam.study report runs/digits-study --paper --clips 20
+    python -m modeling_slam.study report runs/digits-study --clips 20
 
 writes `report.html` and `report.md`, `tables/*.csv` and `*.tex`, `plots/*.svg` and `*.png`, `errors.html`
 and, with `--clips`, `clips/*.ogg`. Everything follows from the predictions, so a report is made as often as
@@ -20,12 +20,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from modeling_slam.analysis.frames import each_row
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
-from modeling_slam.paper.published import SOURCE
 from modeling_slam.report.browser import write_browser
 from modeling_slam.report.clips import write_clips
 from modeling_slam.report.main_tables import TRANSCRIPTS
 from modeling_slam.report.plots import save_plots
 from modeling_slam.report.sections import report_tables
+from modeling_slam.report.view import View
 from modeling_slam.report.written import RUNS, ReportTable, language_name, millions, mode_name, percent
 
 PAGES = ("report.html", "report.md")
@@ -34,32 +34,33 @@ PAGES = ("report.html", "report.md")
 def write_report(
     study_dir: str | Path,
     output: str | Path | None = None,
-    paper: bool = False,
+    view: View | None = None,
     clips: int = 0,
     withhold: Sequence[str] = (),
 ) -> Path:
     """Write the report of the study in `study_dir`; returns its directory.
 
     Args:
-        paper: put the paper's numbers beside ours.
+        view: along which axis, and whose numbers stand beside ours; kept layers, and nobody's, if not given.
         clips: of each language, in the error browser.
         withhold: languages whose texts and clips are not quoted: Table 6 counts theirs, the browser has none.
 
     Raises:
-        ValueError: no run is finished, the study has no such language, or `output` is a directory that holds
-            something else.
+        ValueError: no run is finished, the study has no such language or axis, or `output` is a directory
+            that holds something else.
     """
     study = StudyResults.load(study_dir)
     languages = list(study.runs["language"].unique())
     if unknown := [language for language in withhold if language not in languages]:
         raise ValueError(f"`withhold` names {unknown}; the study's languages are {languages}.")
+    view = (view or View()).of(study)
     directory = Path(output) if output is not None else Path(study_dir) / "report"
     check_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         made = Path(scratch) / directory.name
         made.mkdir()
-        write_into(made, study, paper, clips, withhold)
+        write_into(made, study, view, clips, withhold)
         if directory.exists():
             directory.rename(Path(scratch) / "before")
         made.rename(directory)
@@ -74,15 +75,13 @@ def check_replaceable(directory: Path) -> None:
         )
 
 
-def write_into(
-    directory: Path, study: StudyResults, paper: bool, clips: int, withhold: Sequence[str]
-) -> None:
-    tables = [without_texts(table, withhold) for table in report_tables(study, paper)]
+def write_into(directory: Path, study: StudyResults, view: View, clips: int, withhold: Sequence[str]) -> None:
+    tables = [without_texts(table, withhold) for table in report_tables(study, view)]
     quoted = dataclasses.replace(study, runs=study.runs[~study.runs["language"].isin(withhold)])
     (directory / "tables").mkdir()
     for table in tables:
         save_table(table, directory / "tables")
-    captions = save_plots(study, directory / "plots", paper)
+    captions = save_plots(study, directory / "plots", view)
     audio = write_clips(quoted, directory / "clips", clips) if clips else {}
     browsed = write_browser(quoted, directory / "errors.html", audio) if len(quoted.runs) else []
     study.runs.map(without_directory).to_csv(directory / "tables" / "runs.csv", index=False)
@@ -101,7 +100,7 @@ def write_into(
         "rates": [METRICS[name].title for name in ERROR_RATES[1:]],
         "browsed": set(browsed),
         "withheld": ", ".join(map(language_name, withhold)),
-        "paper": SOURCE if paper else None,
+        "others": view.others,
         "commits": ", ".join(sorted(set(study.runs["commit"].dropna()))),
         "markdown": to_markdown,
     }

@@ -1,11 +1,10 @@
 """The study's pictures, as SVG for pages and PNG for slides.
 
-Colour says the mode (without LoRA, with), the dash pattern whose numbers they are. SVG files are the same to
-the byte for the same results, so a committed report changes only where its numbers do.
+Colour says the mode (without LoRA, with), the dash pattern what else tells curves apart. SVG files are the
+same to the byte for the same results, so a committed report changes only where its numbers do.
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,15 @@ from matplotlib.ticker import MaxNLocator
 
 from modeling_slam.analysis.breakdowns import wer_by_length
 from modeling_slam.analysis.curves import pareto_front
-from modeling_slam.analysis.frames import each_row, groups
+from modeling_slam.analysis.frames import beside_mode, each_row, groups, keyed
 from modeling_slam.analysis.results import CURVE, StudyResults
-from modeling_slam.analysis.tables import MODES, error_change, lora_gain, shallowest_cuts, wer_by_depth
-from modeling_slam.paper.published import paper_results
-from modeling_slam.report.written import language_name
+from modeling_slam.analysis.tables import MODES, error_change, lora_gain, shallowest_cuts, wer_table
+from modeling_slam.report.view import Plot, View
+from modeling_slam.report.written import language_name, plain
 
 COLOURS = {"projector": "#0072b2", "lora": "#d55e00"}  # told apart with any colour vision
 MARKERS = {"projector": "o", "lora": "s"}
+DASHES = ("-", "--", ":", "-.")
 CEILING = 150  # % of WER; what loops run up beyond it is cut off, so that the rest can be read
 
 
@@ -35,9 +35,9 @@ def panels(rows: int, columns: int, width: float = 3.8, **options: Any) -> tuple
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
 
 
-def plot_depths(study: StudyResults) -> Any:
-    """WER against kept layers, in the paper's layout: a row an encoder, a column a language."""
-    table = wer_by_depth(study.runs)
+def plot_curves(study: StudyResults, view: View) -> Any:
+    """WER along the view's axis: a row an encoder, a column a language."""
+    table = wer_table(study.runs, **view.curves)
     encoders, languages = list(table["encoder_name"].unique()), list(table["language"].unique())
     figure, axes = panels(len(encoders), len(languages), sharey="row")
     for row, encoder in enumerate(encoders):
@@ -45,11 +45,14 @@ def plot_depths(study: StudyResults) -> Any:
             axis = axes[row][column]
             cell = table[(table["encoder_name"] == encoder) & (table["language"] == language)]
             axis.set_title(f"{encoder}, {language_name(language)}")
-            draw_curves(axis, cell)
+            draw_curves(axis, cell, study, view)
             draw_baseline(axis, study.baselines, encoder, language)
-            axis.set_xlabel("encoder layers kept")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.invert_xaxis()
+            if view.along_depth:
+                axis.set_xlabel("encoder layers kept")
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+                axis.invert_xaxis()
+            else:
+                axis.set_xlabel(study.axes.get(view.x, view.x))
             axis.grid(alpha=0.3)
             if cell.empty:
                 axis.set_axis_off()
@@ -60,13 +63,18 @@ def plot_depths(study: StudyResults) -> Any:
     return figure
 
 
-def draw_curves(axis: Any, cell: pd.DataFrame) -> None:
-    for mode, curve in groups(cell, "mode"):
-        layers, wer = curve["keep_layers"], 100 * curve["wer"]
+def draw_curves(axis: Any, cell: pd.DataFrame, study: StudyResults, view: View) -> None:
+    """Colour and marker say the mode, the dash pattern what else tells the curves apart."""
+    dashes: dict[str, str] = {}
+    for values, curve in keyed(cell, view.curves["by"]):
+        mode, further = values.get("mode", "projector"), view.told_apart(study, values)
+        dash = dashes.setdefault(further, DASHES[len(dashes) % len(DASHES)])
+        along, wer = curve[view.x], 100 * curve["wer"]
         errors = [100 * (curve["wer"] - curve["wer_low"]), 100 * (curve["wer_high"] - curve["wer"])]
         axis.errorbar(
-            layers, wer, yerr=[error.clip(lower=0) for error in errors], color=COLOURS[mode],
-            marker=MARKERS[mode], capsize=3, label=MODES[mode],
+            along, wer, yerr=[error.clip(lower=0) for error in errors], color=COLOURS[mode],
+            marker=MARKERS[mode], capsize=3, linestyle=dash,
+            label=(MODES[mode] if "mode" in values else "") + further,
         )  # fmt: skip
 
 
@@ -78,40 +86,12 @@ def draw_baseline(axis: Any, baselines: pd.DataFrame, encoder: str, language: st
         axis.axhline(100 * wer, color="0.35", linestyle="--", label="Whisper, own decoder")
 
 
-def plot_against_paper(study: StudyResults) -> Any:
-    """WER against the share of encoder parameters removed: ours in colour, the paper's encoders in grey."""
-    ours, paper = wer_by_depth(study.runs), wer_by_depth(paper_results().runs)
-    languages = list(ours["language"].unique())
-    figure, axes = panels(len(MODES), len(languages), sharey=True, sharex=True)
-    dashes = {"small": ":", "medium": "--", "large-v2": "-."}
-    for row, mode in enumerate(MODES):
-        for column, language in enumerate(languages):
-            axis = axes[row][column]
-            axis.set_title(f"{language_name(language)}, {MODES[mode]}")
-            for table, whose in ((paper, "the paper"), (ours, "this study")):
-                cell = table[(table["language"] == language) & (table["mode"] == mode)]
-                style: dict[str, Any] = {"color": "0.5"}
-                if table is ours:
-                    style = {"color": COLOURS[mode], "marker": MARKERS[mode]}
-                for encoder, curve in groups(cell, "encoder_name"):
-                    dash = dashes[encoder] if table is paper else "-"
-                    removed, wer = 100 * curve["encoder_reduction"], 100 * curve["wer"]
-                    axis.plot(removed, wer, linestyle=dash, label=f"{encoder}, {whose}", **style)
-            axis.set_ylim(0, CEILING)
-            axis.grid(alpha=0.3)
-        axes[row][0].set_ylabel("WER (%)")
-    for axis in axes[-1]:
-        axis.set_xlabel("encoder parameters removed (%)")
-    legend(figure, axes)
-    return figure
-
-
-def plot_lora_gain(study: StudyResults) -> Any | None:
-    """Points of WER won by LoRA, whole encoder against shallowest cut (the paper's Table 5)."""
-    gains = lora_gain(study.runs)
+def plot_lora_gain(study: StudyResults, view: View) -> Any | None:
+    """Points of WER won by LoRA, full encoder against shallowest cut (Table 5)."""
+    gains = lora_gain(study.runs, **view.curves)
     if gains.empty:
         return None
-    names = [f"{row.encoder_name}\n{language_name(row.language)}" for row in each_row(gains)]
+    names = [condition(study, view, row) for row in each_row(gains)]
     figure, axes = panels(1, 1, width=max(4.5, 1.3 * len(names)))
     bars(axes[0][0], names, {"whole encoder": 100 * gains["full"], "after the cut": 100 * gains["pruned"]})
     axes[0][0].set_ylabel("points of WER won by LoRA")
@@ -119,18 +99,24 @@ def plot_lora_gain(study: StudyResults) -> Any | None:
     return figure
 
 
-def plot_error_change(study: StudyResults) -> Any | None:
-    """Change of each kind of error by LoRA after the shallowest cut (the paper's Table 7)."""
-    change = error_change(study.runs)
+def plot_error_change(study: StudyResults, view: View) -> Any | None:
+    """Change of each kind of error by LoRA after the shallowest cut (Table 7)."""
+    change = error_change(study.runs, **view.curves)
     if change.empty:
         return None
-    names = [f"{row.encoder_name}\n{language_name(row.language)}" for row in each_row(change)]
+    names = [condition(study, view, row) for row in each_row(change)]
     kinds = ("substitutions", "insertions", "deletions", "total")
     figure, axes = panels(1, 1, width=max(4.5, 1.8 * len(names)))
     bars(axes[0][0], names, {kind: 100 * change[kind].astype(float) for kind in kinds})
     axes[0][0].set_ylabel("change with LoRA (%)")
     legend(figure, axes)
     return figure
+
+
+def condition(study: StudyResults, view: View, row: Any) -> str:
+    """Encoder, language and what else keeps runs apart, for the foot of a group of bars."""
+    further = view.told_apart(study, {column: getattr(row, column) for column in beside_mode(view.by or ())})
+    return f"{row.encoder_name}\n{language_name(row.language)}" + further.replace(", ", "\n")
 
 
 def bars(axis: Any, names: list[str], series: dict[str, pd.Series]) -> None:
@@ -144,16 +130,17 @@ def bars(axis: Any, names: list[str], series: dict[str, pd.Series]) -> None:
     axis.grid(axis="y", alpha=0.3)
 
 
-def plot_pareto(study: StudyResults) -> Any:
+def plot_pareto(study: StudyResults, view: View) -> Any:
     """WER against encoder and LoRA parameters; runs that none beats in WER, size and speed are filled."""
-    front = pareto_front(study.runs)
+    front = pareto_front(study.runs, by=[*view.curves["by"], *study.axes])
     languages = list(front["language"].unique())
     figure, axes = panels(1, len(languages), width=4.6)
     for axis, language in zip(axes[0], languages, strict=True):
         for run in each_row(front[front["language"] == language]):
             place, colour = (run.parameters / 1e6, 100 * run.wer), COLOURS[run.mode]
             axis.plot(*place, MARKERS[run.mode], color=colour, mfc=colour if run.on_front else "none")
-            label = f"{run.encoder_name} {run.keep_layers}L"
+            further = "".join(f" {plain(getattr(run, axis))}" for axis in study.axes)
+            label = f"{run.encoder_name} {run.keep_layers}L{further}"
             axis.annotate(label, place, fontsize=7, xytext=(4, 4), textcoords="offset points")
         for mode, title in MODES.items():
             axis.plot([], [], MARKERS[mode], color=COLOURS[mode], label=title)
@@ -167,7 +154,7 @@ def plot_pareto(study: StudyResults) -> Any:
     return figure
 
 
-def plot_lengths(study: StudyResults) -> Any:
+def plot_lengths(study: StudyResults, view: View) -> Any:
     """WER by length of the clip: the whole encoder and the shallowest cut, with and without LoRA."""
     cuts = shallowest_cuts(study.runs)
     shown = study.runs[
@@ -175,9 +162,10 @@ def plot_lengths(study: StudyResults) -> Any:
         | (study.runs["keep_layers"] == study.runs["encoder_name"].map(cuts))
     ]
     table = wer_by_length(dataclasses.replace(study, runs=shown))
-    conditions = list(groups(table, CURVE))
+    conditions = list(keyed(table, [*CURVE, *beside_mode(view.by or ())]))
     figure, axes = panels(1, len(conditions), width=4.4)
-    for axis, ((encoder, language), cell) in zip(axes[0], conditions, strict=True):
+    for axis, (key, cell) in zip(axes[0], conditions, strict=True):
+        encoder, language = key["encoder_name"], key["language"]
         for (layers, mode), line in groups(cell, ["keep_layers", "mode"]):
             line = line.groupby(["longest", "seconds"])["wer"].mean().reset_index()
             axis.plot(
@@ -185,8 +173,9 @@ def plot_lengths(study: StudyResults) -> Any:
                 linestyle="--" if layers == cuts.get(encoder) else "-", label=f"{layers}L, {MODES[mode]}",
             )  # fmt: skip
         axis.set(
-            title=f"{encoder}, {language_name(language)}", xlabel="length of the clip (s)", ylabel="WER (%)"
-        )
+            title=f"{encoder}, {language_name(language)}" + view.told_apart(study, key),
+            xlabel="length of the clip (s)", ylabel="WER (%)",
+        )  # fmt: skip
         axis.set_ylim(0, None)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
@@ -205,10 +194,10 @@ def legend(figure: Any, axes: Any) -> None:
 
 
 # File name -> (caption, what draws it; None if the study has nothing to draw).
-PLOTS: dict[str, tuple[str, Callable[[StudyResults], Any]]] = {
+PLOTS: dict[str, Plot] = {
     "wer_by_depth": (
         "WER against kept encoder layers, with 95 % intervals over utterances (of several seeds: the range).",
-        plot_depths,
+        plot_curves,
     ),
     "lora_gain": (
         "Points of WER that LoRA wins, on the whole encoder and after the shallowest cut.",
@@ -221,21 +210,23 @@ PLOTS: dict[str, tuple[str, Callable[[StudyResults], Any]]] = {
     "pareto": ("WER against the parameters of encoder and LoRA.", plot_pareto),
     "wer_by_length": ("WER by length of the clip, whole encoder and shallowest cut.", plot_lengths),
 }
-PAPER_PLOT = (
-    "WER against the share of encoder parameters removed, beside the paper's. Test sets and LLM may differ: "
-    "compare the shapes, not the heights.",
-    plot_against_paper,
-)
 
 
-def save_plots(study: StudyResults, directory: Path, paper: bool) -> dict[str, str]:
+def plots_of(study: StudyResults, view: View) -> dict[str, Plot]:
+    """The report's own plots and the view's; along another axis than depth those that can be drawn there."""
+    if view.along_depth:
+        return PLOTS | dict(view.plots)
+    caption = PLOTS["wer_by_depth"][0].replace("kept encoder layers", study.axes.get(view.x, view.x))
+    return {f"wer_by_{view.x}": (caption, plot_curves), "pareto": PLOTS["pareto"]} | dict(view.plots)
+
+
+def save_plots(study: StudyResults, directory: Path, view: View) -> dict[str, str]:
     """Draw everything into `directory` as SVG and PNG; returns name -> caption of what was drawn."""
     directory.mkdir(parents=True, exist_ok=True)
     captions = {}
-    plots = PLOTS | ({"against_paper": PAPER_PLOT} if paper else {})
     with plt.rc_context({"svg.hashsalt": "slam-asr", "font.size": 9}):
-        for name, (caption, draw) in plots.items():
-            figure = draw(study)
+        for name, (caption, draw) in plots_of(study, view).items():
+            figure = draw(study, view)
             if figure is None:
                 continue
             figure.savefig(directory / f"{name}.svg", metadata={"Date": None})

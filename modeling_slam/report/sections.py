@@ -1,21 +1,19 @@
-"""The tables of a report, in its order: the paper's, and those beyond it.
+"""The tables of a report, in its order: the main ones, and those beyond them.
 
-Each section is one function from a study to a `ReportTable`, named in `SECTIONS`. The numbers come from
-`tables`, `curves`, `breakdowns` and `error_types`. With `paper` the paper's rows stand below ours.
+Each section is one function from a study and a view to a `ReportTable`, named in `SECTIONS`. The numbers come
+from `tables`, `curves`, `breakdowns` and `error_types` of the analysis.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import pandas as pd
 
 from modeling_slam.analysis import breakdowns, curves
-from modeling_slam.analysis.frames import each_row, groups
+from modeling_slam.analysis.frames import each_row, keyed
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.analysis.significance import compare
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
-from modeling_slam.paper.published import paper_results
 from modeling_slam.report.main_tables import (
-    findings_table,
     table1,
     table2,
     table3,
@@ -25,23 +23,23 @@ from modeling_slam.report.main_tables import (
     table7,
     with_bounds,
 )
+from modeling_slam.report.view import Section, View
 from modeling_slam.report.written import (
-    WHOSE,
     ReportTable,
-    depths,
+    at_depths,
+    at_values,
     language_name,
     millions,
     p_value,
     percent,
     signed,
     table_of_rows,
-    with_paper,
     yes_no,
 )  # fmt: skip
 
 
-def safe_zone_table(study: StudyResults, paper: bool) -> ReportTable:
-    data = curves.safe_zone(study)
+def safe_zone_table(study: StudyResults, view: View) -> ReportTable:
+    data = curves.safe_zone(study, **view.curves)
     columns = {
         "degradation": ("degradation (points)", signed),
         "low": ("low", signed),
@@ -57,31 +55,31 @@ def safe_zone_table(study: StudyResults, paper: bool) -> ReportTable:
         "all lighter cuts. low, high: 95 % interval of the degradation by paired bootstrap over utterances; "
         "with few clips few differences are significant, and high is the worst that is not ruled out."
     )
-    return table_of_rows("safe_zone", "Safe pruning zone", note, data, columns)
+    return table_of_rows("safe_zone", "Safe pruning zone", note, data, columns, axes=study.axes)
 
 
-def deepest_table(study: StudyResults, paper: bool) -> ReportTable:
-    data = curves.deepest_safe_cuts(curves.safe_zone(study), study.runs)
-    if paper:
-        theirs = paper_results()
-        data = with_paper(data, curves.deepest_safe_cuts(curves.safe_zone(theirs), theirs.runs))
+def deepest_table(study: StudyResults, view: View) -> ReportTable:
+    name = "deepest_safe_cuts"
+    zone = curves.safe_zone(study, **view.curves)
+    data = view.below(name, curves.deepest_safe_cuts(zone, study.runs, **view.curves))
     columns = {
         "removed": ("layers removed", str),
         "degradation": ("degradation (points)", signed),
-        **(WHOSE if paper else {}),
+        **view.whose(name),
     }
-    note = "The deepest safe cut of each curve. The paper's have no test: there the threshold alone decides."
-    return table_of_rows("deepest_safe_cuts", "Deepest safe cuts", note, data, columns)
+    note = "The deepest safe cut of each curve."
+    if view.whose(name) and view.others is not None:
+        note += f" {view.others.whose.capitalize()}'s have no test: there the threshold alone decides."
+    return table_of_rows(name, "Deepest safe cuts", note, data, columns, axes=study.axes)
 
 
-def lora_tests(study: StudyResults, paper: bool) -> ReportTable:
+def lora_tests(study: StudyResults, view: View) -> ReportTable:
     rows = []
-    for key, cell in groups(study.runs, ["encoder_name", "language", "keep_layers", "seed"]):
+    for key, cell in keyed(study.runs, ["encoder_name", "language", "keep_layers", *study.axes, "seed"]):
         modes = dict(zip(cell["mode"], cell["name"], strict=True))
         if len(modes) == 2:
             test = compare(study, modes["projector"], modes["lora"])
-            names = dict(zip(("encoder_name", "language", "keep_layers", "seed"), key, strict=True))
-            rows.append(names | vars(test) | {"significant": test.significant, "runs": list(modes.values())})
+            rows.append(key | vars(test) | {"significant": test.significant, "runs": list(modes.values())})
     data = pd.DataFrame(rows)
     columns = {
         "difference": ("LoRA - without (points)", signed),
@@ -92,30 +90,29 @@ def lora_tests(study: StudyResults, paper: bool) -> ReportTable:
         "significant": ("significant", yes_no),
     }
     note = "Paired tests on the same clips."
-    return table_of_rows("lora_tests", "Is LoRA's gain significant?", note, data, columns)
+    return table_of_rows("lora_tests", "Is LoRA's gain significant?", note, data, columns, axes=study.axes)
 
 
-def shapes_table(study: StudyResults, paper: bool) -> ReportTable:
-    data = curves.curve_shapes(study.runs)
-    if paper:
-        data = with_paper(data, curves.curve_shapes(paper_results().runs))
+def shapes_table(study: StudyResults, view: View) -> ReportTable:
+    name = "curve_shapes"
+    data = view.below(name, curves.curve_shapes(study.runs, **view.curves))
     columns = {
         "steps": ("steps", str),
         "falls": ("falls", str),
         "largest_fall": ("largest fall (points)", percent),
         "instability": ("instability", lambda value: f"{value:.2f}"),
-        "spikes": ("spikes", depths),
-        **(WHOSE if paper else {}),
+        "spikes": ("spikes", at_depths if view.along_depth else at_values),
+        **view.whose(name),
     }
     note = (
         "From each depth to the next smaller one. falls: steps that lower the WER. instability: sum of falls "
         "over sum of all changes. spikes: depths more than a point above both neighbours."
     )
-    return table_of_rows("curve_shapes", "Monotonicity", note, data, columns)
+    return table_of_rows(name, "Monotonicity", note, data, columns, axes=study.axes)
 
 
-def pareto_table(study: StudyResults, paper: bool) -> ReportTable:
-    data = curves.pareto_front(study.runs)
+def pareto_table(study: StudyResults, view: View) -> ReportTable:
+    data = curves.pareto_front(study.runs, by=[*view.curves["by"], *study.axes])
     front = data[data["on_front"]].sort_values(["language", "wer"]).reset_index(drop=True)
     columns = {
         "wer": ("WER (%)", percent),
@@ -130,61 +127,70 @@ def pareto_table(study: StudyResults, paper: bool) -> ReportTable:
         "Runs that no other run of the language beats in WER, parameters and real-time factor at once. The "
         "factor is of the machine that decoded, and noisy if it did other work."
     )
-    return table_of_rows("pareto", "Pareto front", note, data, columns, front)
+    return table_of_rows("pareto", "Pareto front", note, data, columns, front, study.axes)
 
 
-def failures_table(study: StudyResults, paper: bool) -> ReportTable:
-    data = breakdowns.failure_rates(study.runs)
+def failures_table(study: StudyResults, view: View) -> ReportTable:
+    data = breakdowns.failure_rates(study.runs, study.axes)
     columns = {
         "empty": ("empty (%)", lambda value: percent(value, 2)),
         "loop": ("repetition loop (%)", lambda value: percent(value, 2)),
         "truncated": ("cut at the limit (%)", lambda value: percent(value, 2)),
     }
-    return table_of_rows("failures", "Failed outputs", "Share of utterances.", data, columns)
+    note = "Share of utterances."
+    return table_of_rows("failures", "Failed outputs", note, data, columns, axes=study.axes)
 
 
-def bands_in_columns(data: pd.DataFrame, band: str, value: str) -> pd.DataFrame:
-    """One row an encoder, language, depth and mode; one column a band, with the mean over seeds."""
-    keys = ["encoder_name", "language", "keep_layers", "mode"]
+def bands_in_columns(data: pd.DataFrame, band: str, value: str, axes: Iterable[str]) -> pd.DataFrame:
+    """One row an encoder, language, depth, mode and further axis; one column a band, the mean over seeds."""
+    keys = ["encoder_name", "language", "keep_layers", "mode", *axes]
     wide = data.pivot_table(index=keys, columns=band, values=value, sort=False)
     runs = data.groupby(keys, sort=False)["name"].agg(lambda names: list(names.unique()))
     return wide.assign(runs=runs).reset_index()
 
 
 def band_table(
-    name: str, title: str, note: str, data: pd.DataFrame, band: str, order: str, value: str
+    study: StudyResults,
+    name: str,
+    title: str,
+    note: str,
+    data: pd.DataFrame,
+    band: str,
+    order: str,
+    value: str,
 ) -> ReportTable:
     """Bands side by side, in per cent; the data has one row a run and band."""
     bands = data.drop_duplicates(order).sort_values(order)[band]
-    rows = bands_in_columns(data, band, value)
+    rows = bands_in_columns(data, band, value, study.axes)
     data = data.assign(runs=[[run] for run in data["name"]])
-    return table_of_rows(name, title, note, data, {one: (one, percent) for one in bands}, rows)
+    return table_of_rows(name, title, note, data, {one: (one, percent) for one in bands}, rows, study.axes)
 
 
-def lengths_table(study: StudyResults, paper: bool) -> ReportTable:
+def lengths_table(study: StudyResults, view: View) -> ReportTable:
     data = breakdowns.wer_by_length(study)
     title, note = "WER by length of the clip", "WER in % by seconds."
-    return band_table("wer_by_length", title, note, data, "seconds", "longest", "wer")
+    return band_table(study, "wer_by_length", title, note, data, "seconds", "longest", "wer")
 
 
-def frequency_table(study: StudyResults, paper: bool) -> ReportTable:
+def frequency_table(study: StudyResults, view: View) -> ReportTable:
     data = breakdowns.misses_by_frequency(study)
     title = "Missed words by frequency"
     note = "Reference words substituted or deleted, in %, by how often the word occurs in the test set."
-    return band_table("misses_by_frequency", title, note, data, "occurrences", "band", "missed")
+    return band_table(study, "misses_by_frequency", title, note, data, "occurrences", "band", "missed")
 
 
-def seeds_table(study: StudyResults, paper: bool) -> ReportTable:
-    data = curves.seed_spread(study.runs)
+def seeds_table(study: StudyResults, view: View) -> ReportTable:
+    data = curves.seed_spread(study.runs, **view.curves)
     columns = {
         "seeds": ("seeds", str),
         **{name: (f"{title} (%)", percent) for name, title in
            {"mean": "mean WER", "std": "deviation", "min": "lowest", "max": "highest"}.items()},
     }  # fmt: skip
-    return table_of_rows("seeds", "Spread over seeds", "Deviation with n - 1.", data, columns)
+    note = "Deviation with n - 1."
+    return table_of_rows("seeds", "Spread over seeds", note, data, columns, axes=study.axes)
 
 
-def baselines_table(study: StudyResults, paper: bool) -> ReportTable:
+def baselines_table(study: StudyResults, view: View) -> ReportTable:
     data = study.baselines
     note = "The whole Whisper with its own decoder on the same clips."
     if data.empty:
@@ -202,14 +208,18 @@ def baselines_table(study: StudyResults, paper: bool) -> ReportTable:
     return ReportTable("baselines", "Whisper with its own decoder", note, data, written)
 
 
-SECTIONS: list[Callable[[StudyResults, bool], ReportTable]] = [
-    findings_table, table2, table3, table4, table5, table6, table7,
+SECTIONS: list[Section] = [
+    table2, table3, table4, table5, table6, table7,
     safe_zone_table, deepest_table, lora_tests, shapes_table, pareto_table,
     failures_table, lengths_table, frequency_table, seeds_table, baselines_table, table1,
 ]  # fmt: skip
+# These speak of layers removed, and have nothing to say where curves run along something else.
+ABOUT_DEPTH = frozenset((table3, table4, table5, table6, table7, safe_zone_table, deepest_table))
 
 
-def report_tables(study: StudyResults, paper: bool) -> list[ReportTable]:
+def report_tables(study: StudyResults, view: View | None = None) -> list[ReportTable]:
     """Every table that has something to say about this study."""
-    made = [section(study, paper) for section in SECTIONS]
+    view = (view or View()).of(study)
+    sections = [*view.sections, *SECTIONS]
+    made = [section(study, view) for section in sections if view.along_depth or section not in ABOUT_DEPTH]
     return [table for table in made if len(table.shown)]

@@ -71,8 +71,16 @@ def yes_no(value: Any) -> str:
     return "" if pd.isna(value) else "yes" if value else "no"
 
 
-def depths(value: Sequence[int]) -> str:
+def plain(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def at_depths(value: Sequence[int]) -> str:
     return ", ".join(f"{layers}L" for layers in value) or "none"
+
+
+def at_values(value: Sequence[float]) -> str:
+    return ", ".join(map(plain, value)) or "none"
 
 
 def mode_name(mode: str) -> str:
@@ -88,25 +96,32 @@ COMMON = {
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
 
 
-def shown(data: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """`data` written out: only `columns`, under their titles, with the common ones first."""
-    every = {name: COMMON[name] for name in COMMON if name in data.columns} | dict(columns)
+def shown(data: pd.DataFrame, columns: Columns, axes: Mapping[str, str]) -> pd.DataFrame:
+    """`data` written out: only `columns`, under their titles, with the common ones and further axes first."""
+    common = COMMON | {name: (title, plain) for name, title in axes.items()}
+    every = {name: common[name] for name in common if name in data.columns} | dict(columns)
     return pd.DataFrame({title: [write(v) for v in data[name]] for name, (title, write) in every.items()})
 
 
 def table_of_rows(
-    name: str, title: str, note: str, data: pd.DataFrame, columns: Columns, rows: pd.DataFrame | None = None
+    name: str,
+    title: str,
+    note: str,
+    data: pd.DataFrame,
+    columns: Columns,
+    rows: pd.DataFrame | None = None,
+    axes: Mapping[str, str] | None = None,
 ) -> ReportTable:
     """A table with a line for each of `rows`, if not given all of `data`.
 
-    `data` says in `runs` what runs each row follows from, and a last column leads to them; rows of the paper
-    have none.
+    `data` says in `runs` what runs each row follows from, and a last column leads to them; rows of others
+    have none. `axes` are the titles of the study's further axes.
     """
     if data.empty:
         return ReportTable(name, title, note, data, data)
     rows = data if rows is None else rows
     runs = [run_names(row) for row in rows[RUNS]]
-    written = shown(rows, columns).assign(**{RUNS: ["1" if names else "" for names in runs]})
+    written = shown(rows, columns, axes or {}).assign(**{RUNS: ["1" if names else "" for names in runs]})
     links = {(place, RUNS): names for place, names in enumerate(runs)}
     data = data.assign(runs=data[RUNS].map(run_names).map(" ".join))
     return ReportTable(name, title, note, data, written, links)
@@ -114,12 +129,6 @@ def table_of_rows(
 
 def run_names(value: Any) -> list[str]:
     return value if isinstance(value, list) else []
-
-
-def with_paper(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """Our rows and, below them, the paper's, told apart by `whose`."""
-    theirs = paper.assign(whose="the paper", runs=None)
-    return pd.concat([ours.assign(whose="this study"), theirs], ignore_index=True)
 
 
 WHOSE: Columns = {"whose": ("whose", str)}

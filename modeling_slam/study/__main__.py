@@ -134,14 +134,19 @@ def parse(kind: Any, command: str, first: str, argv: list[str]) -> Any:
 def report(argv: list[str]) -> None:
     arguments: ReportArguments = parse(ReportArguments, "report", "study_dir", argv)
     try:
+        from modeling_slam.paper.view import paper_view
         from modeling_slam.report.pages import write_report
+        from modeling_slam.report.view import View
     except ModuleNotFoundError as error:
         raise SystemExit(
             f"error: the report needs {error.name}, which is not installed: pip install 'slam-asr[study]'"
         ) from error
     with clear_errors():
+        view = paper_view(beside=arguments.paper)
+        if arguments.chooses_axes:
+            view = View(x=arguments.x, by=arguments.by or None)
         directory = write_report(
-            arguments.study_dir, arguments.output, arguments.paper, arguments.clips, arguments.withhold
+            arguments.study_dir, arguments.output, view, arguments.clips, arguments.withhold
         )
     print(f"The report is in {directory}: report.html, report.md, errors.html, tables/, plots/")
 

@@ -104,6 +104,14 @@ class ReportArguments:
         default=None, metadata={"help": "Directory of the report; STUDY_DIR/report by default. Replaced."}
     )
     paper: bool = field(default=False, metadata={"help": "Put the paper's published numbers beside ours."})
+    x: str = field(
+        default="keep_layers",
+        metadata={"help": "Axis that curves run along; with max_train_hours, WER by hours of training."},
+    )
+    by: list[str] = field(
+        default_factory=list,
+        metadata={"help": "What tells curves apart; the mode and all else that runs differ in if not given."},
+    )
     clips: int = field(
         default=0,
         metadata={"help": "Clips of each language in the error browser, those the runs differ on most."},
@@ -116,3 +124,9 @@ class ReportArguments:
     def __post_init__(self):
         if self.clips < 0:
             raise ValueError(f"`clips` must be 0 (no audio) or a number of clips, got {self.clips}.")
+        if self.paper and self.chooses_axes:
+            raise ValueError("`paper` compares depths, with and without LoRA: leave `x` and `by` out.")
+
+    @property
+    def chooses_axes(self) -> bool:
+        return self.x != "keep_layers" or bool(self.by)

@@ -2,7 +2,7 @@
 
 A row says where the axis' values stand in the study file, what a value changes about a run's flags, how it is
 written in a run's name, and what the column or the plot's axis is called. To add an axis over a flag of
-`train.py`, add a row; a study file then spans it by that flag's name, and its values are a column of the index:
+`train.py`, add a row; a study file then spans it by that name, and its values are a column of the index:
 
     learning_rate: [1.0e-4, 3.0e-4]
 """
@@ -27,7 +27,7 @@ class Axis:
         label: a value in a run's name, as a format.
         values: of a study file, given what is chosen on the axes before it. Without, they are the list that
             stands in the file under the axis' name, and a file need not span the axis.
-        flags: what a value sets for `train.py`, for an encoder on a dataset. Without, the flag of the axis' name.
+        flags: what a value sets for `train.py`, for an encoder on a dataset. Without, the flag of that name.
     """
 
     title: str

@@ -12,7 +12,7 @@ from modeling_slam.analysis.tables import (
     lora_gain,
     shallowest_cuts,
     sweet_spots,
-    wer_by_depth,
+    wer_table,
 )
 
 # Ten reference words in three utterances; what each run writes.
@@ -38,7 +38,7 @@ def counted(tmp_path) -> StudyResults:
 
 
 def test_table_2_has_wer_and_reduction_of_each_depth(counted):
-    table = wer_by_depth(counted.runs).set_index(["keep_layers", "mode"])
+    table = wer_table(counted.runs).set_index(["keep_layers", "mode"])
     assert table["wer"].to_dict() == pytest.approx(
         {(6, "projector"): 0.1, (6, "lora"): 0.0, (4, "projector"): 0.4, (4, "lora"): 0.1}
     )
@@ -100,7 +100,7 @@ def test_seeds_are_averaged(tmp_path):
         (spec_of(6, "projector", "en", seed), [row(0, "a b c d", heard)])
         for seed, heard in [(1, "a b c d"), (2, "a b")]
     ]
-    (cell,) = wer_by_depth(StudyResults.load(write_study(tmp_path, runs)).runs).to_dict("records")
+    (cell,) = wer_table(StudyResults.load(write_study(tmp_path, runs)).runs).to_dict("records")
     assert (cell["wer"], cell["wer_low"], cell["wer_high"], cell["seeds"]) == (0.25, 0.0, 0.5, 2)
 
 

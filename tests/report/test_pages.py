@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from made_study import row, spec_of, write_study
 
+from modeling_slam.paper.view import paper_view
 from modeling_slam.report.browser import browser_data, write_browser
 from modeling_slam.report.pages import escape_latex, write_report
 from modeling_slam.report.sections import report_tables
@@ -18,7 +19,7 @@ from modeling_slam.study.__main__ import main
 
 @pytest.fixture(scope="module")
 def report(study_directory) -> Path:
-    return write_report(study_directory, paper=True)
+    return write_report(study_directory, view=paper_view())
 
 
 class Page(HTMLParser):
@@ -59,7 +60,7 @@ def test_every_wer_of_table_2_leads_to_its_run(report, study):
 
 def test_every_row_of_ours_leads_to_runs_and_none_of_the_papers_does(study):
     own = "findings", "table2_wer", "baselines"  # questions; a run a cell; no runs
-    tables = [table for table in report_tables(study, paper=True) if table.name not in own]
+    tables = [table for table in report_tables(study, paper_view()) if table.name not in own]
     assert len(tables) >= 12
     for table in tables:
         for place, line in enumerate(table.shown.to_dict("records")):
@@ -73,7 +74,7 @@ def test_every_row_of_ours_leads_to_runs_and_none_of_the_papers_does(study):
 
 
 def test_a_comparison_leads_to_the_runs_compared(report, study):
-    tables = {table.name: table for table in report_tables(study, paper=False)}
+    tables = {table.name: table for table in report_tables(study)}
     four = [f"base-{layers}L-{mode}-en-s42" for layers in (6, 4) for mode in ("projector", "lora")]
     assert sorted(tables["table5_lora_gain"].links[0, RUNS]) == sorted(four)
     assert ", [2](#run-" in (report / "report.md").read_text(encoding="utf-8")
@@ -108,7 +109,7 @@ def test_each_table_comes_in_every_format(report):
 
 
 def test_plots_are_the_same_to_the_byte(report, study_directory, tmp_path):
-    again = write_report(study_directory, tmp_path / "again", paper=True)
+    again = write_report(study_directory, tmp_path / "again", paper_view())
     for file in report.glob("plots/*.svg"):
         assert file.read_bytes() == (again / "plots" / file.name).read_bytes(), file.name
 
@@ -184,5 +185,5 @@ def test_texts_that_are_withheld_stand_nowhere(tmp_path):
 @pytest.mark.parametrize(("layers", "mode"), [(6, "projector"), (6, "lora"), (4, "projector"), (4, "lora")])
 def test_a_study_of_one_finished_run_is_reported(tmp_path, layers, mode):
     run = (spec_of(layers, mode, "en"), [row(0, "one two", "one too")])
-    report = write_report(write_study(tmp_path / "study", [run]), paper=True)
+    report = write_report(write_study(tmp_path / "study", [run]), view=paper_view())
     assert pd.read_csv(report / "tables" / "runs.csv")["wer"].tolist() == [0.5]
