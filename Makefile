@@ -41,7 +41,7 @@ slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 	$(BIN)/python -m pytest -m slow
 
 browser: $(INSTALLED)  ## The study's HTML pages in a real Chromium; set CHROMIUM if it is not on the path
-	$(BIN)/python -m pytest -m browser tests/study/test_browser.py
+	$(BIN)/python -m pytest -m browser tests/report/test_browser.py
 
 # Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --parts training"
 bench: $(INSTALLED)  ## Speed and memory of training, evaluation and loading, against plain ways

@@ -53,11 +53,11 @@ class WrongTranscript:
     def differing_words(self) -> tuple[list[str], list[str]]:
         """Reference words that were substituted or deleted, and what was written instead or besides."""
         (chunks,) = jiwer.process_words([self.reference], [self.prediction]).alignments
-        said, heard = self.reference.split(), self.prediction.split()
+        reference, hypothesis = self.reference.split(), self.prediction.split()
         differing = [chunk for chunk in chunks if chunk.type != "equal"]
         return (
-            [word for chunk in differing for word in said[chunk.ref_start_idx : chunk.ref_end_idx]],
-            [word for chunk in differing for word in heard[chunk.hyp_start_idx : chunk.hyp_end_idx]],
+            [word for chunk in differing for word in reference[chunk.ref_start_idx : chunk.ref_end_idx]],
+            [word for chunk in differing for word in hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]],
         )
 
 
@@ -71,14 +71,14 @@ def is_compound(wrong: WrongTranscript) -> bool:
 
 def is_named_entity(wrong: WrongTranscript) -> bool:
     names = names_in(wrong.raw_reference, wrong.language)
-    said, _heard = wrong.differing_words
-    misheard = [word for word in said if word in names]
-    return bool(misheard) and len(misheard) >= NAME_SHARE * len(said)
+    missed, _written = wrong.differing_words
+    missed_names = [word for word in missed if word in names]
+    return bool(missed_names) and len(missed_names) >= NAME_SHARE * len(missed)
 
 
 def is_phonetic(wrong: WrongTranscript) -> bool:
-    said, heard = ("".join(words) for words in wrong.differing_words)
-    return count_character_errors([said], [heard]).rate <= PHONETIC_CER
+    missed, written = ("".join(words) for words in wrong.differing_words)
+    return count_character_errors([missed], [written]).rate <= PHONETIC_CER
 
 
 RULES: dict[str, Callable[[WrongTranscript], bool]] = {

@@ -152,7 +152,9 @@ def scores_row(directory: Path) -> dict[str, Any]:
     """What eval.py's two files in `directory` say."""
     metrics = read_json(directory / METRICS_FILE)
     parameters = metrics["parameters"]
-    encoder = parameters.get("encoder_kept", parameters.get("encoder"))  # the latter of a whole Whisper
+    encoder = parameters.get(
+        "encoder_kept", parameters.get("encoder")
+    )  # the latter of Whisper with its own decoder
     rows = read_predictions(directory / PREDICTIONS_FILE)
     metrics = measure_later(rows, [name for name in METRICS if name not in metrics]) | metrics
     speakers = sorted({row.speaker for row in rows if row.speaker is not None})

@@ -56,7 +56,7 @@ def render_card(store: StudyStore, repo_id: str, license: str | None) -> str:
 # slam-asr study {name}
 
 Speech recognition with pruned Whisper encoders, a trained projector and an LLM: {len(index)} of {len(specs)}
-runs, each with its specification (`runs/NAME/run.json`), scores (`metrics.json`) and what it heard
+runs, each with its specification (`runs/NAME/run.json`), scores (`metrics.json`) and transcripts
 (`predictions.jsonl`). `{INDEX_FILE}` has one row a run:
 
 ```python

@@ -136,14 +136,3 @@ def test_a_table_of_other_columns_is_refused_with_its_columns(release):
     (release / "nl" / "train.tsv").write_text("name\ttext\na.mp3\thello\n")
     with pytest.raises(DataError, match=r"no column 'path'.*name, text"):
         load_speech(DataArguments(str(release)), "train")
-
-
-def test_the_report_sets_its_figures_beside_the_papers(release):
-    _, report = load_speech(DataArguments(str(release)), "train")
-    assert report.paper is not None
-    assert report.paper["clips"] == 43_458
-    assert report.paper["clips_difference"] == 4 - 43_458
-    assert report.paper["hours_difference"] == pytest.approx(report.kept_hours - 54.15)
-    assert "43,458 there (-43,454)" in report.summary()
-    _, validated = load_speech(DataArguments(str(release), train_split="validated"), "train")
-    assert validated.paper is None

@@ -28,10 +28,11 @@ WITHOUT_POSIX = """
 import builtins
 plain = builtins.__import__
 
-def without_posix(name, globals=None, *rest):
-    if name in ("fcntl", "resource", "pwd", "termios") and globals["__name__"].startswith("modeling_slam"):
-        raise ImportError(f"{globals['__name__']} imports {name}")
-    return plain(name, globals, *rest)
+def without_posix(name, globals=None, *rest, **options):
+    importer = (globals or {}).get("__name__", "")
+    if name in ("fcntl", "resource", "pwd", "termios") and importer.startswith("modeling_slam"):
+        raise ImportError(f"{importer} imports {name}")
+    return plain(name, globals, *rest, **options)
 
 builtins.__import__ = without_posix
 import modeling_slam.study, modeling_slam.study.__main__, modeling_slam.study.schedulers

@@ -1,14 +1,9 @@
 """The paper's Table 2 through our analysis gives its Tables 3 and 5, and shows where its rows disagree."""
 
-from pathlib import Path
-
 import pytest
 
 from modeling_slam.analysis.tables import lora_gain, sweet_spots
 from modeling_slam.paper import rows
-from modeling_slam.paper.checks import lora_parameters, paper_checks
-from modeling_slam.paper.findings import findings
-from modeling_slam.paper.notes import paper_notes
 from modeling_slam.paper.published import paper_results, read_table
 from modeling_slam.paper.rows import check_reductions, check_table3, check_table5, check_table7
 
@@ -61,23 +56,3 @@ def test_reductions_are_those_of_the_encoders():
     table = check_reductions()
     assert len(table) == 34
     assert (table["stated"] - table["computed"]).abs().max() < 0.1
-
-
-def test_lora_counts_are_those_of_peft():
-    """36 layers of q and o (2048 x 2048) and k and v (2048 x 256)."""
-    assert lora_parameters(8) == 36 * 8 * (2 * (2048 + 2048) + 2 * (2048 + 256)) == 3_686_400
-    assert lora_parameters(16) == 7_372_800
-
-
-def test_findings_of_the_paper_hold_in_its_own_numbers():
-    answers = findings(paper_results()).set_index("finding")
-    assert answers["holds"].tolist() == [9, 9, 7, 97, 12, 9, 9, 4]
-    assert answers["of"].tolist() == [9, 9, 9, 102, 18, 9, 9, 9]
-
-
-def test_the_notes_are_what_the_checks_say():
-    document = Path(__file__).parents[2] / "docs" / "paper-notes.md"
-    assert document.read_text(encoding="utf-8") == paper_notes(), (
-        "write it anew: python -m modeling_slam.paper.notes > docs/paper-notes.md"
-    )
-    assert len(paper_checks()) >= 20
