@@ -171,7 +171,8 @@ class Pair:
     def run(self, chosen: Chosen) -> PlannedRun:
         own = flags_of(chosen, self)
         train = self.train | {name: value for name, value in own.items() if name not in TRAIN_OWN}
-        model_args, lora_args, data, run_args = self.settings(train)
+        model_args, lora_args, data, run_args = parsed = self.settings(train)
+        chosen = {name: as_read(parsed, name, value) for name, value in chosen.items()}
         spec = RunSpec(
             name=name_of(chosen),
             encoder=own["encoder"],
@@ -208,6 +209,12 @@ class Pair:
             language=self.language,
             eval_flags=self.eval_flags(self.train) | {"num_beams": BASELINE_BEAMS},
         )
+
+
+def as_read(parsed: Sequence[Any], axis: str, value: Any) -> Any:
+    """A further axis' value as train.py reads it: YAML takes 1e-4 for a word."""
+    groups = [group for group in parsed if axis in FURTHER and hasattr(group, axis)]
+    return getattr(groups[0], axis) if groups else value
 
 
 def read_recipe(template: str | None, encoder: str, language: str) -> dict[str, Any]:

@@ -33,6 +33,12 @@ def test_a_run_is_told_its_hours_and_the_index_has_them(study_file, stand_ins, t
     assert results.runs["max_train_hours"].tolist() == [1, 5, 1, 5]
 
 
+def test_a_value_is_what_train_py_reads_of_it(study_file):
+    (spec, _) = load_study(study_file(), ["max_train_hours=[5e-1]"]).specs  # a word to YAML
+    assert spec.name == "tiny-3L-projector-en-0.5h-s42"
+    assert spec.axes == {"max_train_hours": 0.5}
+
+
 def test_a_study_without_further_axes_keeps_its_names_and_its_recipes_hours(study_file, world, tmp_path):
     (tmp_path / "recipe.yaml").write_text("max_train_hours: 3\n")
     path = study_file(recipe=str(tmp_path / "recipe.yaml"))
