@@ -54,7 +54,8 @@ def table2(study: StudyResults, view: View) -> ReportTable:
         rows.append(row)
     note = (
         "WER in %, in brackets its 95 % bootstrap interval over utterances (of seeds: mean and range). "
-        "Red.%: encoder parameters removed. projector: trained alone; + LoRA: with LoRA."
+        + ("Red.%: encoder parameters removed. " if view.along_depth else "")
+        + "projector: trained alone; + LoRA: with LoRA."
     )
     if theirs is not None and view.others is not None:
         mark, whose = view.others.mark, view.others.whose

@@ -93,10 +93,9 @@ class View:
 
     def told_apart(self, study: StudyResults, values: Mapping[str, Any]) -> str:
         """What the further columns of `by` say of a run, for a legend: ", hours of training speech 5"."""
-        return "".join(
-            f", {study.axes.get(column, column)} {plain(values[column])}"
-            for column in beside_mode(self.by or ())
-        )
+        titles = {X: "layers", **study.axes}
+        further = beside_mode(self.by or ())
+        return "".join(f", {titles.get(name, name)} {plain(values[name])}" for name in further)
 
 
 Section = Callable[[StudyResults, View], ReportTable]
