@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam.model.lora import LORA_PARTS, lora_settings, without_lora
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,20 @@ def parameter_counts(config: SlamAsrConfig) -> ParameterCounts:
     """The counts of the model that `config` describes.
 
     A study asks for hundreds of models that differ in depth and LoRA. Placing LoRA takes most of the time, so
-    each depth is built without it; LoRA sits in the LLM and is counted on a model of one encoder layer.
+    each depth is built without it, and LoRA on the LLM alone is counted beside one encoder layer.
     """
-    counts = counts_without_weights(changed(config, lora_rank=0))
-    shallow = changed(config, num_encoder_layers=1, kept_encoder_layers=[0])
-    lora = counts_without_weights(shallow).lora if config.adds_lora else 0
-    return dataclasses.replace(counts, lora=lora)
+    if any(lora_settings(config, part)["rank"] for part in LORA_PARTS if part.module != "language_model"):
+        return counts_without_weights(as_json(config))
+    counts = counts_without_weights(as_json(without_lora(config)))
+    if not config.adds_lora:
+        return counts
+    shallow = as_json(config, num_encoder_layers=1, kept_encoder_layers=[0])
+    return dataclasses.replace(counts, lora=counts_without_weights(shallow).lora)
 
 
-def changed(config: SlamAsrConfig, **settings: object) -> str:
-    """The configuration with other settings, as JSON, which can be compared."""
-    return json.dumps(config.to_dict() | settings, sort_keys=True)
+def as_json(config: SlamAsrConfig, **changes: object) -> str:
+    """The configuration with these changes, as JSON, which can be compared."""
+    return json.dumps(config.to_dict() | changes, sort_keys=True)
 
 
 @functools.lru_cache(maxsize=512)

@@ -73,7 +73,7 @@ def model_parameters(encoder: str, layers: int, lora_rank: int = 0) -> Parameter
     config = SlamAsrConfig(
         audio_config=whisper_config(encoder),
         text_config=qwen_config("3B"),
-        num_encoder_layers=layers,
+        num_encoder_layers=layers,  # ty: ignore[unknown-argument] (a property)
         lora_rank=lora_rank,
     )
     return parameter_counts(config)

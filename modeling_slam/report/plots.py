@@ -92,7 +92,7 @@ def plot_lora_gain(study: StudyResults, view: View) -> Any | None:
     if gains.empty:
         return None
     names = [condition(study, view, row) for row in each_row(gains)]
-    figure, axes = panels(1, 1, width=max(4.5, 1.3 * len(names)))
+    figure, axes = panels(1, 1, width=max(4.5, broad(names, 1.3)))
     bars(axes[0][0], names, {"whole encoder": 100 * gains["full"], "after the cut": 100 * gains["pruned"]})
     axes[0][0].set_ylabel("points of WER won by LoRA")
     legend(figure, axes)
@@ -106,7 +106,7 @@ def plot_error_change(study: StudyResults, view: View) -> Any | None:
         return None
     names = [condition(study, view, row) for row in each_row(change)]
     kinds = ("substitutions", "insertions", "deletions", "total")
-    figure, axes = panels(1, 1, width=max(4.5, 1.8 * len(names)))
+    figure, axes = panels(1, 1, width=max(4.5, broad(names, 1.8)))
     bars(axes[0][0], names, {kind: 100 * change[kind].astype(float) for kind in kinds})
     axes[0][0].set_ylabel("change with LoRA (%)")
     legend(figure, axes)
@@ -117,6 +117,12 @@ def condition(study: StudyResults, view: View, row: Any) -> str:
     """Encoder, language and what else keeps runs apart, for the foot of a group of bars."""
     further = view.told_apart(study, {column: getattr(row, column) for column in beside_mode(view.by or ())})
     return f"{row.encoder_name}\n{language_name(row.language)}" + further.replace(", ", "\n")
+
+
+def broad(names: list[str], least: float) -> float:
+    """Inches for groups of bars with these feet, each at least `least`."""
+    longest = max(len(line) for name in names for line in name.splitlines())
+    return len(names) * max(least, 0.085 * longest)
 
 
 def bars(axis: Any, names: list[str], series: dict[str, pd.Series]) -> None:
@@ -187,7 +193,8 @@ def legend(figure: Any, axes: Any) -> None:
     entries = {}
     for axis in axes.flat:
         entries.update(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    fitting = max(1, int(figure.get_figwidth() // 1.8))  # inches an entry
+    inches = max(1.8, 0.09 * max(map(len, entries), default=0))  # of an entry
+    fitting = max(1, int(figure.get_figwidth() // inches))
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=min(fitting, len(entries))
     )

@@ -1,7 +1,8 @@
 """What a run will cost, estimated before it starts, so that a study can be planned and its end foreseen.
 
 Floating-point operations, counting a multiplication with its addition as two; P are parameters that a token
-passes, per second of speech 50 encoder frames, 50/k audio tokens and about `TEXT_TOKENS_PER_SECOND` of text:
+passes, per second of speech 50 encoder frames (of Whisper), 50/k audio tokens and `TEXT_TOKENS_PER_SECOND`
+tokens of text:
 
     training    encoder 2 P frames; projector and LoRA 6 P tokens; frozen LLM 4 P tokens (forward, and
                 backward through activations alone); vocabulary 4 P text tokens
@@ -15,11 +16,10 @@ from dataclasses import dataclass
 
 from modeling_slam.analysis.parameters import ParameterCounts, parameter_counts
 from modeling_slam.evaluation.arguments import EvaluationArguments
-from modeling_slam.model.audio_lengths import SAMPLING_RATE, WHISPER_GEOMETRY
+from modeling_slam.model.audio_lengths import SAMPLING_RATE, audio_geometry
 from modeling_slam.study.grid import PlannedRun
 from modeling_slam.study.study_file import DataSize
 
-FRAMES_PER_SECOND = SAMPLING_RATE / WHISPER_GEOMETRY.frame_samples
 TEXT_TOKENS_PER_SECOND = 4.0
 PROMPT_TOKENS = 8  # of a clip: instruction and end of text
 DECODING_SLOWDOWN = 10.0
@@ -58,10 +58,12 @@ def estimate(planned: PlannedRun) -> Estimate:
 
 
 class TokenRates:
-    """What the LLM reads of a second of speech."""
+    """What encoder and LLM read of a second of speech."""
 
     def __init__(self, planned: PlannedRun):
-        self.audio = FRAMES_PER_SECOND / planned.config.projector_stack
+        config = planned.config
+        self.frames = SAMPLING_RATE / audio_geometry(config.audio_config).frame_samples
+        self.audio = self.frames / config.projector_stack
         self.text = TEXT_TOKENS_PER_SECOND
 
 
@@ -79,7 +81,7 @@ def training_flops(counts: ParameterCounts, rates: TokenRates, clips: float, cli
     text = rates.text * clip_seconds
     tokens = rates.audio * clip_seconds + PROMPT_TOKENS + text
     per_clip = (
-        2 * counts.encoder * FRAMES_PER_SECOND * clip_seconds
+        2 * counts.encoder * rates.frames * clip_seconds
         + 6 * counts.projector * rates.audio * clip_seconds
         + (4 * body(counts) + 6 * counts.lora) * tokens
         + 4 * counts.llm_embeddings * text
@@ -93,7 +95,7 @@ def decoding_flops(
     prompt = rates.audio * seconds + PROMPT_TOKENS * clips
     text = rates.text * seconds
     return (
-        2 * counts.encoder * FRAMES_PER_SECOND * seconds
+        2 * counts.encoder * rates.frames * seconds
         + 2 * counts.projector * rates.audio * seconds
         + 2 * (body(counts) + counts.lora) * beams * prompt
         + 2 * (body(counts) + counts.lora + counts.llm_embeddings) * beams * text * DECODING_SLOWDOWN

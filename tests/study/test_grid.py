@@ -65,7 +65,7 @@ def test_the_real_study_and_its_settings_from_the_command_line():
 WRONG = {
     "llm=3": "llm.*expected str, got int",
     "encoders.tiny.keep_layer=[1]": "there is no setting `keep_layer`. Did you mean `keep_layers`?",
-    "encoders.tiny.keep_layers=[5]": "must be between 1 and 4, the layers that can be kept, got 5",
+    "encoders.tiny.keep_layers=[5]": "--keep_layers.*must be between 1 and 4",
     "encoders.tiny.keep_layers=[3, 3]": "each once; got",
     "encoders.{a b}.model=x": "cannot be a name; expected letters, digits",
     "datasets.en.keep_layers=[4]": "keep_layers` must name at least one",
