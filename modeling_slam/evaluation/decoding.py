@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import BatchFeature
 
+from modeling_slam.common.cpu_products import use_onednn
 from modeling_slam.data import normalize_text
 from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.predictions import Prediction, PredictionStore
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.model.modeling_slam import SlamAsrForConditionalGeneration
@@ -60,12 +62,14 @@ class SlamRecogniser:
         self.model = (
             SlamAsrForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype).to(device).eval()
         )
+        use_onednn(self.model)
 
     def prepare(self) -> Callable[[list[np.ndarray]], BatchFeature]:
         return self.processor
 
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
-        generated = self.model.generate(
+        generated = transcribe(
+            self.model,
             **inputs.to(self.model.device, self.model.dtype),
             num_beams=self.arguments.num_beams,
             max_new_tokens=self.arguments.max_new_tokens,

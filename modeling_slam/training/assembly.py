@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils.hub import resolve_revision
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
+from modeling_slam.common.cpu_products import use_onednn
 from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 
@@ -104,6 +105,7 @@ def build_model(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    use_onednn(model)
     model.generation_config = GenerationConfig(
         num_beams=2,
         max_new_tokens=200,

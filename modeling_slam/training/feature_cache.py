@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_slam import SlamAsrConfig, SlamAsrProcessor
+from modeling_slam.common.cpu_products import use_onednn
 from modeling_slam.data.collator import CLIP_DIGEST
 from modeling_slam.data.frame_store import FrameReader, FrameStore, clip_digests
 from modeling_slam.model.audio_encoders import ENCODERS
@@ -222,6 +223,7 @@ class FeatureCache:
         encoder.load_state_dict(
             {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}, assign=True
         )
+        use_onednn(encoder.requires_grad_(False))
         return encoder.eval()
 
 

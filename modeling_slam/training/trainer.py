@@ -16,6 +16,7 @@ from transformers import EvalPrediction
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.text import normalize_text
+from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.metrics import count_character_errors, count_word_errors
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.publishing.trainer_push import ReleasingTrainer
@@ -117,7 +118,8 @@ class SlamTrainer(ReleasingTrainer):
             loss = model(**inputs).loss
             if prediction_loss_only or not self.args.predict_with_generate:
                 return loss, None, None
-            tokens = self.accelerator.unwrap_model(model).generate(
+            tokens = transcribe(
+                self.accelerator.unwrap_model(model),
                 **prompts_of(inputs, self.processing_class.pad_token_id),
                 num_beams=self.args.generation_num_beams or 1,
                 max_new_tokens=self.args.generation_max_new_tokens,
