@@ -6,17 +6,22 @@
 Stop it at any time: the same command continues where it stopped. `accelerate launch` shares the clips out.
 """
 
-import json
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports that Ctrl-C meets
 
 import torch
 from accelerate import PartialState
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.files import check_writable, write_json
+from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import check_clip_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import SlamRecogniser, decode
-from modeling_slam.evaluation.predictions import PredictionStore, write_atomically
+from modeling_slam.evaluation.predictions import PredictionStore
 from modeling_slam.evaluation.report import package_versions, score, summary
 from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
@@ -29,12 +34,18 @@ DESCRIPTION = (
 
 def main(argv: list[str] | None = None) -> None:
     arguments, data = parse_arguments(EvaluationArguments, DataArguments, description=DESCRIPTION, argv=argv)
+    with ends_in_one_line(lambda: "The same command goes on where it stopped."):
+        evaluate(arguments, data)
+
+
+def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
     state = PartialState(cpu=not torch.accelerator.is_available())
     device = state.device or torch.device("cpu")
     dtype = arguments.torch_dtype(device)
 
     # Everything that can be wrong is found before a weight is loaded.
     with clear_errors():
+        check_writable(arguments.output_dir, "output_dir")
         config_path = check_checkpoint(arguments.model, arguments.baseline)
         with state.local_main_process_first():  # one process of a machine unpacks an archive for all
             dataset, data_report = load_speech(data, arguments.split)
@@ -68,9 +79,7 @@ def main(argv: list[str] | None = None) -> None:
             "versions": package_versions(),
             "data": data_report.to_dict(),
         }
-        write_atomically(
-            store.directory / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n"
-        )
+        write_json(store.directory / "metrics.json", metrics)
         print(summary(metrics, predictions))
     state.wait_for_everyone()
     state.destroy_process_group()

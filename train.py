@@ -4,96 +4,109 @@ python train.py recipes/nl-medium.yaml --keep_layers 22
 accelerate launch train.py recipes/nl-medium.yaml --dataset my-speech --output_dir runs/mine
 """
 
+import contextlib
 import logging
-from pathlib import Path
+import signal
 from typing import Any, Literal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports that Ctrl-C meets
 
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.paper.table1 import beside_paper
-from modeling_slam.publishing.trainer_push import check_destination
+from modeling_slam.publishing.arguments import PushArguments
+from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
     build_config,
     build_model,
     build_processor,
+    check_model,
     frozen_dtype,
     usual_length,
 )
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
-from modeling_slam.training.run_directory import claim_run_directory, result_settings, write_run_file
+from modeling_slam.training.layer_choice import calibration_clips, needs_clips
+from modeling_slam.training.run_checks import check_installed
+from modeling_slam.training.run_directory import how_to_go_on, run_directory
+from modeling_slam.training.run_settings import record
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
 
 logger = logging.getLogger("slam-asr")
-Split = Literal["train", "validation"]
+GROUPS = {
+    "model": ModelArguments, "lora": LoraArguments, "data": DataArguments, "cache": CacheArguments,
+    "run": RunArguments, "push": PushArguments,
+}  # fmt: skip
+DESCRIPTION = "Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder."
 
 
 def main(argv: list[str] | None = None) -> None:
-    model_args, lora_args, data_args, cache_args, run_args = parse_arguments(
-        ModelArguments,
-        LoraArguments,
-        DataArguments,
-        CacheArguments,
-        RunArguments,
-        description="Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder.",
-        argv=argv,
-    )
+    arguments = parse_arguments(*GROUPS.values(), description=DESCRIPTION, argv=argv)
+    model_args, lora_args, data_args, cache_args, run_args, push_args = arguments
     logging.basicConfig(
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
     )
-
-    # Everything that can be wrong with the settings shows before the first long step.
-    with clear_errors():
-        settings = result_settings(model_args, lora_args, data_args, run_args)
-        checkpoint = claim_run_directory(run_args, settings)
-        config = build_config(model_args, lora_args, checkpoint)
-        processor = build_processor(model_args, config)
-        if run_args.push_to_hub:
-            check_destination(run_args, config, data_args.language)
-        splits: tuple[Split, ...] = ("train", "validation") if run_args.validates else ("train",)
-        data, reports = {}, {}
-        for split in splits:
-            data[split], reports[split] = load_split(data_args, run_args, split)
-            check_lengths(data[split], processor)
-        processor.chunk_seconds = usual_length(data["train"]["duration"])
-        frames = None
-        if cache_args.cache_features is not None:
-            bf16 = bool(run_args.bf16)
-            encoding = Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
-            cache = FeatureCache(cache_args, config, processor, encoding)
-            data, frames = cache.fill(data, run_args.dataloader_num_workers)
-        set_seed(run_args.seed)
-        model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
-        write_run_file(run_args, settings)  # from here on the directory is this run's
-    save_reports(reports, Path(run_args.output_dir))
-    logger.info(describe_parameters(model.parameter_counts()))
-    logger.info("Processes: %d", run_args.world_size)
-
-    trainer = SlamTrainer(
-        model=model,
-        args=run_args,
-        train_dataset=data["train"],
-        eval_dataset=data.get("validation"),
-        data_collator=SpeechCollator(processor, frames),
-        processing_class=processor,
-        compute_metrics=ValidationMetrics(processor, data["train"][0]["language"]),
-        callbacks=early_stopping(run_args),
-    )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.save_metrics("train", result.metrics)
-    if run_args.push_to_hub:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ends_in_one_line(lambda: how_to_go_on(run_args.output_dir)))
         with clear_errors():
-            trainer.push_to_hub()
+            # Everything that can be wrong with the settings shows before the first data are read.
+            check_installed(run_args)
+            settings = record(**dict(zip(GROUPS, arguments, strict=True)))
+            run = stack.enter_context(run_directory(run_args, settings))
+            config = build_config(model_args, lora_args, run.checkpoint)
+            processor = build_processor(model_args, config)
+            check_model(config, model_args)
+            check_destination(push_args, config, data_args.language)
+
+            data, reports = {}, {}
+            for split in ("train", "validation") if run_args.validates else ("train",):
+                data[split], reports[split] = load_split(data_args, run_args, split)
+                check_lengths(data[split], processor)
+            if needs_clips(model_args.layer_choice):
+                clips = calibration_clips(data["train"], processor)
+                config = build_config(model_args, lora_args, run.checkpoint, clips)
+            processor = build_processor(model_args, config, usual_length(data["train"]["duration"]))
+            frames = None
+            if cache_args.cache_features is not None:
+                bf16 = bool(run_args.bf16)
+                encoding = Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
+                cache = FeatureCache(cache_args, config, processor, encoding)
+                data, frames = cache.fill(data, run_args.dataloader_num_workers)
+            set_seed(run_args.seed)
+            model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
+        run.begin(reports)  # from here on it can be resumed
+        logger.info(describe_parameters(model.parameter_counts()))
+        logger.info("Processes: %d", run_args.world_size)
+
+        releases = ReleaseCallback(push_args)
+        trainer = SlamTrainer(
+            model=model,
+            args=run_args,
+            train_dataset=data["train"],
+            eval_dataset=data.get("validation"),
+            data_collator=SpeechCollator(processor, frames),
+            processing_class=processor,
+            compute_metrics=ValidationMetrics(processor, data["train"][0]["language"]),
+            callbacks=[releases, *early_stopping(run_args)],
+        )
+        result = trainer.train(resume_from_checkpoint=run.checkpoint)
+        trainer.save_model()
+        trainer.save_state()
+        trainer.save_metrics("train", result.metrics)
+        with clear_errors():
+            releases.push_result(run_args.output_dir)
     logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)
 
 
-def load_split(data_args: DataArguments, run_args: RunArguments, split: Split) -> tuple[Any, DataReport]:
+def load_split(
+    data_args: DataArguments, run_args: RunArguments, split: Literal["train", "validation"]
+) -> tuple[Any, DataReport]:
     """One split, with a `length` column to group batches by, and its report, which also goes to the log."""
     # One process of a machine unpacks an archive; the others find it unpacked.
     with PartialState().local_main_process_first():
@@ -101,12 +114,6 @@ def load_split(data_args: DataArguments, run_args: RunArguments, split: Split) -
     logger.info(report.summary() + beside_paper(report))
     lengths = [round(100 * seconds) for seconds in dataset["duration"]]
     return dataset.add_column(run_args.length_column_name, lengths), report
-
-
-def save_reports(reports: dict[str, DataReport], directory: Path) -> None:
-    if PartialState().is_main_process:
-        for split, report in reports.items():
-            report.save(directory / f"data_{split}.json")
 
 
 def describe_parameters(counts: dict[str, int]) -> str:

@@ -16,10 +16,11 @@ import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 RECIPE_USAGE = "%(prog)s [RECIPE.yaml] [--flag value ...]"
 
@@ -39,10 +40,10 @@ def parse_arguments(
         names = [field.name for field in dataclasses.fields(dataclass_type) if field.init]
         try:
             instances.append(dataclass_type(**{name: getattr(namespace, name) for name in names}))
-        except ValueError as error:
+        except (ValueError, OSError, ImportError) as error:
             if debugging():
                 raise
-            parser.error(str(error))
+            parser.error(one_line(error))
     return tuple(instances)
 
 
@@ -51,10 +52,34 @@ def clear_errors() -> Generator[None]:
     """What a user can mend ends the program with its message instead of a traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if debugging():
             raise
         raise SystemExit(f"error: {error}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """A library's message, which may run over several lines, on one."""
+    return " ".join(str(error).split())
+
+
+def fixed(default: Any, reason: str | None = None) -> Any:
+    """A field of a dataclass of settings that is inherited and no setting here: `default` is all it can be.
+
+    Whoever sets it on a command line or in a recipe is told `reason`: "`field` reason".
+    """
+    return dataclasses.field(
+        init=False, default=default, metadata={} if reason is None else {"refused": reason}
+    )
+
+
+class Refused(argparse.Action):
+    """A flag that ends the program with the reason why it cannot be set."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
+    ) -> NoReturn:
+        parser.error(f"`{self.dest}` {self.metavar}")
 
 
 def debugging() -> bool:
@@ -65,7 +90,10 @@ def debugging() -> bool:
 def build_parser(
     *dataclass_types: Any, description: str, show_all: bool = False, usage: str = RECIPE_USAGE
 ) -> HfArgumentParser:
-    """A parser with one group of flags per dataclass; inherited flags form a group of their own."""
+    """A parser with one group of flags per dataclass, in its order; inherited flags form one of their own.
+
+    A dataclass with many settings names in `help_sections` the first of each section, and its title.
+    """
     parser = HfArgumentParser(
         dataclass_types,
         description=description,
@@ -78,13 +106,28 @@ def build_parser(
     inherited = parser.add_argument_group("Settings of transformers' Seq2SeqTrainingArguments")
     for dataclass_type in dataclass_types:
         title, *_ = (dataclass_type.__doc__ or dataclass_type.__name__).splitlines()
+        sections = getattr(dataclass_type, "help_sections", {})
         own = parser.add_argument_group(title.rstrip("."))
-        for field in dataclasses.fields(dataclass_type):
-            groups[field.name] = own if field.name in dataclass_type.__annotations__ else inherited
-    for action in list(parser._optionals._group_actions):
-        parser._optionals._group_actions.remove(action)
-        if action.dest in groups:
-            groups[action.dest]._group_actions.append(action)
+        fields = {field.name: field for field in dataclasses.fields(dataclass_type)}
+        for name in dataclass_type.__annotations__:
+            if name in sections:
+                own = parser.add_argument_group(sections[name])
+            if name in fields and fields[name].init:
+                groups[name] = own
+        for name, field in fields.items():
+            if field.init:
+                groups.setdefault(name, inherited)
+            elif "refused" in field.metadata:
+                reason = field.metadata["refused"]
+                hidden: dict[str, Any] = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+                parser.add_argument(f"--{name}", action=Refused, nargs="*", metavar=reason, **hidden)
+    actions = [action for action in parser._optionals._group_actions if action.dest in groups]
+    parser._optionals._group_actions.clear()
+    order = list(groups)
+    for action in sorted(actions, key=lambda action: order.index(action.dest)):
+        groups[action.dest]._group_actions.append(action)
+        if action.nargs == 0:  # `--no_...`, the twin of a switch that is on by default
+            action.help = argparse.SUPPRESS
     if not show_all:
         for action in inherited._group_actions:
             action.help = argparse.SUPPRESS
@@ -116,18 +159,27 @@ class ReadableHelp(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         hidden = (None, "", [], argparse.SUPPRESS, dataclasses.MISSING)
-        if action.help and action.default not in hidden and action.option_strings:
-            default = str(action.default).replace("%", "%%").replace("\n", "\\n")
-            return f"{action.help.rstrip('.')} (default: {default})."
-        return action.help
+        text = action.help
+        if text and action.choices is not None and self._has_long_choices(action):
+            text = f"{text.rstrip('.')}: {', '.join(map(str, action.choices))}."
+        if text and action.default not in hidden and action.option_strings:
+            words = action.default if isinstance(action.default, list) else [action.default]
+            default = " ".join(map(str, words)).replace("%", "%%").replace("\n", "\\n")
+            text = f"{text.rstrip('.')} (default: {default})."
+        return text
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        if action.choices is not None:
-            return "{" + ",".join(map(str, action.choices)) + "}"
-        return super()._format_args(action, default_metavar)
+        if action.choices is None:
+            return super()._format_args(action, default_metavar)
+        if self._has_long_choices(action):
+            return default_metavar
+        return "{" + ",".join(map(str, action.choices)) + "}"
+
+    def _has_long_choices(self, action: argparse.Action) -> bool:
+        return len(",".join(map(str, action.choices or ()))) > 60
 
 
-def recipe_flags(path: Path, parser: argparse.ArgumentParser) -> list[str]:
+def recipe_flags(path: Path, parser: HfArgumentParser) -> list[str]:
     """The lines of a YAML recipe as flags."""
     if not path.is_file():
         parser.error(
@@ -137,25 +189,63 @@ def recipe_flags(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         recipe = read_settings(path)
     except ValueError as error:
         parser.error(str(error))
-    known = {action.dest for action in parser._actions}
+    known = {action.dest: action for action in reversed(parser._actions)}  # before its twin `--no_...`
     unknown = sorted(str(name) for name in recipe if name not in known)
     if unknown:
         parser.error(
             f"{path} has settings that do not exist: {', '.join(unknown)}. See --help and --help_all."
         )
+    # The parser has put the types of its flags into the fields, so the annotations are asked.
+    types: Any = parser.dataclass_types
+    classes = [parent for kind in types for parent in reversed(kind.__mro__)]
+    kinds = {
+        name: str(kind)
+        for parent in classes
+        for name, kind in vars(parent).get("__annotations__", {}).items()
+    }
+    for name, value in recipe.items():
+        if misread := misreading(known[name], kinds.get(name, ""), value):
+            parser.error(f"{path}: `{name}` {misread}")
     return as_flags(recipe)
+
+
+def misreading(action: argparse.Action, kind: str, value: Any) -> str | None:
+    """What is wrong with a value of a recipe that its flag, of type `kind`, would misread; else `None`."""
+    values = value if isinstance(value, list) else [value]
+    if isinstance(action, Refused):
+        return None
+    if isinstance(value, list) and action.nargs not in ("*", "+"):
+        return f"is one value, got the list {value}."
+    if any(isinstance(one, list) or (isinstance(one, dict) and "dict" not in kind) for one in values):
+        return f"cannot be {value}."
+    if action.type is not string_to_bool and any(isinstance(one, bool) for one in values):
+        return f"is a word that YAML reads as {value}. Put it in quotes."
+    return None
+
+
+class EachKeyOnce(yaml.SafeLoader):
+    """YAML in which no mapping, at any depth, has a key twice: the first value would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(f"`{name}` stands in line {lines[name]} and again in line {line}.")
+            lines[name] = line
+        return super().construct_mapping(node, deep)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The `setting: value` lines of a YAML file.
 
     Raises:
-        ValueError: it holds something else. OSError: it cannot be read.
+        ValueError: it holds something else, or a setting twice. OSError: it cannot be read.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        settings = yaml.load(path.read_text(encoding="utf-8"), EachKeyOnce) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold `setting: value` lines, got {type(settings).__name__}.")
     return settings

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Generator
 from pathlib import Path
@@ -28,3 +29,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 def write_json(path: str | os.PathLike, values: object) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_writable(directory: str | os.PathLike, flag: str) -> None:
+    """Check that a directory is writable or can be made; nothing is made yet.
+
+    Raises:
+        ValueError: it cannot; the message names the `flag` that the directory was given by.
+    """
+    directory = Path(directory)
+    nearest = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`{flag}` {directory} cannot be written ({nearest}: {error.strerror}). Name another directory."
+        ) from error

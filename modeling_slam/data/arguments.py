@@ -6,6 +6,8 @@ Everything a run says about its data is here and checked on creation, before any
 import re
 from dataclasses import dataclass, field
 
+from modeling_slam.common.numbers import check_numbers
+
 
 @dataclass
 class DataArguments:
@@ -69,7 +71,4 @@ class DataArguments:
             raise ValueError(
                 f"Expected 0 <= `min_seconds` < `max_seconds`, got {self.min_seconds} and {self.max_seconds}."
             )
-        for name in ("max_train_hours", "max_validation_clips", "max_test_clips"):
-            limit = getattr(self, name)
-            if limit is not None and limit <= 0:
-                raise ValueError(f"`{name}` must be positive, or left out for no limit; got {limit}.")
+        check_numbers(self, ("max_train_hours", "max_validation_clips", "max_test_clips"), above=0)

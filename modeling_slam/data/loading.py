@@ -1,6 +1,7 @@
 """`load_speech`: any source in, a checked `datasets.Dataset` and its report out."""
 
 import atexit
+import contextlib
 import functools
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from typing import Literal
 import datasets
 from datasets import config
 from datasets.arrow_writer import ArrowWriter
+from filelock import BaseFileLock, FileLock, Timeout
 
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import DataError, Source
@@ -31,6 +33,10 @@ FEATURES = datasets.Features(
         "language": datasets.Value("string"),
     }
 )
+PREFIX, IN_USE = (
+    "slam_asr_",
+    "in_use.lock",
+)  # copies of clips in HF's cache; held by the process that reads them
 ROWS_PER_BATCH = 100  # Audio bytes of a batch are held in memory, and Arrow wants them below 2 GB.
 
 
@@ -74,11 +80,7 @@ def _describe_subset(limits: Limits, source: Source) -> str | None:
 
 def _write(kept: Iterable[KeptClip], source: Source) -> datasets.Dataset:
     """Put the kept clips on disk as they come: neither a stream nor a corpus has to fit into memory."""
-    cache = Path(config.HF_DATASETS_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="slam_asr_", dir=cache))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = str(folder / "clips.arrow")
+    path = str(_temporary_folder(Path(config.HF_DATASETS_CACHE)) / "clips.arrow")
     with ArrowWriter(path=path, features=FEATURES, writer_batch_size=ROWS_PER_BATCH) as writer:
         for kept_clip in kept:
             writer.write(
@@ -94,3 +96,22 @@ def _write(kept: Iterable[KeptClip], source: Source) -> datasets.Dataset:
             )
         writer.finalize()
     return datasets.Dataset.from_file(path).cast_column("audio", datasets.Audio(decode=False))
+
+
+def _temporary_folder(cache: Path) -> Path:
+    """A folder of this process, removed at its end, or by the next process if it could not do so itself."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{PREFIX}lock"):
+        for left in cache.glob(f"{PREFIX}*/{IN_USE}"):
+            with contextlib.suppress(Timeout), FileLock(left, timeout=0):
+                shutil.rmtree(left.parent, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=cache))
+        lock = FileLock(folder / IN_USE)
+        lock.acquire()
+    atexit.register(_remove, folder, lock)
+    return folder
+
+
+def _remove(folder: Path, lock: BaseFileLock) -> None:
+    lock.release()  # first, or Windows would keep the file
+    shutil.rmtree(folder, ignore_errors=True)

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from modeling_slam.common.numbers import check_numbers
 from modeling_slam.model.audio_lengths import (
     MAX_TOKENS_PER_SECOND,
     SAMPLING_RATE,
@@ -63,13 +64,10 @@ class EvaluationArguments:
     )
 
     def __post_init__(self):
-        for name in ("num_beams", "max_new_tokens", "max_tokens_per_second", "batch_size", "batch_mean_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if not self.batch_seconds > 0:
-            raise ValueError(f"`batch_seconds` must be positive, got {self.batch_seconds}.")
-        if self.num_workers < 0:
-            raise ValueError(f"`num_workers` must be 0 or more, got {self.num_workers}.")
+        sizes = ("num_beams", "max_new_tokens", "max_tokens_per_second", "batch_size", "batch_mean_size")
+        check_numbers(self, sizes, at_least=1)
+        check_numbers(self, ("batch_seconds",), above=0)
+        check_numbers(self, ("num_workers",), at_least=0)
         if self.suppress_numerals and self.baseline != "whisper":
             raise ValueError("`suppress_numerals` belongs to `--baseline whisper`; leave it out.")
 

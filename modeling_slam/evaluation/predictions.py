@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from modeling_slam.common.differences import differences
+from modeling_slam.common.files import write_json, write_text
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -33,13 +36,6 @@ class Prediction:
 
 class SettingsError(ValueError):
     """The output directory holds predictions made with other settings."""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader meets the old file or the whole new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def to_lines(predictions: Iterable[Prediction]) -> str:
@@ -81,16 +77,10 @@ class PredictionStore:
         settings = json.loads(json.dumps(settings))  # as they will be read back
         if self.settings_path.exists():
             earlier = json.loads(self.settings_path.read_text(encoding="utf-8"))
-            differences = [
-                f"{name}: {earlier.get(name)!r} there, {settings.get(name)!r} now"
-                for name in sorted(earlier.keys() | settings.keys())
-                if earlier.get(name) != settings.get(name)
-            ]
-            if differences:
+            if changed := differences(earlier, settings):
                 raise SettingsError(
-                    f"{self.directory} holds predictions made with other settings:\n  "
-                    + "\n  ".join(differences)
-                    + "\nUse another `--output_dir`, or delete this one to decode again."
+                    f"{self.directory} holds predictions made with other settings: {'; '.join(changed)}. Use "
+                    "another `--output_dir`, or delete this one to decode again."
                 )
             return
         if self.path.exists() or self._parts():
@@ -99,7 +89,7 @@ class PredictionStore:
                 "from those of another model. Use another `--output_dir`."
             )
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.settings_path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.settings_path, settings)
 
     def read(self) -> list[Prediction]:
         """Everything decoded so far, in dataset order, each utterance once."""
@@ -120,7 +110,7 @@ class PredictionStore:
                 f"{self.directory} holds {len(rows)} predictions where the dataset has {expected} "
                 "utterances. Run the same command again to decode the missing ones."
             )
-        write_atomically(self.path, to_lines(rows))
+        write_text(self.path, to_lines(rows))
         for part in self._parts():
             part.unlink()
         return rows

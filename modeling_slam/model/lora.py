@@ -181,6 +181,10 @@ class LoraAdapters:
                 for name, tensor in weights.items()
             }
             self.load_state_dict(values, strict=False, assign=True)
+        elif self.config.trained_in_float32:  # fresh LoRA comes in the dtype of the frozen weights
+            for name, parameter in self.named_parameters():
+                if OWN_LORA_WEIGHT.search(name):
+                    parameter.data = parameter.data.float()
         self.freeze()
         self.train(self.training)  # new layers are as the rest
 

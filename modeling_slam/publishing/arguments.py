@@ -76,3 +76,34 @@ class PublishArguments:
             raise ValueError(f"`tag` must be a name such as v1.0, got {self.tag!r}.")
         if self.language is not None and not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?", self.language):
             raise ValueError(f"`language` must be an ISO code such as da or nl, got {self.language!r}.")
+
+
+@dataclass
+class PushArguments:
+    """Publishing while training; see docs/publishing.md"""
+
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "Publish the model on the Hub, with its card."}
+    )
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "owner/name on the Hub, such as me/slam-medium-22L-lora-nl."}
+    )
+    hub_strategy: Literal["every_save", "end"] = field(
+        default="every_save", metadata={"help": "When to push: at checkpoints too, or at the end."}
+    )
+    hub_private_repo: bool = field(
+        default=False, metadata={"help": "Create the repository for its owner's eyes only."}
+    )
+    hub_revision: str | None = field(default=None, metadata={"help": "Branch to push to."})
+    hub_always_push: bool = field(
+        default=False, metadata={"help": "Push a checkpoint although an earlier one is still on its way."}
+    )
+
+    def __post_init__(self):
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("`push_to_hub` needs `hub_model_id`: owner/name on the Hub.")
+        if self.hub_strategy not in ("every_save", "end"):
+            raise ValueError(
+                f"`hub_strategy` must be every_save or end, got {self.hub_strategy}: whole checkpoints hold "
+                "pickled optimizer state, which is not published."
+            )

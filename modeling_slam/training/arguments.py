@@ -8,15 +8,23 @@ its code
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from transformers import Seq2SeqTrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers import SchedulerType, Seq2SeqTrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
+from modeling_slam.common.command_line import fixed
 from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
 from modeling_slam.model.processing_slam import INSTRUCTION
+from modeling_slam.model.projectors import PROJECTORS
+from modeling_slam.training.layer_choice import LAYER_CHOICES
+from modeling_slam.training.run_checks import (
+    VALIDATION_METRICS,
+    check_run_numbers,
+    check_validation,
+    schedule_settings,
+)
 
 
 def bf16_is_native() -> bool:
@@ -44,17 +52,19 @@ class ModelArguments:
         default=None, metadata={"help": "Revision of the LLM; the newest is pinned if none is given."}
     )
     keep_layers: int | None = field(
-        default=None, metadata={"help": "Encoder layers to keep, counted from the bottom; all if not given."}
+        default=None, metadata={"help": "Encoder layers to keep; all if not given."}
     )
-    kept_layer_indices: list[int] | None = field(
-        default=None,
+    layer_choice: str = field(
+        default="top_down",
         metadata={
-            "help": "Indices of the encoder layers to keep, for other strategies than cutting the top."
+            "help": "Which layers are kept: top_down cuts from the top, so the lowest are.",
+            "choices": LAYER_CHOICES,
         },
     )
-    projector_type: str = field(
-        default="stack_mlp", metadata={"help": "Projector: stack_mlp, conv or qformer."}
+    kept_encoder_layers: list[int] | None = field(
+        default=None, metadata={"help": "The layers to keep, by index, instead of a choice."}
     )
+    projector_type: str = field(default="stack_mlp", metadata={"help": "Projector.", "choices": PROJECTORS})
     projector_stack: int = field(default=5, metadata={"help": "Encoder frames of 20 ms per audio token."})
     projector_tail: Literal["pad", "drop"] = field(
         default="pad",
@@ -88,7 +98,7 @@ class ModelArguments:
 
 @dataclass
 class LoraArguments:
-    """LoRA: which LLM weights learn beside the projector (https://huggingface.co/papers/2106.09685)"""
+    """LoRA: which LLM weights are trained beside the projector (https://huggingface.co/papers/2106.09685)"""
 
     lora_rank: int = field(default=16, metadata={"help": "Rank of the update; 0 trains the projector alone."})
     lora_alpha: int = field(default=32, metadata={"help": "The update is scaled by alpha / rank."})
@@ -103,35 +113,53 @@ class LoraArguments:
 class RunArguments(Seq2SeqTrainingArguments):
     """Training run"""
 
+    help_sections: ClassVar[dict[str, str]] = {
+        "learning_rate": "Optimizer and learning rate",
+        "per_device_train_batch_size": "Batches",
+        "eval_strategy": "Validation",
+        "save_strategy": "Checkpoints, and which of them the run ends with",
+        "logging_steps": "Log",
+    }
+
     output_dir: str = field(  # ty: ignore[incompatible-mutable-override] (a run has a directory)
         default="", metadata={"help": "Directory of the run: checkpoints, logs, the best model."}
     )
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "A checkpoint directory, or `last` for the newest one in output_dir."}
+    )
+    resume_anyway: bool = field(
+        default=False,
+        metadata={"help": "Go on with other settings than the run began with; run.json records the change."},
+    )
+    seed: int = field(default=42, metadata={"help": "Seed of initialisation, order and dropout."})
+    num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the training data."})
+    max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides the number of epochs."})
+    bf16: bool | None = field(  # ty: ignore[incompatible-attribute-override] (until checked)
+        default=None, metadata={"help": "bf16 autocast; by default on GPUs that compute in it."}
+    )
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
-    lr_scheduler_type: str = field(default="cosine_with_min_lr", metadata={"help": "Learning-rate schedule."})
+    lr_scheduler_type: str = field(
+        default="cosine_with_min_lr",
+        metadata={"help": "Learning-rate schedule.", "choices": [kind.value for kind in SchedulerType]},
+    )
     lr_scheduler_kwargs: dict | str | None = field(
-        default_factory=lambda: {"min_lr_rate": 0.1},
-        metadata={"help": "Its settings: a floor of 10 %% of the peak."},
+        default=None,
+        metadata={"help": "Its settings; where it has a floor, that is 10 %% of the peak if not given."},
     )
     warmup_steps: float = field(
         default=0.05, metadata={"help": "Linear warm-up: steps, or a share of all if below 1."}
     )
-    num_train_epochs: float = field(default=6.0, metadata={"help": "Passes over the training data."})
-    max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; overrides the number of epochs."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Clips per device and step."})
     batch_seconds: float | None = field(
         default=None,
         metadata={"help": "Seconds of speech per device and step, instead of a number of clips."},
     )
-    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Clips per device in validation."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
-    train_sampling_strategy: str = field(
+    train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = field(  # ty: ignore[incompatible-mutable-override]
         default="group_by_length",
         metadata={"help": "How clips are put into batches; by length saves padding."},
-    )
-    bf16: bool | None = field(  # ty: ignore[incompatible-attribute-override] (until checked)
-        default=None, metadata={"help": "bf16 autocast; by default on GPUs that compute in it."}
     )
     dataloader_num_workers: int = field(
         default=2, metadata={"help": "Processes that decode audio and compute mel."}
@@ -139,9 +167,15 @@ class RunArguments(Seq2SeqTrainingArguments):
     dataloader_persistent_workers: bool = field(
         default=True, metadata={"help": "Keep these processes from one epoch to the next."}
     )
-    eval_strategy: str = field(default="epoch", metadata={"help": "When to validate: no, steps or epoch."})
+    eval_strategy: Literal["no", "steps", "epoch"] = field(  # ty: ignore[incompatible-mutable-override]
+        default="epoch", metadata={"help": "When to validate."}
+    )
     eval_steps: float | None = field(
         default=None, metadata={"help": "Steps between validations (eval_strategy steps)."}
+    )
+    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Clips per device in validation."})
+    predict_with_generate: bool = field(
+        default=True, metadata={"help": "Validate by transcribing; else there is a loss and no WER."}
     )
     generation_num_beams: int | None = field(default=1, metadata={"help": "Beams in validation."})
     generation_max_new_tokens: int = field(
@@ -151,8 +185,8 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=MAX_TOKENS_PER_SECOND,
         metadata={"help": "Longest transcript in validation, in tokens per second of its clip."},
     )
-    save_strategy: str = field(
-        default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
+    save_strategy: Literal["no", "steps", "epoch", "best"] = field(  # ty: ignore[incompatible-mutable-override]
+        default="epoch", metadata={"help": "When to save a checkpoint."}
     )
     save_steps: float = field(
         default=500, metadata={"help": "Steps between checkpoints (save_strategy steps)."}
@@ -161,13 +195,11 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=2, metadata={"help": "Checkpoints kept, the best one among them."}
     )
     load_best_model_at_end: bool = field(
-        default=True, metadata={"help": "Finish with the checkpoint of lowest WER."}
+        default=True, metadata={"help": "Finish with the checkpoint of the best metric."}
     )
-    metric_for_best_model: str | None = field(
-        default="wer", metadata={"help": "Validation metric: wer, cer or loss."}
-    )
-    greater_is_better: bool | None = field(
-        default=False, metadata={"help": "Whether a higher metric is better."}
+    metric_for_best_model: str = field(  # ty: ignore[incompatible-mutable-override]
+        default="wer",
+        metadata={"help": "Which validation metric is best when lowest.", "choices": VALIDATION_METRICS},
     )
     early_stopping_patience: int = field(
         default=3, metadata={"help": "Stop after this many validations without a better one; 0 never does."}
@@ -177,44 +209,76 @@ class RunArguments(Seq2SeqTrainingArguments):
         default_factory=lambda: ["none"],
         metadata={"help": "Trackers that transformers knows: tensorboard, wandb and others."},
     )
-    resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "A checkpoint directory, or `last` for the newest one in output_dir."}
-    )
-    push_to_hub: bool = field(
-        default=False,
-        metadata={"help": "Publish the model on the Hub, with its card; see docs/publishing.md."},
-    )
-    hub_model_id: str | None = field(
-        default=None, metadata={"help": "owner/name on the Hub, such as me/slam-medium-22L-lora-nl."}
-    )
-    hub_strategy: str = field(
-        default="every_save", metadata={"help": "When to push: every_save (checkpoints too) or end."}
-    )
-    seed: int = field(default=42, metadata={"help": "Seed of initialisation, order and dropout."})
-    predict_with_generate: bool = field(default=True, metadata={"help": "Validate by transcribing."})
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A resumed run remembers how long it has waited for a better score."}
-    )
-    # What follows is how this project's datasets and model work, not a choice.
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay off: the collator reads the columns."}
-    )
+    # How this project's data and model work is no choice; what would do nothing, or harm, is none either.
+    remove_unused_columns: bool = fixed(False, "must stay off: the collator reads audio and text.")
     label_names: list[str] | None = field(
-        default_factory=lambda: ["labels"], metadata={"help": "Names of the targets."}
+        init=False, default_factory=lambda: ["labels"], metadata={"refused": "follow from the model."}
     )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Frozen weights need no search."}
+    length_column_name: str = fixed("length", "follows from the data.")
+    ddp_find_unused_parameters: bool | None = fixed(False, "must stay off: frozen weights need no search.")
+    restore_callback_states_from_checkpoint: bool = fixed(True, "must stay on: early stopping goes on.")
+    ignore_data_skip: bool = fixed(False, "must stay off: a resumed run meets the clips it had not met.")
+    dataloader_in_order: bool = fixed(True, "must stay on: the order of clips follows from the seed.")
+    save_only_model: bool = fixed(False, "must stay off: a run goes on from its optimizer's state.")
+    enable_jit_checkpoint: bool = fixed(
+        False, "would let a stopped run look finished; `save_strategy steps` keeps what was trained."
+    )
+    greater_is_better: bool | None = fixed(None, "follows from `metric_for_best_model`.")
+    prediction_loss_only: bool = fixed(False, "is `predict_with_generate false` here.")
+    generation_max_length: int | None = fixed(None, "is `generation_max_new_tokens` here.")
+    generation_config: Any = field(
+        init=False, default=None, metadata={"refused": "does nothing; see the settings `generation_...`."}
+    )
+    label_smoothing_factor: float = fixed(0.0, "is not supported: the loss is computed at labels alone.")
+    neftune_noise_alpha: float | None = fixed(
+        None, "is not supported: its noise would miss the audio, which the projector embeds."
+    )
+    use_cache: bool = fixed(False, "does nothing in training; validation keeps a cache by itself.")
+    use_liger_kernel: bool = fixed(False, "does nothing here: Liger does not know this model.")
+    liger_kernel_config: dict | None = field(
+        init=False, default=None, metadata={"refused": "does nothing here, as `use_liger_kernel` does."}
+    )
+    torch_compile: bool = fixed(False, "is not supported: each length of a batch would be compiled anew.")
+    torch_compile_backend: str | None = fixed(None, "is not supported, as `torch_compile` is not.")
+    torch_compile_mode: str | None = fixed(None, "is not supported, as `torch_compile` is not.")
+    auto_find_batch_size: bool = fixed(
+        False, "is not supported: the batch decides the result, so set `per_device_train_batch_size`."
+    )
+    optim_target_modules: Any = field(
+        init=False, default=None, metadata={"refused": "does nothing: the LLM's matrices are frozen."}
+    )
+    parallelism_config: Any = field(init=False, default=None, metadata={"refused": "is not supported."})
+    include_for_metrics: list[str] = field(
+        init=False, default_factory=list, metadata={"refused": "does nothing: metrics read transcripts."}
+    )
+    batch_eval_metrics: bool = fixed(False, "is not supported: error rates are those of all clips together.")
+    eval_do_concat_batches: bool = fixed(True, "must stay on: error rates are those of all clips together.")
+    eval_use_gather_object: bool = fixed(False, "does nothing here.")
+    fp16_full_eval: bool = fixed(False, "does nothing here: validation computes as training does.")
+    bf16_full_eval: bool = fixed(False, "does nothing here: validation computes as training does.")
+    debug: Any = field(
+        init=False, default="", metadata={"refused": "is not supported: its search does not know masks."}
+    )
+    sortish_sampler: bool = fixed(False, "does nothing; see `train_sampling_strategy`.")
+    do_train: bool = fixed(False, "does nothing: train.py trains.")
+    do_eval: bool = fixed(False, "does nothing; see `eval_strategy`.")
+    do_predict: bool = fixed(False, "does nothing: eval.py tests.")
+    # The trainer pushes nothing: `PushArguments` and a callback of `publishing` do.
+    push_to_hub: bool = fixed(False)
+    hub_model_id: str | None = fixed(None)
+    hub_strategy: str = fixed("every_save")
+    hub_private_repo: bool | None = fixed(None)
+    hub_always_push: bool = fixed(False)
+    hub_revision: str | None = fixed(None)
+    hub_token: str | None = fixed(
+        None, "would be stored in the run's files. Log in by `hf auth login`, or set HF_TOKEN."
     )
 
     def __post_init__(self):
         if not self.output_dir:
             raise ValueError("`output_dir` is missing: name a directory for the run.")
-        if self.early_stopping_patience < 0:
-            raise ValueError(
-                f"`early_stopping_patience` must be 0 or more, got {self.early_stopping_patience}."
-            )
-        if self.batch_seconds is not None and self.batch_seconds <= 0:
-            raise ValueError(f"`batch_seconds` must be positive, got {self.batch_seconds}.")
+        check_run_numbers(self)
+        check_validation(self)
         if self.bf16 is None:
             self.bf16 = bf16_is_native() and not self.use_cpu
         if self.bf16 and not torch.accelerator.is_available():
@@ -222,35 +286,11 @@ class RunArguments(Seq2SeqTrainingArguments):
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and bool(
             self.dataloader_num_workers
         )
-        if self.eval_strategy == "no":
+        if "no" in (self.eval_strategy, self.save_strategy):
             self.load_best_model_at_end = False
-        if self.save_strategy == "no":
-            self.load_best_model_at_end = False
+        self.greater_is_better = False  # of an error rate or a loss
+        self.lr_scheduler_kwargs = schedule_settings(self)
         super().__post_init__()
-        if self.label_smoothing_factor:
-            raise ValueError(
-                "`label_smoothing_factor` is not supported: the loss is computed at labels alone."
-            )
-        if self.validates and not self.predict_with_generate and self.metric_for_best_model in ("wer", "cer"):
-            raise ValueError(
-                "Without `predict_with_generate` there is no WER; set `metric_for_best_model loss`."
-            )
-        self._check_push()
-        if self.remove_unused_columns:
-            raise ValueError("`remove_unused_columns` must stay off: the collator reads audio and text.")
-
-    def _check_push(self) -> None:
-        if self.hub_token is not None:
-            raise ValueError(
-                "`hub_token` would be stored in the run's files. Log in by `hf auth login`, or set HF_TOKEN."
-            )
-        if self.push_to_hub and self.hub_model_id is None:
-            raise ValueError("`push_to_hub` needs `hub_model_id`: owner/name on the Hub.")
-        if self.push_to_hub and self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
-            raise ValueError(
-                f"`hub_strategy` must be every_save or end, got {HubStrategy(self.hub_strategy).value}: "
-                "whole checkpoints hold pickled optimizer state, which is not published."
-            )
 
     @property
     def validates(self) -> bool:

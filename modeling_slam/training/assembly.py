@@ -1,14 +1,22 @@
-"""From settings to a model and a processor: base models pinned, encoder pruned, projector and LoRA fresh."""
+"""From settings to a model and a processor: base models pinned, encoder pruned, projector and LoRA fresh.
 
+A setting reaches the model by its name: a field of `ModelArguments` or `LoraArguments` that is one of
+`SlamAsrConfig` too is handed on, so a new setting of the architecture needs no line here.
+"""
+
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub import ResolvedRevision
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoFeatureExtractor,
+    AutoModel,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedConfig,
@@ -16,33 +24,57 @@ from transformers import (
 from transformers.utils.hub import resolve_revision
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
+from modeling_slam.common.command_line import one_line
 from modeling_slam.common.cpu_products import use_onednn
-from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS
+from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS, audio_geometry
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
+from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
+
+OTHER_NAMES = {"keep_layers": "num_encoder_layers"}  # flag -> field of the config, where they differ
 
 
 def build_config(
-    model_args: ModelArguments, lora_args: LoraArguments, checkpoint: str | None = None
+    model_args: ModelArguments,
+    lora_args: LoraArguments,
+    checkpoint: str | None = None,
+    clips: Clips | None = None,
 ) -> SlamAsrConfig:
-    """The architecture; reads the base models' configs and no weights.
+    """The architecture; reads the base models' configs and tokenizer, and no weights unless a choice does.
 
-    A run that goes on from `checkpoint` keeps the revisions of its base models: they may have changed since.
+    A run that goes on from `checkpoint` keeps its layers and the revisions of its base models: they may have
+    changed since. `clips` are for a layer choice that needs them.
 
     Raises:
         ValueError: a setting does not fit the base models. OSError: a base model cannot be found.
     """
-    if checkpoint is None:
+    begun = None if checkpoint is None else SlamAsrConfig.from_pretrained(checkpoint)
+    if begun is None:
         encoder_revision = pinned(model_args.encoder, model_args.encoder_revision)
         llm_revision = pinned(model_args.llm, model_args.llm_revision)
     else:
-        begun = SlamAsrConfig.from_pretrained(checkpoint)
         encoder_revision, llm_revision = begun.audio_model_revision, begun.text_model_revision
-    audio_config = AutoConfig.from_pretrained(model_args.encoder, revision=encoder_revision)
-    text_config = AutoConfig.from_pretrained(model_args.llm, revision=llm_revision)
-    config = architecture(model_args, lora_args, audio_config, text_config)
-    config.audio_model_id, config.audio_model_revision = absolute(model_args.encoder), encoder_revision
-    config.text_model_id, config.text_model_revision = absolute(model_args.llm), llm_revision
-    return config
+    audio_config = base_config("encoder", model_args.encoder, encoder_revision)
+    text_config = base_config("llm", model_args.llm, llm_revision)
+    geometry = audio_geometry(audio_config)  # an encoder that is not supported shows here
+    check_llm(model_args, text_config)
+    check_layers(model_args, audio_config.num_hidden_layers)
+    rest: dict[str, Any] = {
+        "audio_model_id": absolute(model_args.encoder),
+        "audio_model_revision": encoder_revision,
+        "text_model_id": absolute(model_args.llm),
+        "text_model_revision": llm_revision,
+        # The id of the placeholder follows from the tokenizer alone.
+        "audio_token_id": processor_of(
+            model_args, encoder_revision, llm_revision, audio_geometry=geometry
+        ).audio_token_id,
+    }
+    if begun is not None:
+        rest["kept_encoder_layers"] = begun.kept_encoder_layers
+    elif model_args.kept_encoder_layers is None:
+        encoder = FullEncoder(model_args.encoder, encoder_revision, audio_config)
+        n = model_args.keep_layers or encoder.num_layers
+        rest["kept_encoder_layers"] = choose_layers(model_args.layer_choice, encoder, clips, n)
+    return architecture(model_args, lora_args, audio_config, text_config, **rest)
 
 
 def architecture(
@@ -50,41 +82,94 @@ def architecture(
     lora_args: LoraArguments,
     audio_config: PreTrainedConfig,
     text_config: PreTrainedConfig,
+    **rest: Any,
 ) -> SlamAsrConfig:
-    """What the settings make of these base models, checked; says nothing of where their weights are."""
+    """What the settings make of these base models, checked; `rest` are further fields of the config."""
+    check_layers(model_args, audio_config.num_hidden_layers)
+    settings = {**vars(model_args), **vars(lora_args)}
+    fields = {OTHER_NAMES.get(name, name): settings[name] for name in config_settings(model_args, lora_args)}
+    # What is trained is float32, whatever the frozen weights are.
     return SlamAsrConfig(
-        audio_config=audio_config,
-        text_config=text_config,
-        num_encoder_layers=model_args.keep_layers,  # ty: ignore[unknown-argument] (a property)
-        kept_encoder_layers=model_args.kept_layer_indices,
-        projector_type=model_args.projector_type,
-        projector_stack=model_args.projector_stack,
-        projector_tail=model_args.projector_tail,
-        projector_hidden_size=model_args.projector_hidden_size,
-        projector_dropout=model_args.projector_dropout,
-        projector_queries=model_args.projector_queries,
-        projector_layers=model_args.projector_layers,
-        lora_rank=lora_args.lora_rank,
-        lora_alpha=lora_args.lora_alpha,
-        lora_dropout=lora_args.lora_dropout,
-        lora_target_modules=lora_args.lora_target_modules,
+        audio_config=audio_config, text_config=text_config, trained_in_float32=True, **(fields | rest)
     )
 
 
-def build_processor(model_args: ModelArguments, config: SlamAsrConfig) -> SlamAsrProcessor:
-    """The processor that belongs to `config`; sets the config's placeholder id to the processor's."""
-    processor = SlamAsrProcessor(
-        AutoFeatureExtractor.from_pretrained(model_args.encoder, revision=config.audio_model_revision),
-        AutoTokenizer.from_pretrained(model_args.llm, revision=config.text_model_revision),
+def config_settings(*groups: Any) -> set[str]:
+    """Names of the settings in these groups that are handed to the config."""
+    names = {setting.name for group in groups for setting in dataclasses.fields(group)}
+    known = {setting.name for setting in dataclasses.fields(SlamAsrConfig)}
+    return {name for name in names if name in known or name in OTHER_NAMES}
+
+
+def check_layers(model_args: ModelArguments, available: int) -> None:
+    n = model_args.keep_layers
+    if model_args.kept_encoder_layers is not None and model_args.layer_choice != "top_down":
+        raise ValueError(
+            "`layer_choice` and `kept_encoder_layers` both say which layers are kept; leave one out."
+        )
+    if n is not None and not 1 <= n <= available:
+        raise ValueError(
+            f"`--keep_layers` must be between 1 and {available}, the layers of the encoder, got {n}."
+        )
+
+
+def check_llm(model_args: ModelArguments, text_config: Any) -> None:
+    decodes = getattr(text_config, "is_decoder", True)  # False where it must be asked for, as by BERT
+    if text_config.is_encoder_decoder or not decodes or type(text_config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(
+            f"`llm` must be a causal LM such as Qwen/Qwen2.5-3B, {model_args.llm} is a "
+            f"{text_config.model_type}."
+        )
+
+
+def check_model(config: SlamAsrConfig, model_args: ModelArguments) -> None:
+    """Build the model without memory for its weights: what would end in an error does so now.
+
+    Raises:
+        ValueError: the attention is not there, or LoRA finds no layer of its names.
+    """
+    attention = model_args.attn_implementation
+    try:
+        with torch.device("meta"):
+            AutoModel.from_config(config, attn_implementation=attention)
+    except (ImportError, ValueError) as error:
+        flag = "lora_target_modules" if "arget modules" in str(error) else "attn_implementation"
+        raise ValueError(f"`{flag}` {getattr(config, flag, attention)}: {one_line(error)}") from error
+
+
+def base_config(flag: str, model_id: str, revision: str | None) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(model_id, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`{flag}` {model_id} cannot be read: {one_line(error)}") from error
+
+
+def build_processor(
+    model_args: ModelArguments, config: SlamAsrConfig, chunk_seconds: float | None = None
+) -> SlamAsrProcessor:
+    """The processor that belongs to `config`."""
+    return processor_of(
+        model_args,
+        config.audio_model_revision,
+        config.text_model_revision,
         instruction=model_args.instruction,
         projector_stack=config.projector_stack,
         projector_tail=config.projector_tail,
         projector_queries=config.projector_queries,
         pad_to_seconds=model_args.pad_to_seconds,
+        chunk_seconds=chunk_seconds,
         audio_geometry=config.audio_geometry,
     )
-    config.audio_token_id = processor.audio_token_id
-    return processor
+
+
+def processor_of(
+    model_args: ModelArguments, encoder_revision: str | None, llm_revision: str | None, **settings: Any
+) -> SlamAsrProcessor:
+    return SlamAsrProcessor(
+        AutoFeatureExtractor.from_pretrained(model_args.encoder, revision=encoder_revision),
+        AutoTokenizer.from_pretrained(model_args.llm, revision=llm_revision),
+        **settings,
+    )
 
 
 def usual_length(clip_seconds: Sequence[float]) -> float:
@@ -96,22 +181,19 @@ def usual_length(clip_seconds: Sequence[float]) -> float:
 def build_model(
     config: SlamAsrConfig, processor: SlamAsrProcessor, model_args: ModelArguments, bf16: bool
 ) -> SlamAsrForConditionalGeneration:
-    """Base weights, fresh projector and LoRA; what learns is float32, whatever the frozen weights are."""
+    """Base weights, fresh projector and LoRA; what is trained is float32, whatever the frozen weights are."""
     model = SlamAsrForConditionalGeneration.from_base_models(
         config,
         dtype=frozen_dtype(model_args, bf16),
         attn_implementation=model_args.attn_implementation,
+        generation_config=GenerationConfig(
+            num_beams=2,
+            max_new_tokens=200,
+            eos_token_id=processor.eos_token_id,
+            pad_token_id=processor.pad_token_id,
+        ),
     )
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
     use_onednn(model)
-    model.generation_config = GenerationConfig(
-        num_beams=2,
-        max_new_tokens=200,
-        eos_token_id=processor.eos_token_id,
-        pad_token_id=processor.pad_token_id,
-    )
     return model
 
 

@@ -1,81 +1,132 @@
-"""A run's directory: what was asked for, and which checkpoint to go on from.
+"""A run's directory: one run at a time, and which checkpoint to go on from.
 
-`run.json` holds the settings a run was started with. A directory that holds another run is refused, and so is
-resuming with settings that would make the rest of the run another one.
+    with run_directory(run_args, settings) as run:       # refused, or this run's until the block ends
+        ...
+        run.begin(reports)                               # run.json is written: from here on it can be resumed
+
+What a start that failed has written does not stand in the way of the next: until there is a whole checkpoint
+or a model, a directory counts as free.
 """
 
+import contextlib
+import dataclasses
 import json
-from dataclasses import asdict
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from modeling_slam.data import DataArguments
-from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
+from modeling_slam.common.files import check_writable, write_json
+from modeling_slam.data import DataReport
+from modeling_slam.training.arguments import RunArguments
+from modeling_slam.training.run_settings import Settings, changes, keep_global_batch, misfits
 
 RUN_FILE = "run.json"
-# Settings of the trainer that shape the result; a resumed run must not change them.
-RESULT_SETTINGS = (
-    "learning_rate",
-    "weight_decay",
-    "max_grad_norm",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "batch_seconds",
-    "gradient_accumulation_steps",
-    "world_size",
-    "train_sampling_strategy",
-    "bf16",
-    "seed",
-    "data_seed",
-    "optim",
-)
+LOCK = ".lock"
+LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most
+# What a run writes before its first checkpoint; `runs` is TensorBoard's.
+OF_A_START = (LOCK, RUN_FILE, "data_train.json", "data_validation.json", "runs")
 
 
-def result_settings(
-    model_args: ModelArguments, lora_args: LoraArguments, data_args: DataArguments, run_args: RunArguments
-) -> dict[str, Any]:
-    """Every setting that the trained weights depend on, as plain JSON."""
-    run = {name: getattr(run_args, name) for name in RESULT_SETTINGS}
-    settings = {"model": asdict(model_args), "lora": asdict(lora_args), "data": asdict(data_args), "run": run}
-    return json.loads(json.dumps(settings, default=str))
+@dataclasses.dataclass
+class Run:
+    """A run that has its directory."""
+
+    directory: Path
+    settings: Settings
+    checkpoint: str | None = None  # to go on from
+    earlier: dict[str, Any] | None = None  # its run.json
+    changed: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+
+    def begin(self, reports: Mapping[str, DataReport] | None = None) -> None:
+        """Record the settings and, for each split, what was read; the main process does."""
+        if not PartialState().is_main_process:
+            return
+        history = list((self.earlier or {}).get("changes", []))
+        step = None if self.checkpoint is None else step_of(Path(self.checkpoint))
+        history += [
+            {"step": step, "setting": name, "before": before, "after": after}
+            for name, (before, after) in self.changed.items()
+        ]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.directory / RUN_FILE, self.settings | ({"changes": history} if history else {}))
+        for split, report in (reports or {}).items():
+            report.save(self.directory / f"data_{split}.json")
 
 
-def claim_run_directory(run_args: RunArguments, settings: dict[str, Any]) -> str | None:
-    """Check that the directory is free, or that the run in it may go on; return its checkpoint.
+@contextlib.contextmanager
+def run_directory(run_args: RunArguments, settings: Settings) -> Generator[Run]:
+    """Hold the directory as long as the block runs.
 
-    The main process looks and tells the others, which may come when it has begun to write.
+    The main process looks and tells the others. With `resume_anyway` on another number of processes the
+    batches of `run_args` are made such that a step sees as many clips as before.
 
     Raises:
-        ValueError: it holds another run, or the checkpoint is not there or belongs to other settings.
+        ValueError: it holds another run, another process runs in it, it cannot be written, or the checkpoint
+            is not there or belongs to other settings.
     """
-    checkpoint = [None]
-    if PartialState().is_main_process:
-        checkpoint = [_claim(Path(run_args.output_dir), run_args.resume_from_checkpoint, settings)]
-    broadcast_object_list(checkpoint)
-    return checkpoint[0]
+    directory = Path(run_args.output_dir)
+    with contextlib.ExitStack() as stack:
+        found: list[Any] = [None]
+        if PartialState().is_main_process:
+            check_writable(directory, "output_dir")
+            stack.enter_context(held(directory))
+            found = [find_run(directory, run_args, settings)]
+        broadcast_object_list(found)
+        run, batches = found[0]
+        for name, value in batches.items():
+            setattr(run_args, name, value)
+        yield run
 
 
-def _claim(directory: Path, resume: str | None, settings: dict[str, Any]) -> str | None:
-    holds_something = directory.exists() and any(directory.iterdir())
+@contextlib.contextmanager
+def held(directory: Path) -> Generator[None]:
+    """No second run in a directory; if the first writes nothing, the directory is taken away again."""
+    made = [path for path in (directory, *directory.absolute().parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / LOCK, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"Another run is going on in `output_dir` {directory}. Wait for its end, or name another "
+            "directory."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (directory / LOCK).unlink(missing_ok=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
+
+
+def find_run(directory: Path, run_args: RunArguments, settings: Settings) -> tuple[Run, dict[str, Any]]:
+    """The run that begins or goes on here, and the changes of its batches that keep the clips of a step."""
+    new = Run(directory, settings), {}
+    strangers = [path.name for path in directory.iterdir() if not of_a_start(path)]
+    resume = run_args.resume_from_checkpoint
     if resume is None:
-        if holds_something:
-            raise ValueError(
-                f"`output_dir` {directory} is not empty. Go on with the run in it by "
-                "`--resume_from_checkpoint last`, or name another directory."
+        if strangers:
+            advice = (
+                "Go on with the run in it by `--resume_from_checkpoint last`, or name another directory."
+                if (directory / RUN_FILE).is_file()
+                else "Name another directory."
             )
-        return None
+            raise ValueError(
+                f"`output_dir` {directory} is not empty: it holds {', '.join(sorted(strangers)[:3])}. "
+                f"{advice}"
+            )
+        return new
     checkpoint = find_checkpoint(directory, resume)
-    if checkpoint is None and not holds_something:
-        return None
+    if checkpoint is None and not strangers:
+        return new
     if checkpoint is not None and checkpoint.resolve().parent != directory.resolve():
         raise ValueError(
             f"{checkpoint} is not in `output_dir` {directory}. A run goes on in its own directory: set "
@@ -84,27 +135,49 @@ def _claim(directory: Path, resume: str | None, settings: dict[str, Any]) -> str
     run_file = directory / RUN_FILE
     if not run_file.exists():
         raise ValueError(f"{directory} cannot be resumed: {run_file}, the settings of its run, is missing.")
-    differences = differing(json.loads(run_file.read_text(encoding="utf-8")), settings)
-    if differences:
-        raise ValueError(
-            f"{directory} holds a run with other settings: {'; '.join(differences)}. Resume with the "
-            "settings it was started with, or start a new run in another `output_dir`."
-        )
+    earlier = json.loads(run_file.read_text(encoding="utf-8"))
+    batches = {}
+    if run_args.resume_anyway and earlier["run"].get("world_size") != run_args.world_size:
+        batches = keep_global_batch(earlier, run_args)
+        settings["run"] |= batches
+    changed = changes(earlier, settings)
+    check_changes(directory, changed, run_args.resume_anyway)
     # Without a checkpoint the run was killed before its first one, or has ended without any.
     if checkpoint is None and (directory / SAFE_WEIGHTS_NAME).exists():
         raise ValueError(f"{directory} holds a finished model and no checkpoint to go on from.")
-    return None if checkpoint is None else str(checkpoint)
+    path = None if checkpoint is None else str(checkpoint)
+    return Run(directory, settings, path, earlier, changed), batches
 
 
-def write_run_file(run_args: RunArguments, settings: dict[str, Any]) -> None:
-    """Write the settings, whole or not at all; the main process does."""
-    if not PartialState().is_main_process:
-        return
-    directory = Path(run_args.output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{RUN_FILE}.tmp"
-    temporary.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(directory / RUN_FILE)
+def check_changes(directory: Path, changed: dict[str, tuple[Any, Any]], anyway: bool) -> None:
+    """Refuse to go on with changed settings, unless that is asked for and the weights fit."""
+    described = "; ".join(f"{name} was {before!r}, is {now!r}" for name, (before, now) in changed.items())
+    if changed and not anyway:
+        raise ValueError(
+            f"{directory} holds a run with other settings: {described}. Resume with those it was started "
+            "with; or start a new run in another `--output_dir`; or go on with the new ones by "
+            "`--resume_anyway`, which records the change in run.json."
+        )
+    if others := misfits(changed):
+        raise ValueError(
+            f"{directory} holds a run whose weights do not fit {', '.join(others)}: {described}. "
+            "`--resume_anyway` does not change the model; start a new run in another `--output_dir`."
+        )
+
+
+def of_a_start(path: Path) -> bool:
+    """Whether a run writes this before there is anything to go on from; a torn checkpoint is nothing."""
+    if path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+        return path.with_name(RUN_FILE).is_file() and not is_complete(path)
+    return path.name in OF_A_START or (path.name.startswith(f".{RUN_FILE}.") and path.suffix == ".tmp")
+
+
+def how_to_go_on(output_dir: str) -> str:
+    """For whoever has stopped a run."""
+    checkpoint = find_checkpoint(Path(output_dir), "last")
+    if checkpoint is None:
+        return "There is no checkpoint yet: the same command starts anew."
+    return f"Go on from step {step_of(checkpoint)} by adding --resume_from_checkpoint last to the command."
 
 
 def find_checkpoint(directory: Path, wanted: str) -> Path | None:
@@ -118,7 +191,11 @@ def find_checkpoint(directory: Path, wanted: str) -> Path | None:
             )
         return checkpoint
     candidates = [path for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if is_complete(path)]
-    return max(candidates, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(candidates, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -128,13 +205,3 @@ def is_complete(checkpoint: Path) -> bool:
     except (OSError, json.JSONDecodeError):
         return False
     return True
-
-
-def differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Settings with two values, as `name was A, is B`."""
-    return [
-        f"{name} was {before.get(group, {}).get(name)!r}, is {value!r}"
-        for group, settings in now.items()
-        for name, value in settings.items()
-        if before.get(group, {}).get(name) != value
-    ]

@@ -1,8 +1,7 @@
 """The trainer: transformers' Seq2SeqTrainer, validating by transcription, each clip counted once.
 
 Batches come in an order of their own too, so that a resumed run meets the clips it had not met.
-Pushes to the Hub are `ReleasingTrainer`'s. Everything else (loop, logging, mixed precision, DDP/FSDP,
-resuming) is transformers'.
+Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transformers'.
 """
 
 from collections.abc import Callable
@@ -11,20 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction
+from transformers import EvalPrediction, Seq2SeqTrainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.text import normalize_text
 from modeling_slam.evaluation.fast_search import transcribe
-from modeling_slam.evaluation.metrics import count_character_errors, count_word_errors
+from modeling_slam.evaluation.metrics import METRICS, Scored
 from modeling_slam.model.processing_slam import SlamAsrProcessor
-from modeling_slam.publishing.trainer_push import ReleasingTrainer
 from modeling_slam.training.arguments import RunArguments
+from modeling_slam.training.run_checks import RATES
 from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches
 
+FROM_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps")  # of an optimizer's groups
 
-class SlamTrainer(ReleasingTrainer):
+
+class SlamTrainer(Seq2SeqTrainer):
     """Trains on the transcript's tokens; validates with `generate` on the prompt alone."""
 
     args: RunArguments
@@ -46,6 +48,8 @@ class SlamTrainer(ReleasingTrainer):
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context or None,
             pin_memory=self.args.dataloader_pin_memory,
             generator=self._worker_seeds(),
         )
@@ -56,14 +60,11 @@ class SlamTrainer(ReleasingTrainer):
         loader.base_dataloader.generator = self._worker_seeds()
         return loader
 
-    def _worker_seeds(self) -> torch.Generator | None:
-        """What a loader draws the seed of its workers from; None: the random state that dropout draws from.
+    def _worker_seeds(self) -> torch.Generator:
+        """What a loader draws the seed of its workers from: never the random state that dropout draws from.
 
-        Workers that last are started once in a process, not in every epoch, so a resumed run would draw once
-        more from that state than one that was never stopped.
+        How often a loader starts depends on its workers, on validations, and on whether the run was resumed.
         """
-        if not self.args.dataloader_persistent_workers:
-            return None
         return torch.Generator().manual_seed(self._data_seed)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
@@ -83,6 +84,26 @@ class SlamTrainer(ReleasingTrainer):
 
     def _epoch(self) -> int:
         return int(self.state.epoch or 0)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Moments and the schedule's place are the checkpoint's; rates and decay are those of the settings.
+
+        They are the same unless the run goes on with changed settings, which would have no effect.
+        """
+        optimizer: Any = self.optimizer
+        schedule: Any = self.lr_scheduler
+        asked = [dict(group) for group in optimizer.param_groups]
+        peaks = list(getattr(schedule, "base_lrs", ()))
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or not isinstance(schedule, LambdaLR):
+            return
+        schedule.base_lrs = peaks
+        rates = [
+            peak * scale(schedule.last_epoch) for peak, scale in zip(peaks, schedule.lr_lambdas, strict=True)
+        ]
+        for group, settings, rate in zip(optimizer.param_groups, asked, rates, strict=True):
+            group |= {name: settings[name] for name in FROM_SETTINGS if name in settings} | {"lr": rate}
+        schedule._last_lr = rates
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
         mask = inputs["attention_mask"]
@@ -141,7 +162,7 @@ def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, 
 
 
 class ValidationMetrics:
-    """`compute_metrics` for the trainer: corpus WER and CER of the transcripts."""
+    """`compute_metrics` for the trainer: the error rates of `METRICS`, of all transcripts together."""
 
     def __init__(self, processor: SlamAsrProcessor, language: str | None):
         self.processor = processor
@@ -149,10 +170,9 @@ class ValidationMetrics:
 
     def __call__(self, output: EvalPrediction) -> dict[str, float]:
         predictions = self._texts(output.predictions)
-        references = self._texts(output.label_ids)
+        scored = Scored(self._texts(output.label_ids), predictions)
         return {
-            "wer": count_word_errors(references, predictions).rate,
-            "cer": count_character_errors(references, predictions).rate,
+            **{name: METRICS[name].value(scored) for name in RATES},
             "clips": len(predictions),
             "empty": sum(not prediction for prediction in predictions) / len(predictions),
         }

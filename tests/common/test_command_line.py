@@ -1,15 +1,19 @@
 """Command lines: recipe and flags make one set of settings, and what is wrong with them is named."""
 
+import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments, read_settings
 from modeling_slam.data import DataArguments
+from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
+from modeling_slam.training.feature_cache import CacheArguments
 
-TRAIN = (ModelArguments, LoraArguments, DataArguments, RunArguments)
+TRAIN = (ModelArguments, LoraArguments, DataArguments, CacheArguments, RunArguments, PushArguments)
 
 
 @dataclass
@@ -104,6 +108,46 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path, capsys, content, messag
     assert message in error
 
 
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("minutes: 4\nlabel: a\nminutes: 5\n", ["`minutes`", "line 1", "line 3"]),
+        ('label: a\n"label": b\n', ["`label`"]),
+        ("outer:\n  inner: {a: 1, b: 2, a: 3}\n", ["`a`", "line 2"]),
+        ("list:\n- {a: 1}\n- b: 1\n  b: 2\n", ["`b`", "line 3", "line 4"]),
+    ],
+)
+def test_a_setting_that_stands_twice_is_refused_at_any_depth(tmp_path, content, names):
+    with pytest.raises(ValueError, match="valid YAML") as error:
+        read_settings(Path(recipe(tmp_path, content)))
+    assert all(name in str(error.value) for name in names)
+    assert "\n" not in str(error.value)
+
+
+def test_the_same_setting_in_two_places_is_no_setting_twice(tmp_path):
+    text = "common: &common {a: 1}\none: {<<: *common, b: 2}\ntwo: {<<: *common, a: 3}\n"
+    assert read_settings(Path(recipe(tmp_path, text)))["two"] == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("label: no", "`label`"),
+        ("milk: on", "`milk`"),
+        ("minutes: true", "`minutes`"),
+        ("minutes: [1, 2]", "`minutes`"),
+        ("minutes: long", "--minutes"),
+        ("label: {a: 1}", "`label`"),
+        ("leaves: [[a], b]", "`leaves`"),
+        ("leaves: [a, no]", "`leaves`"),
+    ],
+)
+def test_a_value_of_a_recipe_that_would_be_misread_is_refused_by_name(tmp_path, capsys, line, name):
+    message = error_of(capsys, recipe(tmp_path, line + "\n"))
+    assert name in message
+    assert "unrecognized" not in message
+
+
 def test_a_recipe_that_is_not_there_is_named(capsys):
     assert "There is no recipe tea.yaml." in error_of(capsys, "tea.yaml")
 
@@ -123,17 +167,25 @@ def test_help_is_grouped_and_leaves_out_what_comes_from_transformers(capsys):
     assert titles == [
         "Train.",
         "Base models, pruning and projector",
-        "LoRA: which LLM weights learn beside the projector (https://huggingface.co/papers/2106.09685)",
+        "LoRA: which LLM weights are trained beside the projector (https://huggingface.co/papers/2106.09685)",
         "Which speech to read, and which of its clips to use",
+        "Cache of the frozen encoder's output",
         "Training run",
+        "Optimizer and learning rate",
+        "Batches",
+        "Validation",
+        "Checkpoints, and which of them the run ends with",
+        "Log",
+        "Publishing while training; see docs/publishing.md",
         "Help",
     ]
     for own in ("--keep_layers N ", "--lora_rank N ", "--dataset VALUE ", "--early_stopping_patience N "):
         assert own in text
-    for theirs in ("--adam_beta1", "--fsdp", "--hub_always_push"):
+    for theirs in ("--adam_beta1", "--fsdp", "--eval_delay"):
         assert theirs not in text
     assert "--keep-layers" not in text
-    assert len(text.splitlines()) < 150
+    assert "--no_" not in text
+    assert len(text.splitlines()) < 160
     assert max(map(len, text.splitlines())) <= 110
 
 
@@ -142,6 +194,26 @@ def test_help_all_shows_what_comes_from_transformers_in_a_group_of_its_own(capsy
     theirs = text.index("Settings of transformers' Seq2SeqTrainingArguments")
     assert theirs < text.index("--adam_beta1") < text.index("Base models, pruning and projector")
     assert "--keep_layers" in text
+
+
+FIXED = [field for field in dataclasses.fields(RunArguments) if "refused" in field.metadata]
+
+
+@pytest.mark.parametrize("field", FIXED, ids=lambda field: field.name)
+def test_what_cannot_be_set_stands_in_no_help_and_is_refused_with_the_reason(tmp_path, capsys, field):
+    assert f"--{field.name} " not in help_of(capsys, "--help_all")
+    for argv in ([f"--{field.name}", "1"], [recipe(tmp_path, f"{field.name}: true\n")]):
+        with pytest.raises(SystemExit) as ended:
+            parse_arguments(*TRAIN, description="", argv=[*argv, "--dataset", "x", "--output_dir", "x"])
+        assert ended.value.code == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.endswith(f"`{field.name}` {field.metadata['refused']}")
+
+
+def test_a_secret_on_the_command_line_is_not_repeated(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(*TRAIN, description="", argv=["--hub_token", "hf_secret"])
+    assert "hf_secret" not in capsys.readouterr().err
 
 
 def test_help_shows_defaults_where_there_are_any(capsys):
@@ -154,7 +226,9 @@ def test_help_shows_defaults_where_there_are_any(capsys):
     assert "(default: None)" not in text
 
 
-@pytest.mark.parametrize("error", [ValueError("mend this"), FileNotFoundError("mend this")])
+@pytest.mark.parametrize(
+    "error", [ValueError("mend this"), FileNotFoundError("mend this"), ImportError("mend this")]
+)
 def test_errors_a_user_can_mend_end_the_program_with_their_message(error):
     with pytest.raises(SystemExit) as ended, clear_errors():
         raise error

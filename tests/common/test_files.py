@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_slam.common.files import replacing, write_json, write_text
+from modeling_slam.common.files import check_writable, replacing, write_json, write_text
 
 
 def fill_half(path):
@@ -22,3 +22,17 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_json_is_written_as_people_read_it(tmp_path):
     write_json(tmp_path / "a.json", {"wer": 0.5, "name": "é"})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "wer": 0.5,\n  "name": "é"\n}\n'
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    check_writable(tmp_path / "a" / "b", "output_dir")
+    check_writable(tmp_path, "output_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file/x", "file", "file/a/b", "gone/x"])
+def test_a_place_below_a_file_or_a_dead_link_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"`output_dir` .* cannot be written"):
+        check_writable(tmp_path / place, "output_dir")

@@ -1,6 +1,10 @@
 """load_speech: bad input is a listed drop or a clear error, and subsets are seeded and exact."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import datasets
 import numpy as np
@@ -195,3 +199,29 @@ def test_the_report_is_json_with_every_drop(audio_folder, tmp_path):
 def test_impossible_arguments_are_refused_on_creation(settings):
     with pytest.raises(ValueError, match="`"):
         DataArguments(**{"dataset": "somewhere", **settings})
+
+
+KILLED = """
+import os, signal, sys
+from modeling_slam.data import DataArguments, load_speech
+load_speech(DataArguments(sys.argv[1]), "train")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_copy_of_clips_that_a_killed_process_left_is_removed_by_the_next(speech, tmp_path, monkeypatch):
+    """Those that are read at the moment stay."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    folder = speech
+    mine, _ = load_speech(DataArguments(str(folder)), "train")
+    before = set((tmp_path / "datasets").glob("slam_asr_*"))
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "datasets")}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=environment)
+    assert done.returncode == -signal.SIGKILL
+    left = set((tmp_path / "datasets").glob("slam_asr_*")) - before
+    assert len(left) == 1
+    load_speech(DataArguments(str(folder)), "train")
+    now = set((tmp_path / "datasets").glob("slam_asr_*"))
+    assert left.isdisjoint(now)
+    assert before <= now
+    assert mine[0]["audio"]

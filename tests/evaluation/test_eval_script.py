@@ -85,7 +85,7 @@ def test_a_finished_run_is_scored_again_without_decoding_and_gives_the_same(comm
 def test_other_settings_in_the_same_directory_are_refused_and_nothing_is_overwritten(command, results):
     eval_script.main(command)
     before = (results / "metrics.json").read_bytes()
-    with pytest.raises(SystemExit, match="num_beams: 2 there, 1 now"):
+    with pytest.raises(SystemExit, match="num_beams was 2, is 1"):
         eval_script.main([*command, "--num_beams", "1"])
     assert (results / "metrics.json").read_bytes() == before
 

@@ -91,9 +91,9 @@ def test_resuming_with_the_same_settings_is_allowed(store):
 
 def test_resuming_with_other_settings_names_each_difference_and_changes_nothing(store):
     before = store.settings_path.read_text()
-    with pytest.raises(SettingsError, match="num_beams: 2 there, 4 now") as error:
+    with pytest.raises(SettingsError, match="num_beams was 2, is 4") as error:
         store.start({**SETTINGS, "num_beams": 4, "language": "nl"})
-    assert "language: None there, 'nl' now" in str(error.value)
+    assert "language was None, is 'nl'" in str(error.value)
     assert "model" not in str(error.value)
     assert store.settings_path.read_text() == before
 

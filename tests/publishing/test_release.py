@@ -11,14 +11,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def lean(tmp_path, tiny_model, tiny_processor):
+def lean(tmp_path, lora_model, tiny_processor):
     """A run's directory: a lean checkpoint among the things that a run leaves behind."""
-    config = tiny_model.config
-    config.audio_model_id = config.text_model_id = "owner/base"
-    config.audio_model_revision = config.text_model_revision = COMMIT
-    tiny_model.freeze()
-    tiny_model.save_pretrained(tmp_path / "run")
+    lora_model.save_pretrained(tmp_path / "run")
     tiny_processor.save_pretrained(tmp_path / "run")
+    ids = dict.fromkeys(("audio_model_id", "text_model_id"), "owner/base")
+    edit_config(tmp_path / "run", **ids, audio_model_revision=COMMIT, text_model_revision=COMMIT)
     for name in (
         "training_args.bin",
         "optimizer.pt",

@@ -10,9 +10,9 @@ from programs import run_script
 from published_run import TRAINED_ID
 
 import modeling_slam
-from modeling_slam.training.arguments import RunArguments
+from modeling_slam.publishing.arguments import PushArguments
 
-CODE = {path.name for path in Path(modeling_slam.__file__).parent.glob("*.py")} - {"__init__.py", "cli.py"}
+CODE = {path.name for path in Path(modeling_slam.__file__).parent.glob("model/*.py")} - {"__init__.py"}
 
 
 def test_checkpoints_and_the_end_are_releases_with_code_processor_and_our_card(trained):
@@ -59,16 +59,15 @@ def test_the_card_names_the_validation_score_as_one_and_claims_no_test_result(tr
     ("settings", "message"),
     [
         ({"push_to_hub": True}, "needs `hub_model_id`"),
-        ({"hub_token": "hf_secret"}, "would be stored in the run's files"),
         (
             {"push_to_hub": True, "hub_model_id": "me/x", "hub_strategy": "checkpoint"},
             "must be every_save or end, got checkpoint",
         ),
     ],
 )
-def test_settings_of_a_push_are_checked_on_creation(settings, message, tmp_path):
+def test_settings_of_a_push_are_checked_on_creation(settings, message):
     with pytest.raises(ValueError, match=message):
-        RunArguments(output_dir=str(tmp_path), use_cpu=True, **settings)
+        PushArguments(**settings)
 
 
 def test_a_push_that_cannot_work_ends_the_run_before_it_begins(trained, tmp_path):

@@ -1,15 +1,17 @@
 """From settings to a model: the base models are those of the commit that the run began with."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 from tiny_run import flags
 
 import train
 from modeling_slam import SlamAsrConfig
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
-from modeling_slam.training.assembly import build_config
+from modeling_slam.training.assembly import build_config, build_model, build_processor
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -54,3 +56,46 @@ def test_a_resumed_run_keeps_its_base_models_when_newer_ones_come_out(hub, world
     assert revisions(SlamAsrConfig.from_pretrained(run)) == {OLD}
     new_run = build_config(ModelArguments(encoder="tiny/whisper", llm="tiny/qwen2"), LoraArguments())
     assert revisions(new_run) == {NEW}
+
+
+@pytest.fixture
+def arguments(world) -> tuple[ModelArguments, LoraArguments]:
+    model = ModelArguments(
+        encoder=str(world.encoder), llm=str(world.llm), keep_layers=2, projector_dropout=0.2
+    )
+    return model, LoraArguments(lora_rank=4, lora_alpha=6)
+
+
+def test_settings_reach_the_config_by_their_names(arguments, monkeypatch):
+    """Also one that assembly has never heard of."""
+    model, lora = arguments
+    config = build_config(model, lora)
+    assert (config.num_encoder_layers, config.projector_dropout) == (2, 0.2)
+    assert (config.lora_rank, config.lora_alpha) == (4, 6)
+
+    @dataclasses.dataclass
+    class Extended(LoraArguments):
+        initializer_range: float = 0.5
+
+    assert build_config(model, Extended()).initializer_range == 0.5
+
+
+def test_config_and_processor_agree_and_neither_changes_the_other(arguments):
+    config = build_config(*arguments)
+    before = config.to_dict()
+    processor = build_processor(arguments[0], config, chunk_seconds=5.0)
+    assert config.to_dict() == before
+    assert config.audio_token_id == processor.audio_token_id
+    assert processor.chunk_seconds == 5.0
+    assert processor.projector_stack == config.projector_stack
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_what_is_trained_is_float32_whatever_the_frozen_weights_are(arguments, bf16):
+    config = build_config(*arguments)
+    model = build_model(config, build_processor(arguments[0], config), arguments[0], bf16=bf16)
+    trained = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    frozen = {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad}
+    assert trained == {torch.float32}
+    assert frozen == {torch.bfloat16 if bf16 else torch.float32}
+    assert (model.generation_config.num_beams, model.generation_config.max_new_tokens) == (2, 200)

@@ -101,7 +101,7 @@ def test_the_key_holds_everything_that_changes_the_frames(world, tmp_path):
     assert cache_of(world, tmp_path, projector_stack=3).spaces[3] == space
     others = [
         cache_of(world, tmp_path, keep_layers=2).spaces[2],
-        cache_of(world, tmp_path, keep_layers=None, kept_layer_indices=[0, 1, 3]).spaces[3],
+        cache_of(world, tmp_path, keep_layers=None, kept_encoder_layers=[0, 1, 3]).spaces[3],
         cache_of(world, tmp_path, pad_to_seconds=3.0).spaces[3],
         cache_of(world, tmp_path, Encoding(torch.bfloat16, autocast=False)).spaces[3],
         cache_of(world, tmp_path, Encoding(torch.bfloat16, autocast=True)).spaces[3],

@@ -4,6 +4,7 @@ The one that is killed is `train.py` in a process of its own. The other two run 
 the killed one only what its files say, and need not import everything again.
 """
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -102,3 +103,24 @@ def test_checkpoints_hold_only_what_was_trained(runs):
     assert len(optimizer["state"]) == len(names)
     files = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*.safetensors")}
     assert files == {"model.safetensors", "adapter/adapter_model.safetensors"}  # the LoRA once more, for PEFT
+
+
+def test_a_run_that_goes_on_anyway_takes_its_new_settings(world, tmp_path):
+    """Rate and decay would come from the checkpoint's optimizer."""
+    run = tmp_path / "run"
+    settings = {
+        "eval_strategy": "no",
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "lr_scheduler_type": "constant",
+    }
+    train.main(flags(world, run, max_steps=6, weight_decay=0.0, **settings))
+    changed = {"learning_rate": 1e-4, "weight_decay": 0.5, "adam_beta2": 0.9}
+    resume = {"resume_from_checkpoint": run / "checkpoint-3", "resume_anyway": True}
+    train.main(flags(world, run, max_steps=6, **settings, **changed, **resume))
+    assert logged(run, "learning_rate") == dict.fromkeys((1, 2, 3), 3e-3) | dict.fromkeys((4, 5, 6), 1e-4)
+    group, _ = torch.load(run / "checkpoint-6" / "optimizer.pt", weights_only=True)["param_groups"]
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-4, 0.5, (0.9, 0.9))
+    recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["changes"]
+    assert {change["setting"] for change in recorded} == set(changed)
+    assert {change["step"] for change in recorded} == {3}

@@ -1,6 +1,5 @@
 """A run's directory: another run is refused, and a killed one goes on from its newest whole checkpoint."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,24 +7,39 @@ import pytest
 
 from modeling_slam.data import DataArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
-from modeling_slam.training.run_directory import claim_run_directory, result_settings, write_run_file
+from modeling_slam.training.run_directory import Run, run_directory
+from modeling_slam.training.run_settings import record
 
 
 def run_arguments(directory: Path, **fields) -> RunArguments:
     return RunArguments(output_dir=str(directory), use_cpu=True, **fields)
 
 
-def settings_of(run_args: RunArguments, lora_rank: int = 8, dataset: str = "speech") -> dict:
-    return result_settings(
-        ModelArguments(), LoraArguments(lora_rank=lora_rank), DataArguments(dataset=dataset), run_args
+def settings_of(run_args: RunArguments, dataset: str = "speech", **lora) -> dict:
+    return record(
+        model=ModelArguments(),
+        lora=LoraArguments(**({"lora_rank": 8} | lora)),
+        data=DataArguments(dataset=dataset),
+        run=run_args,
     )
 
 
-def claim(
-    directory: Path, resume: str | None = None, *, lora_rank: int = 8, dataset: str = "speech", **fields
-):
+def start(directory: Path, resume: str | None = None, *, dataset: str = "speech", lora=None, **fields) -> Run:
+    """A run that claims the directory and ends at once; it begins only if asked to."""
+    begins = fields.pop("begins", False)
     run_args = run_arguments(directory, resume_from_checkpoint=resume, **fields)
-    return claim_run_directory(run_args, settings_of(run_args, lora_rank, dataset))
+    with run_directory(run_args, settings_of(run_args, dataset, **(lora or {}))) as run:
+        if begins:
+            run.begin()
+    return run
+
+
+def claim(directory: Path, resume: str | None = None, **settings) -> str | None:
+    return start(directory, resume, **settings).checkpoint
+
+
+def recorded(directory: Path) -> dict:
+    return json.loads((directory / "run.json").read_text(encoding="utf-8"))
 
 
 def write_checkpoint(directory: Path, step: int, state: str | None = '{"global_step": 1}') -> Path:
@@ -40,8 +54,7 @@ def write_checkpoint(directory: Path, step: int, state: str | None = '{"global_s
 @pytest.fixture
 def run(tmp_path) -> Path:
     """The directory of a run that was started and has checkpoints of steps 9 and 10."""
-    run_args = run_arguments(tmp_path / "run")
-    write_run_file(run_args, settings_of(run_args))
+    start(tmp_path / "run", begins=True)
     for step in (9, 10):
         write_checkpoint(tmp_path / "run", step)
     return tmp_path / "run"
@@ -55,7 +68,7 @@ def test_a_new_run_takes_a_directory_that_is_empty_or_not_there(tmp_path):
 
 def test_a_directory_with_another_run_is_refused(run):
     before = sorted(run.rglob("*"))
-    with pytest.raises(ValueError, match=r"is not empty\. Go on .* `--resume_from_checkpoint last`"):
+    with pytest.raises(ValueError, match=r"is not empty.* Go on .* `--resume_from_checkpoint last`"):
         claim(run)
     assert sorted(run.rglob("*")) == before
 
@@ -76,8 +89,7 @@ def test_last_passes_over_a_half_written_checkpoint(run, state):
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path):
-    run_args = run_arguments(tmp_path)
-    write_run_file(run_args, settings_of(run_args))
+    start(tmp_path, begins=True)
     write_checkpoint(tmp_path, 9, None)
     assert claim(tmp_path, "last") is None
 
@@ -95,7 +107,7 @@ def test_a_named_checkpoint_that_is_not_whole_is_refused(run):
 
 def test_resuming_with_other_settings_names_each_difference(run):
     with pytest.raises(ValueError, match="holds a run with other settings") as error:
-        claim(run, "last", lora_rank=4, dataset="other", learning_rate=2e-4, seed=1)
+        claim(run, "last", lora={"lora_rank": 4}, dataset="other", learning_rate=2e-4, seed=1)
     for difference in (
         "lora_rank was 8, is 4",
         "dataset was 'speech', is 'other'",
@@ -104,41 +116,15 @@ def test_resuming_with_other_settings_names_each_difference(run):
     ):
         assert difference in str(error.value)
     assert "weight_decay" not in str(error.value)
-
-
-def test_settings_that_do_not_change_the_result_may_change(run):
-    assert claim(run, "last", logging_steps=1, dataloader_num_workers=0, save_total_limit=5) is not None
+    assert "another `--output_dir`" in str(error.value)
+    assert "`--resume_anyway`" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_without_its_runs_settings_is_refused(run):
     (run / "run.json").unlink()
     with pytest.raises(ValueError, match=r"cannot be resumed: .*run\.json.* is missing"):
         claim(run, "last")
-
-
-def test_settings_that_shape_the_result_are_all_recorded(tmp_path):
-    run_args = run_arguments(tmp_path)
-    write_run_file(run_args, settings_of(run_args))
-    recorded = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-    for group, arguments in (("model", ModelArguments), ("lora", LoraArguments), ("data", DataArguments)):
-        assert set(recorded[group]) == {field.name for field in dataclasses.fields(arguments)}
-    assert recorded["run"]["warmup_steps"] == 0.05
-    assert recorded["run"]["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
-    assert recorded["run"]["world_size"] == 1
-
-
-def test_the_settings_file_is_whole_or_as_before(run, monkeypatch):
-    """Killed between writing and renaming: the earlier file is untouched."""
-    before = (run / "run.json").read_bytes()
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", killed)
-    run_args = run_arguments(run, seed=1)
-    with pytest.raises(KeyboardInterrupt):
-        write_run_file(run_args, settings_of(run_args))
-    assert (run / "run.json").read_bytes() == before
 
 
 def test_a_checkpoint_of_another_directory_is_refused(run, tmp_path):
@@ -148,11 +134,121 @@ def test_a_checkpoint_of_another_directory_is_refused(run, tmp_path):
         claim(other, str(run / "checkpoint-9"))
 
 
-def test_last_does_not_start_over_on_a_finished_run_or_another_one(tmp_path):
-    run_args = run_arguments(tmp_path)
-    write_run_file(run_args, settings_of(run_args))
-    with pytest.raises(ValueError, match="holds a run with other settings"):
-        claim(tmp_path, "last", learning_rate=1.0)
+def test_last_does_not_start_over_on_a_finished_run(tmp_path):
+    start(tmp_path, begins=True)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match="finished model"):
         claim(tmp_path, "last")
+
+
+# ---------------------------------------------------------------- starts that fail
+
+
+def test_a_start_that_fails_leaves_no_directory(tmp_path):
+    """Neither the one it made nor those above it; one that was there stays."""
+    (tmp_path / "there").mkdir()
+    for place in ("new/er/est", "there"):
+        run_args = run_arguments(tmp_path / place)
+        with pytest.raises(KeyboardInterrupt), run_directory(run_args, settings_of(run_args)):
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+@pytest.mark.parametrize("resume", [None, "last"])
+def test_what_a_start_wrote_before_it_was_killed_does_not_block_the_next(tmp_path, resume):
+    """Not even with other settings, or with a first checkpoint cut off."""
+    run = start(tmp_path, begins=True, seed=1)
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run.json.17-abc.tmp").write_text("{")
+    (tmp_path / "data_train.json").write_text("{}")
+    write_checkpoint(tmp_path, 9, "{")
+    assert run.checkpoint is None
+    assert claim(tmp_path, resume, seed=2) is None
+
+
+def test_files_that_no_start_writes_do_block(tmp_path):
+    for name in ("notes.txt", "checkpoint-3"):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / name).mkdir()
+        with pytest.raises(ValueError, match=rf"is not empty: it holds {name}"):
+            claim(directory)
+        assert (directory / name).is_dir()
+
+
+def test_a_second_run_at_the_same_time_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_slam.training.run_directory.LOCK_SECONDS", 0)
+    first = run_arguments(tmp_path / "run")
+    with run_directory(first, settings_of(first)) as run:
+        run.begin()
+        for resume in (None, "last"):
+            with pytest.raises(ValueError, match="Another run is going on"):
+                claim(tmp_path / "run", resume)
+        assert recorded(tmp_path / "run") == settings_of(first)
+    assert claim(tmp_path / "run") is None
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+# ---------------------------------------------------------------- resuming anyway
+
+
+def test_a_changed_setting_is_recorded_when_the_run_goes_on_anyway(run):
+    start(run, "last", resume_anyway=True, learning_rate=2e-4, begins=True)
+    (run / "checkpoint-10").rename(run / "checkpoint-20")
+    start(run, "last", resume_anyway=True, learning_rate=2e-4, lora={"lora_dropout": 0.0}, begins=True)
+    now = recorded(run)
+    assert (now["run"]["learning_rate"], now["lora"]["lora_dropout"]) == (2e-4, 0.0)
+    assert now["changes"] == [
+        {"step": 10, "setting": "learning_rate", "before": 1e-4, "after": 2e-4},
+        {"step": 20, "setting": "lora_dropout", "before": 0.1, "after": 0.0},
+    ]
+    assert claim(run, "last", learning_rate=2e-4, lora={"lora_dropout": 0.0}) is not None
+
+
+def test_a_run_that_goes_on_unchanged_keeps_the_record_of_changes(run):
+    start(run, "last", resume_anyway=True, weight_decay=0.5, begins=True)
+    before = recorded(run)
+    start(run, "last", weight_decay=0.5, begins=True)
+    assert recorded(run)["changes"] == before["changes"]
+
+
+def test_weights_of_another_shape_cannot_be_gone_on_from_in_any_way(run):
+    with pytest.raises(ValueError, match="weights do not fit lora_rank"):
+        claim(run, "last", resume_anyway=True, lora={"lora_rank": 4})
+
+
+@pytest.mark.parametrize(
+    ("processes", "begun_with", "now_with", "becomes"),
+    [
+        (4, (2, 1, 4), (2, 1), (2, 1)),  # the same
+        (2, (2, 1, 4), (2, 1), (2, 2)),
+        (1, (2, 1, 4), (2, 1), (2, 4)),
+        (8, (4, 2, 2), (4, 1), (2, 1)),
+        (2, (4, 1, 1), (2, 1), (2, 1)),  # adapted by hand
+    ],
+)
+def test_another_number_of_processes_keeps_the_clips_of_a_step(
+    run, monkeypatch, processes, begun_with, now_with, becomes
+):
+    old = recorded(run)
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")
+    old["run"] |= dict(zip(names, begun_with, strict=True))
+    (run / "run.json").write_text(json.dumps(old))
+    monkeypatch.setattr(RunArguments, "world_size", processes)
+    fields = dict(zip(names, now_with, strict=False))
+    run_args = run_arguments(run, resume_from_checkpoint="last", resume_anyway=True, **fields)
+    with run_directory(run_args, settings_of(run_args)) as resumed:
+        resumed.begin()
+    assert (run_args.per_device_train_batch_size, run_args.gradient_accumulation_steps) == becomes
+    now = recorded(run)["run"]
+    assert [now[name] for name in names] == [*becomes, processes]
+
+
+@pytest.mark.parametrize(("processes", "size"), [(3, "per_device_train_batch_size"), (16, "batch_seconds")])
+def test_processes_that_cannot_share_a_step_are_refused(run, monkeypatch, processes, size):
+    old = recorded(run)
+    old["run"] |= {size: 4, "gradient_accumulation_steps": 1, "world_size": 2}
+    (run / "run.json").write_text(json.dumps(old))
+    monkeypatch.setattr(RunArguments, "world_size", processes)
+    with pytest.raises(ValueError, match=rf"8 (clips|seconds) a step.*{processes} processes.*`{size}`"):
+        claim(run, "last", resume_anyway=True, **{size: 4})

@@ -127,8 +127,8 @@ def test_training_stops_when_the_wer_no_longer_falls(world, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keep_layers": 5}, r"`--keep_layers`.* must be between 1 and 4, .* got 5"),
-        ({"encoder": "{llm}"}, r"`--encoder`.* of the type whisper, .* is a 'qwen2'"),
+        ({"keep_layers": 5}, r"`--keep_layers` .* 4.* 5"),
+        ({"encoder": "{llm}"}, r"`--encoder`.*qwen2"),
         ({"validation_split": "nowhere"}, "nowhere"),
         ({"text_column": "words"}, "words"),
     ],
