@@ -39,11 +39,11 @@ def main() -> None:
 
 
 def named_requirements(project: dict) -> Iterator[Requirement]:
-    """All that pyproject.toml names: the project's own, its extras', and those of the dependency groups."""
+    """What the project needs, what its extras do, and what the dependency groups do."""
     groups = [project["project"]["dependencies"], *project["project"]["optional-dependencies"].values()]
     groups += project["dependency-groups"].values()
-    for group in groups:
-        yield from (Requirement(line) for line in group if isinstance(line, str))  # else `include-group`
+    lines = [line for group in groups for line in group if isinstance(line, str)]  # else `include-group`
+    yield from (each for each in map(Requirement, lines) if each.name != project["project"]["name"])
 
 
 def first_releases(project: dict) -> Iterator[tuple[str, str]]:
@@ -56,14 +56,13 @@ def first_releases(project: dict) -> Iterator[tuple[str, str]]:
 
 def resolve(project: dict, pins: dict[str, str]) -> dict[str, str]:
     """Name to version of every package that pip would put into an empty environment."""
-    extras = ",".join(project["project"]["optional-dependencies"])
     groups = [part for group in project["dependency-groups"] for part in ("--group", group)]
     with tempfile.TemporaryDirectory() as directory:
         constraints, report = Path(directory) / "constraints.txt", Path(directory) / "report.json"
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins.items()))
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
         command += ["--report", str(report), "--constraint", str(constraints)]
-        done = subprocess.run([*command, "--editable", f".[{extras}]", *groups], cwd=REPOSITORY)
+        done = subprocess.run([*command, "--editable", ".[all]", *groups], cwd=REPOSITORY)
         if done.returncode:
             raise SystemExit("pip finds no releases that fit together; its last lines say which do not.")
         found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
