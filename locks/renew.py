@@ -2,10 +2,10 @@
 
     make locks
 
-pip resolves both as it would install them. *Newest* is what the ranges in pyproject.toml give today; in *oldest*
-each package that pyproject.toml names has the first release of its range, and theirs the newest that fits. Both
-hold one torch: it is the largest download by far, and on Linux every other build brings gigabytes of CUDA.
-The locks are for Linux and Python 3.11; elsewhere they are a good start.
+pip resolves both as it would install them. *Newest* is what the ranges in pyproject.toml give today. In
+*oldest* each package that pyproject.toml names has the first release of its range, and what it needs in turn
+the newest that fits. Both hold the same torch, the largest download by far. The locks are made for Linux and
+Python 3.11; elsewhere pip takes from them what it finds.
 """
 
 import json
@@ -67,7 +67,7 @@ def resolve(project: dict, pins: dict[str, str]) -> dict[str, str]:
             raise SystemExit("pip finds no releases that fit together; its last lines say which do not.")
         found = [item["metadata"] for item in json.loads(report.read_text())["install"]]
     # Without the local part (`+cpu`): which build is taken is the machine's affair.
-    versions = {canonicalize_name(item["name"]): Version(item["version"]).public for item in found}
+    versions = {str(canonicalize_name(item["name"])): Version(item["version"]).public for item in found}
     del versions[canonicalize_name(project["project"]["name"])]
     return versions
 

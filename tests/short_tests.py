@@ -1,6 +1,6 @@
 """A pytest plugin that keeps `make test` short: a test that takes long and is not marked `e2e` fails.
 
-What counts is processor time, of the test, its fixtures and the programs it ran, so a busy machine changes nothing.
+What counts is processor time, of the test, its fixtures and the programs it ran: a busy machine adds little.
 """
 
 import os
