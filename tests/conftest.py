@@ -1,8 +1,13 @@
 """Where all fixtures come from, and how tests share the cores under `pytest -n 2 --dist loadfile`."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
+# Before torch is imported, here and in the programs that tests start. On two cores two workers of two threads
+# each would spend most of their time waiting for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("nightly", max_examples=10_000, deadline=None)
 
 
