@@ -20,6 +20,8 @@ from programs import REPOSITORY, run_script, texts_of_a_stranger
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.data import normalize_text
 
+pytestmark = pytest.mark.e2e
+
 ASSETS = REPOSITORY / "modeling_slam" / "demo" / "assets"
 PUBLISHED_ID = "org/slam-d128-6L-lora-en"
 CLIPS = 12

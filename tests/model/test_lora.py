@@ -193,7 +193,7 @@ def with_magnitudes(weights):
         ({}, without_one, "do not fit"),
         ({}, with_magnitudes, "do not fit"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_an_adapter_that_would_change_more_than_lora_or_less_is_refused(
     lora_model, base_models, inputs, tmp_path, settings, change, message

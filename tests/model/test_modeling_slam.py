@@ -212,6 +212,7 @@ def test_bf16_autocast_trains(tiny_model, tiny_processor, two_clips):
     assert tiny_model.projector.linear1.weight.grad.isfinite().all()
 
 
+@pytest.mark.e2e
 def test_a_compiled_model_trains_alike(tiny_model, tiny_processor, two_clips):
     """Traced by dynamo, with the backward pass by autograd; no kernels are made, so no compiler is needed."""
     batch = tiny_processor(two_clips, text=["one", "two"])

@@ -65,7 +65,7 @@ def test_base_weights_that_come_in_pieces_are_whole(hub, lean, lora_model, tmp_p
         with pytest.raises(OSError, match="org/llm"):
             load(lean, tmp_path)
     loaded = load(lean, tmp_path)
-    assert hub.count("GET", WEIGHTS) == 2
+    assert hub.count("GET", WEIGHTS) >= 2
     for name, parameter in lora_model.named_parameters():
         assert torch.equal(loaded.get_parameter(name), parameter), name
 

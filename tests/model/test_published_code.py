@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -42,6 +41,9 @@ EXTENSION_POINTS = {
 }
 # What transformers itself depends on. Others are imported within `try:`, which `get_imports` passes over.
 ALLOWED = {"torch", "numpy", "transformers", "safetensors"}
+
+# The other Python has other releases of transformers and peft: `make oldest` names it, for both directions.
+PYTHONS = [sys.executable, *filter(None, [os.environ.get("SLAM_OTHER_PYTHON")])]
 
 # Runs where neither this repository nor a file that points to it is on the path.
 USE = """
@@ -152,7 +154,24 @@ def test_a_checkpoint_holds_exactly_the_published_files(lora_model, tiny_process
         assert (tmp_path / "model" / name).read_bytes() == (PACKAGE / name).read_bytes()
 
 
-def test_auto_classes_load_both_formats_without_this_project(lora_model, tiny_processor, tmp_path, clip):
+def packages_of(python: str) -> str:
+    """Where `python` has what was installed for it."""
+    program = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def written_config(checkpoint: Path) -> dict:
+    """config.json without the release that wrote it."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    config.pop("transformers_version")
+    return config
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids=["here", "other"][: len(PYTHONS)])
+def test_auto_classes_load_both_formats_without_this_project(
+    lora_model, tiny_processor, tmp_path, clip, python
+):
     """The README's four lines in a fresh interpreter: same logits, same transcript, and it saves again."""
     checkpoints = [tmp_path / "lean", tmp_path / "full"]
     for checkpoint in checkpoints:
@@ -161,7 +180,7 @@ def test_auto_classes_load_both_formats_without_this_project(lora_model, tiny_pr
         tiny_processor.save_pretrained(checkpoint)
     results = tmp_path / "results.safetensors"
     # -I leaves out the working directory, -S the .pth file of the editable install.
-    command = [sys.executable, "-I", "-S", "-c", USE, sysconfig.get_paths()["purelib"]]
+    command = [python, "-I", "-S", "-c", USE, packages_of(python)]
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [*command, clip, str(results), *map(str, checkpoints)],
@@ -198,7 +217,7 @@ def test_auto_classes_load_both_formats_without_this_project(lora_model, tiny_pr
             assert {path.name for path in directory.glob("*.py")} == PUBLISHED
             assert (directory / "processor_config.json").exists()
         directories = (checkpoint, again, of_pipeline)
-        configs = [json.loads((path / "config.json").read_text()) for path in directories]
+        configs = [written_config(path) for path in directories]
         assert configs[0] == configs[1]
         for key in ("auto_map", "custom_pipelines"):
             assert configs[0][key] == configs[2][key]

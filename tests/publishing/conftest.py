@@ -9,6 +9,13 @@ from published_run import TRAINED_ID, TrainedWorld
 from tiny_world import build_tiny_world
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "trained" in item.fixturenames:
+            item.add_marker(pytest.mark.e2e)
+
+
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
     with FakeHub() as hub:

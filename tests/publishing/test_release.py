@@ -85,6 +85,7 @@ def test_a_file_with_an_access_token_stops_everything(tmp_path):
         assert secret not in str(error.value)
 
 
+@pytest.mark.e2e
 def test_code_that_needs_the_project_is_found_before_anything_is_sent(tmp_path, tiny_model, tiny_processor):
     """The whole checkpoint loads in a fresh process until a published file imports what strangers lack."""
     tiny_model.save_pretrained(tmp_path)

@@ -20,6 +20,8 @@ from modeling_slam.study.schedulers import Ray, Slurm
 from modeling_slam.study.store import StudyStore
 from modeling_slam.training.run_directory import is_complete
 
+pytestmark = pytest.mark.e2e
+
 LONGER = ["train.max_steps=80"]  # so that there is time to kill a run after its first checkpoint
 
 
@@ -65,7 +67,7 @@ def test_ray_with_a_killed_worker_equals_the_scripts_by_hand(study_file, tmp_pat
     check_killed_on_ray(load_study(study_file(), LONGER), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ray_with_a_killed_worker_equals_the_scripts_by_hand_on_six_runs(study_file, tmp_path):
     changes = [*LONGER, "modes=[projector, lora]", "encoders.tiny.keep_layers=[4, 2, 1]"]
     check_killed_on_ray(load_study(study_file(), changes), tmp_path)

@@ -18,6 +18,8 @@ import eval as eval_script
 import train
 from modeling_slam.data import DataArguments, load_speech
 
+pytestmark = pytest.mark.e2e
+
 CLIPS = 7  # odd: one process gets a clip too many, which must not count
 SETTINGS = {
     "num_train_epochs": 2,

@@ -18,6 +18,8 @@ from tiny_run import flags, logged, one_thread, started
 import train
 from modeling_slam.training.run_directory import find_checkpoint, is_complete
 
+pytestmark = pytest.mark.e2e
+
 # Not a whole number of epochs of 12 steps: the order within an epoch must be found again as well.
 SAVE_STEPS = 15
 # Dropout and LoRA are on, batches are grouped by length, validation falls between checkpoints and after.
