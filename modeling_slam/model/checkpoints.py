@@ -36,6 +36,7 @@ from .lora import (
     LoraAdapters,
     base_name,
     is_trained,
+    set_lora_ranks,
     without_lora,
 )
 from .pipeline_slam import SlamAsrPipeline
@@ -84,7 +85,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             super().save_pretrained(save_directory, is_main_process, dict(weights), **kwargs)
         if is_main_process:
             custom_object_save(SlamAsrPipeline, save_directory)  # the config names it in `custom_pipelines`
-        if is_main_process and self.config.adds_lora:
+        if is_main_process and OWN_LORA in self.adapters():
             self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
 
     def _settle_format(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -199,13 +200,10 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         config.trained_in_float32 = trained.trained_in_float32 and not asks_for_dtype
         check_layers(config, trained, source)
 
-        tensors = lazy_tensors(source, variant, **place)
+        dropped = range(config.num_encoder_layers, trained.num_encoder_layers)
+        tensors = without_layers(lazy_tensors(source, variant, **place), dropped, config)
         if config.is_lean:
             tensors |= base_tensors(without_lora(config), **hub)
-        else:
-            tensors = without_layers(
-                tensors, range(config.num_encoder_layers, trained.num_encoder_layers), config
-            )
         generation_config = kwargs.pop("generation_config", None)
         model, info = cls._from_tensors(tensors, config, source, *model_args, **kwargs)
         model.name_or_path = model.config.name_or_path = source
@@ -230,9 +228,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         tensors |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
         model, _ = cls._from_tensors(tensors, plain, "the base models", **kwargs)
         model.config.audio_model_digest, model.config.text_model_digest = base_digests(config, **hub)
-        for name in vars(config):
-            if name.startswith("lora_"):
-                setattr(model.config, name, getattr(config, name))
+        set_lora_ranks(model.config, like=config)
         model.put_in_own_lora()
         return model
 
@@ -264,7 +260,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             )
             if names
         ]
-        model.config.lora_rank = config.lora_rank
+        set_lora_ranks(model.config, like=config)
         if not problems:
             try:
                 model.put_in_own_lora(own_lora)

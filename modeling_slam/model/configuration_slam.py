@@ -9,6 +9,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
+import dataclasses
 from typing import Any, NamedTuple
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -145,17 +146,8 @@ class SlamAsrConfig(PreTrainedConfig):
         if num_encoder_layers is not None:
             self.num_encoder_layers = num_encoder_layers
         self._check_projector()
-        if self.lora_rank < 0:
-            raise ValueError(f"`lora_rank` must be 0 (no LoRA) or positive, got {self.lora_rank}.")
-        if not 0.0 <= self.lora_dropout < 1.0:
-            raise ValueError(f"`lora_dropout` must lie in [0, 1), got {self.lora_dropout}.")
-        if self.lora_rank and self.lora_alpha <= 0:
-            raise ValueError(f"`lora_alpha` must be positive, got {self.lora_alpha}.")
-        self.lora_target_modules = list(self.lora_target_modules)
-        if self.lora_rank and not self.lora_target_modules:
-            raise ValueError(
-                "`lora_target_modules` is empty; name the LLM's linear layers, or set `lora_rank` to 0."
-            )
+        for prefix in self._lora_prefixes():
+            self._check_lora(prefix)
         if self.audio_token_id is None:
             self.audio_token_id = self.text_config.vocab_size
 
@@ -172,6 +164,27 @@ class SlamAsrConfig(PreTrainedConfig):
                 f"({self.audio_config.model_type}) holds the position embedding of all layers. Got {kept}."
             )
         self.kept_encoder_layers = kept
+
+    @classmethod
+    def _lora_prefixes(cls) -> list[str]:
+        """How the fields of each part's LoRA begin: a part has a rank, alpha, dropout and target modules."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return [name.removesuffix("rank") for name in names if name.endswith("lora_rank")]
+
+    def _check_lora(self, prefix: str) -> None:
+        rank, alpha, dropout = (getattr(self, prefix + name) for name in ("rank", "alpha", "dropout"))
+        if rank < 0:
+            raise ValueError(f"`{prefix}rank` must be 0 (no LoRA) or positive, got {rank}.")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"`{prefix}dropout` must lie in [0, 1), got {dropout}.")
+        if rank and alpha <= 0:
+            raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
+        targets = list(getattr(self, f"{prefix}target_modules"))
+        setattr(self, f"{prefix}target_modules", targets)
+        if rank and not targets:
+            raise ValueError(
+                f"`{prefix}target_modules` is empty; name linear layers, or set `{prefix}rank` to 0."
+            )
 
     def _check_projector(self) -> None:
         if self.projector_type not in PROJECTOR_SIZES:
@@ -218,7 +231,8 @@ class SlamAsrConfig(PreTrainedConfig):
 
     @property
     def adds_lora(self) -> bool:
-        return self.lora_rank > 0
+        """Whether any part has LoRA."""
+        return any(getattr(self, f"{prefix}rank") > 0 for prefix in self._lora_prefixes())
 
     @property
     def is_lean(self) -> bool:

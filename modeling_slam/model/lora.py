@@ -30,12 +30,12 @@ ADAPTER_DIRECTORY = "adapter"
 
 class LoraPart(NamedTuple):
     module: str  # attribute of the model
-    prefix: (
-        str  # of the config's fields: {prefix}rank, {prefix}alpha, {prefix}dropout, {prefix}target_modules
-    )
+    prefix: str  # of the config's fields: its rank, alpha, dropout and target_modules
+    task_type: str | None = None  # PEFT's name of what the part is for
 
 
-LORA_PARTS: tuple[LoraPart, ...] = (LoraPart("language_model", "lora_"),)
+LLM_LORA = LoraPart("language_model", "lora_", "CAUSAL_LM")
+LORA_PARTS: tuple[LoraPart, ...] = (LLM_LORA,)
 
 
 def import_peft() -> Any:
@@ -62,6 +62,12 @@ def lora_settings(config: Any, part: LoraPart) -> dict[str, Any]:
     return {
         name: getattr(config, part.prefix + name) for name in ("rank", "alpha", "dropout", "target_modules")
     }
+
+
+def set_lora_ranks(config: Any, like: Any) -> None:
+    """Give one `SlamAsrConfig` the LoRA ranks of another."""
+    for part in LORA_PARTS:
+        setattr(config, f"{part.prefix}rank", getattr(like, f"{part.prefix}rank"))
 
 
 def without_lora(config: Any) -> Any:
@@ -96,7 +102,7 @@ def put_in_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(target_modules),
-        task_type="CAUSAL_LM",
+        task_type=part.task_type,
     )
     peft.inject_adapter_in_model(settings, module, OWN_LORA)
 
@@ -117,6 +123,13 @@ def check_targets(module: nn.Module, part: LoraPart, target_modules: list[str]) 
                     f"{flag} names {target!r}, but {name} shares its weights with another layer (tied "
                     "embeddings). LoRA cannot adapt one of them alone. Leave it out."
                 )
+
+
+def unwrap(module: nn.Module, layers: Mapping[str, Any]) -> None:
+    """Put the module's own layers back where PEFT has wrapped them."""
+    for name, layer in layers.items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(parent), leaf, layer.get_base_layer())
 
 
 class LoraAdapters:
@@ -142,12 +155,11 @@ class LoraAdapters:
         Raises:
             ValueError: the model has LoRA already, or the LLM has no such layers or shares their weights.
         """
-        (part,) = (part for part in LORA_PARTS if part.module == "language_model")
         if self.config.lora_rank:
             raise ValueError(
                 f"The model has LoRA of rank {self.config.lora_rank} already; train that one on."
             )
-        put_in_lora(self, part, rank, alpha, dropout, target_modules)
+        put_in_lora(self, LLM_LORA, rank, alpha, dropout, target_modules)
         self.config.lora_rank, self.config.lora_alpha = rank, alpha
         self.config.lora_dropout, self.config.lora_target_modules = dropout, list(target_modules)
         self.freeze()
@@ -193,36 +205,33 @@ class LoraAdapters:
         return getattr(self.language_model, "peft_config", {})
 
     def merge_lora(self) -> None:
-        """Add the active adapter to the LLM's weights and drop all adapters: the same model without LoRA.
+        """Add the active adapters to the frozen weights and drop all adapters: the same model without LoRA.
 
-        The LLM is then no longer the base model's, so the config becomes `self_contained` and the next
-        `save_pretrained` writes a full checkpoint. Sums are rounded to the LLM's dtype.
+        The weights are then no longer the base models', so the config becomes `self_contained` and the next
+        `save_pretrained` writes a full checkpoint. Sums are rounded to the frozen weights' dtype.
 
         Raises:
             ValueError: the model has no adapter, it is disabled, or the LLM is quantised.
         """
-        adapted = dict(lora_layers(self.language_model))
+        parts = [getattr(self, part.module) for part in LORA_PARTS]
+        adapted = [layer for part in parts for _, layer in lora_layers(part)]
         if not adapted:
             raise ValueError("There is no LoRA to merge: the model has no adapter.")
-        if any(layer.disable_adapters for layer in adapted.values()):
+        if any(layer.disable_adapters for layer in adapted):
             raise ValueError("The adapter is disabled; call `enable_adapters()` before `merge_lora()`.")
         if getattr(self, "hf_quantizer", None) is not None:
             raise ValueError(
                 "LoRA is not merged into quantised weights; load the model without quantisation first."
             )
-        for layer in adapted.values():
+        for layer in adapted:
             layer.merge(safe_merge=True)
-        self._unwrap(adapted)
-        del self.language_model.peft_config
-        self.config.lora_rank = 0
+        for part in parts:
+            if hasattr(part, "peft_config"):
+                unwrap(part, dict(lora_layers(part)))
+                del part.peft_config
+        self.config = without_lora(self.config)
         self.config.self_contained = True
         self.freeze()
-
-    def _unwrap(self, layers: Mapping[str, Any]) -> None:
-        """Put the LLM's own layers back where PEFT has wrapped them."""
-        for name, layer in layers.items():
-            parent, _, leaf = name.rpartition(".")
-            setattr(self.language_model.get_submodule(parent), leaf, layer.get_base_layer())
 
     # ---------------------------------------------------------------- transformers' methods, of the LLM
 
@@ -336,7 +345,9 @@ class LoraAdapters:
             import_peft().functional.delete_adapter(self.language_model, name, prefix="lora_")
             del self.language_model.peft_config[name]
         # Layers that only these adapters had wrapped get their own names back.
-        self._unwrap({name: layer for name, layer in lora_layers(self.language_model) if not layer.r})
+        unwrap(
+            self.language_model, {n: layer for n, layer in lora_layers(self.language_model) if not layer.r}
+        )
         if self.adapters():
             self.set_adapter(OWN_LORA if OWN_LORA in self.adapters() else next(iter(self.adapters())))
         else:

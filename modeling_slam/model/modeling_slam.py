@@ -23,7 +23,6 @@ from transformers import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
 )
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -90,24 +89,27 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
         """Training mode for what is trained; the frozen parts stay as they are, their dropout never acts."""
         super().train(mode)
-        self.encoder.eval()
-        for name, module in self.language_model.named_modules():
-            recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-            # These have no dropout, and others ask for their mode: NEFTune's noise, bitsandbytes' products.
-            is_plain = isinstance(module, nn.Linear | nn.Embedding)
-            module.training = mode and ("lora_" in name or recomputes or is_plain)
+        for part in (self.encoder, self.language_model):
+            for name, module in part.named_modules():
+                recomputes = part is self.language_model and getattr(module, "gradient_checkpointing", False)
+                # These have no dropout; others ask for their mode: NEFTune's noise, bitsandbytes' products.
+                is_plain = isinstance(module, nn.Linear | nn.Embedding)
+                module.training = mode and ("lora_" in name or recomputes or is_plain)
         return self
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part; `encoder_removed` is what the full encoder has beyond the kept layers."""
-        layer = sum(p.numel() for p in self.encoder.layers[-1].parameters())
+
+        def count(module: nn.Module, of_lora: bool = False) -> int:
+            return sum(p.numel() for n, p in module.named_parameters() if (".lora_" in n) == of_lora)
+
         removed_layers = self.config.audio_config.num_hidden_layers - len(self.encoder.layers)
         counts = {
-            "encoder_kept": sum(p.numel() for p in self.encoder.parameters()),
-            "encoder_removed": layer * removed_layers,
-            "projector": sum(p.numel() for p in self.projector.parameters()),
-            "lora": sum(p.numel() for n, p in self.named_parameters() if ".lora_" in n),
-            "llm": sum(p.numel() for n, p in self.language_model.named_parameters() if ".lora_" not in n),
+            "encoder_kept": count(self.encoder),
+            "encoder_removed": count(self.encoder.layers[-1]) * removed_layers,
+            "projector": count(self.projector),
+            "lora": count(self, of_lora=True),
+            "llm": count(self.language_model),
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
         }
         counts["total"] = counts["encoder_kept"] + counts["projector"] + counts["lora"] + counts["llm"]
@@ -154,7 +156,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         audio tokens, and the (B,) number of them that are real.
         """
         if encoder_frames is None:
-            with torch.no_grad():
+            learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
+            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
                 encoder_frames, encoder_frames_mask = self.encoder(input_features, input_features_mask)
         elif encoder_frames_mask is None:
             encoder_frames_mask = encoder_frames.new_ones(encoder_frames.shape[:2], dtype=torch.bool)
