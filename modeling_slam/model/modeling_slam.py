@@ -267,7 +267,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         return CausalLMOutputWithPast(loss=loss / count)
 
     @torch.no_grad()
-    def generate(  # ty: ignore[incompatible-method-override] (the prompt has two parts)
+    def generate(
         self,
         input_ids: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
