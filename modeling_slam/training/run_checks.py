@@ -35,7 +35,8 @@ UNSUPPORTED_OPTIMIZERS = ("galore", "apollo", "lomo")
 
 def check_run_numbers(run: Any) -> None:
     """Refuse numbers that cannot be meant; a share of all steps may stand for a number of them."""
-    check_numbers(run, ("learning_rate", "num_train_epochs", "batch_seconds"), above=0)
+    check_numbers(run, ("num_train_epochs", "batch_seconds"), above=0)
+    check_numbers(run, ("learning_rate",), at_least=0)  # 0 saves the model as it was built
     check_numbers(run, ("logging_steps", "save_steps", "eval_steps"), above=0)
     check_numbers(run, ("weight_decay", "max_grad_norm", "warmup_steps", "eval_delay"), at_least=0)
     check_numbers(run, ("adam_beta1", "adam_beta2"), at_least=0, below=1)

@@ -10,6 +10,7 @@ from made_study import predictions_of, row, spec_of, write_study
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.demo.commands import ASSETS, REPOSITORY
+from modeling_slam.paper.view import paper_view
 from modeling_slam.report.browser import write_browser
 from modeling_slam.report.pages import write_report
 
@@ -65,7 +66,7 @@ def demo_report(tmp_path_factory) -> Path:
         ]
         runs.append((spec, rows))
     study = write_study(tmp_path_factory.mktemp("demo"), runs)
-    return write_report(study, paper=False, clips=3)
+    return write_report(study, view=paper_view(beside=False), clips=3)
 
 
 @pytest.fixture

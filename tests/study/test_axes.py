@@ -58,7 +58,7 @@ def test_a_study_without_further_axes_keeps_its_names_and_its_recipes_hours(stud
         (["max_train_hours=[1, 1]"], "`max_train_hours` must name at least one, each once"),
         (["max_train_hours=[1, 1.0000001]"], "Two runs would be called tiny-1L-projector-en-1h-s42"),
         (["max_train_hours=[many]"], "invalid float value: 'many'"),
-        (["max_train_hours=[0]"], "`max_train_hours` must be positive"),
+        (["max_train_hours=[0]"], "`max_train_hours` must be above 0"),
         (["max_train_hour=[1]"], "there is no setting `max_train_hour`. Did you mean `max_train_hours`?"),
         (["axes={}"], "there is no setting `axes`"),
         ([HOURS, "train.max_train_hours=3"], "sets max_train_hours, which the study itself gives"),

@@ -158,7 +158,7 @@ def test_an_optimizer_that_is_not_here_or_not_meant_for_this_is_refused_by_its_f
 @pytest.mark.parametrize(
     ("changes", "flag"),
     [
-        ({"optim": "adamw_bnb_8bit"}, "`optim`"),
+        ({"optim": "adamw_apex_fused"}, "`optim`"),
         ({"report_to": "neptune"}, "`report_to`"),
         ({"fp16": True}, "`fp16`"),
         ({"attn_implementation": "flash_attention_2"}, "`attn_implementation`"),
