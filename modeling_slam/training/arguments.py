@@ -230,9 +230,6 @@ class RunArguments(Seq2SeqTrainingArguments):
         init=False, default=None, metadata={"refused": "does nothing; see the settings `generation_...`."}
     )
     label_smoothing_factor: float = fixed(0.0, "is not supported: the loss is computed at labels alone.")
-    neftune_noise_alpha: float | None = fixed(
-        None, "is not supported: its noise would miss the audio, which the projector embeds."
-    )
     use_cache: bool = fixed(False, "does nothing in training; validation keeps a cache by itself.")
     use_liger_kernel: bool = fixed(False, "does nothing here: Liger does not know this model.")
     liger_kernel_config: dict | None = field(

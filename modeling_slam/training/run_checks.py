@@ -39,6 +39,7 @@ def check_run_numbers(run: Any) -> None:
     check_numbers(run, ("learning_rate",), at_least=0)  # 0 saves the model as it was built
     check_numbers(run, ("logging_steps", "save_steps", "eval_steps"), above=0)
     check_numbers(run, ("weight_decay", "max_grad_norm", "warmup_steps", "eval_delay"), at_least=0)
+    check_numbers(run, ("neftune_noise_alpha",), at_least=0)
     check_numbers(run, ("adam_beta1", "adam_beta2"), at_least=0, below=1)
     check_numbers(run, ("adam_epsilon", "early_stopping_patience", "dataloader_num_workers"), at_least=0)
     check_numbers(
