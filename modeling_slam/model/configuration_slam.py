@@ -31,8 +31,10 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
-ENCODER_LAYERS = ("num_encoder_layers", "kept_encoder_layers")
-# The layer that holds the position embedding of all others, where it cannot be left out.
+# Parts of the model that may get LoRA, and what the names of its four fields begin with.
+LORA_PARTS = {"language_model": "lora_"}
+LORA_FIELDS = ("rank", "alpha", "dropout", "target_modules")
+# Encoders whose layer 0 holds the position embedding of all layers.
 FIRST_LAYER_NEEDED_BY = ("wavlm",)
 
 
@@ -145,19 +147,25 @@ class SlamAsrConfig(PreTrainedConfig):
         if num_encoder_layers is not None:
             self.num_encoder_layers = num_encoder_layers
         self._check_projector()
-        if self.lora_rank < 0:
-            raise ValueError(f"`lora_rank` must be 0 (no LoRA) or positive, got {self.lora_rank}.")
-        if not 0.0 <= self.lora_dropout < 1.0:
-            raise ValueError(f"`lora_dropout` must lie in [0, 1), got {self.lora_dropout}.")
-        if self.lora_rank and self.lora_alpha <= 0:
-            raise ValueError(f"`lora_alpha` must be positive, got {self.lora_alpha}.")
-        self.lora_target_modules = list(self.lora_target_modules)
-        if self.lora_rank and not self.lora_target_modules:
-            raise ValueError(
-                "`lora_target_modules` is empty; name the LLM's linear layers, or set `lora_rank` to 0."
-            )
+        for part in LORA_PARTS:
+            self._check_lora(part)
         if self.audio_token_id is None:
             self.audio_token_id = self.text_config.vocab_size
+
+    def _check_lora(self, part: str) -> None:
+        prefix = LORA_PARTS[part]
+        rank, alpha, dropout, target_modules = self.lora_settings(part).values()
+        if rank < 0:
+            raise ValueError(f"`{prefix}rank` must be 0 (no LoRA) or positive, got {rank}.")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"`{prefix}dropout` must lie in [0, 1), got {dropout}.")
+        if rank and alpha <= 0:
+            raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
+        if rank and not target_modules:
+            raise ValueError(
+                f"`{prefix}target_modules` is empty; name linear layers, or set `{prefix}rank` to 0."
+            )
+        setattr(self, f"{prefix}target_modules", list(target_modules))
 
     def _check_layers(self) -> None:
         total = self.audio_config.num_hidden_layers
@@ -216,9 +224,23 @@ class SlamAsrConfig(PreTrainedConfig):
         """How the encoder counts: samples, features, frames."""
         return audio_geometry(self.audio_config)
 
+    def lora_settings(self, part: str) -> dict[str, Any]:
+        """Rank, alpha, dropout and target modules of the LoRA of one of `LORA_PARTS`."""
+        return {name: getattr(self, LORA_PARTS[part] + name) for name in LORA_FIELDS}
+
+    def lora_ranks(self) -> dict[str, int]:
+        """The field of each rank, and its value."""
+        return {name: getattr(self, name) for name in (f"{prefix}rank" for prefix in LORA_PARTS.values())}
+
+    def without_lora(self) -> "SlamAsrConfig":
+        """A copy that describes the model before LoRA is put in."""
+        plain = copy.deepcopy(self)
+        plain.update(dict.fromkeys(self.lora_ranks(), 0))
+        return plain
+
     @property
     def adds_lora(self) -> bool:
-        return self.lora_rank > 0
+        return any(self.lora_ranks().values())
 
     @property
     def is_lean(self) -> bool:
@@ -238,7 +260,8 @@ class SlamAsrConfig(PreTrainedConfig):
 
         `num_encoder_layers=N` keeps the lowest N of those that the file keeps.
         """
-        layers = {name: kwargs.pop(name) for name in ENCODER_LAYERS if name in kwargs}
+        names = {"num_encoder_layers", "kept_encoder_layers"} & kwargs.keys()
+        layers = {name: kwargs.pop(name) for name in names}
         if "kept_encoder_layers" in layers:
             config_dict = {**config_dict, "num_encoder_layers": None}
         return super().from_dict({**config_dict, **layers}, **kwargs)
