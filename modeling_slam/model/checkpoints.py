@@ -197,13 +197,10 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         config.trained_in_float32 = trained.trained_in_float32 and not asks_for_dtype
         check_layers(config, trained, source)
 
-        tensors = lazy_tensors(source, variant, **place)
+        dropped = range(config.num_encoder_layers, trained.num_encoder_layers)
+        tensors = without_layers(lazy_tensors(source, variant, **place), dropped, config)
         if config.is_lean:
             tensors |= base_tensors(config, **hub)
-        else:
-            tensors = without_layers(
-                tensors, range(config.num_encoder_layers, trained.num_encoder_layers), config
-            )
         model, info = cls._from_tensors(tensors, config, source, **kwargs)
         model.name_or_path = model.config.name_or_path = source
         with contextlib.suppress(OSError):  # a checkpoint may come without generation settings

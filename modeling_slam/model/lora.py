@@ -90,7 +90,7 @@ def check_targets(module: nn.Module, flag: str, target_modules: list[str]) -> No
                 )
 
 
-def lora_layers(model: nn.Module, parts: Iterable[str] = tuple(LORA_PARTS)) -> dict[str, Any]:
+def lora_layers(model: nn.Module, parts: Iterable[str] = LORA_PARTS) -> dict[str, Any]:
     """Name -> layer of each linear layer that PEFT has wrapped in these parts."""
     adapted = [part for part in parts if hasattr(model.get_submodule(part), "peft_config")]
     return {
@@ -280,7 +280,7 @@ class LoraAdapters(nn.Module):
     def enable_adapters(self) -> None:
         self._enable(True)
 
-    def _enable(self, enabled: bool, parts: Iterable[str] = tuple(LORA_PARTS)) -> None:
+    def _enable(self, enabled: bool, parts: Iterable[str] = LORA_PARTS) -> None:
         if not (layers := lora_layers(self, parts)):
             raise ValueError("The model has no adapter.")
         for layer in layers.values():
