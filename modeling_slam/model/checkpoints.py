@@ -139,7 +139,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         head, embeddings = (
             names.get(id(of_llm)) for of_llm in (self.get_output_embeddings(), self.get_input_embeddings())
         )
-        if embeddings in base:
+        if head and embeddings in base:
             base.setdefault(head, base[embeddings])  # a base that ties them holds one
         changed = sorted(n for n in frozen.keys() & base if not gives_back(base[n], frozen[n]))
         return ", ".join([*changed[:3], "…"] if len(changed) > 3 else changed) or None

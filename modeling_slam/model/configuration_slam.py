@@ -9,7 +9,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -38,18 +38,10 @@ LORA_FIELDS = ("rank", "alpha", "dropout", "target_modules")
 FIRST_LAYER_NEEDED_BY = ("wavlm",)
 
 
-class ProjectorSizes(NamedTuple):
-    """`projector_hidden_size` and `projector_queries` of a config that names none."""
-
-    width: int
-    queries: int | None = None  # `None`: a token per `projector_stack` frames
-
-
-PROJECTOR_SIZES = {  # of each class in projectors.py
-    "stack_mlp": ProjectorSizes(2048),
-    "conv": ProjectorSizes(2048),
-    "qformer": ProjectorSizes(768, queries=64),
-}
+# Of each class in projectors.py, what a config has that names none: its `projector_hidden_size`,
+PROJECTOR_WIDTHS = {"stack_mlp": 2048, "conv": 2048, "qformer": 768}
+# and its `projector_queries`, where it does not make a token per `projector_stack` frames.
+PROJECTOR_QUERIES = {"qformer": 64}
 
 
 class SlamAsrConfig(PreTrainedConfig):
@@ -66,7 +58,7 @@ class SlamAsrConfig(PreTrainedConfig):
             holds the list; this is its length, and setting it keeps the lowest so many.
         kept_encoder_layers (`list[int]`, *optional*):
             Indices of the layers to keep, ascending, for other choices than the lowest.
-        projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_SIZES`.
+        projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_WIDTHS`.
         projector_stack (`int`, defaults to 5):
             Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger
             value shortens the prompt and blurs fast speech.
@@ -159,7 +151,7 @@ class SlamAsrConfig(PreTrainedConfig):
             raise ValueError(f"`{prefix}rank` must be 0 (no LoRA) or positive, got {rank}.")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"`{prefix}dropout` must lie in [0, 1), got {dropout}.")
-        if rank and alpha <= 0:
+        if rank and not alpha > 0:
             raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
         if rank and not target_modules:
             raise ValueError(
@@ -182,27 +174,28 @@ class SlamAsrConfig(PreTrainedConfig):
         self.kept_encoder_layers = kept
 
     def _check_projector(self) -> None:
-        if self.projector_type not in PROJECTOR_SIZES:
+        if self.projector_type not in PROJECTOR_WIDTHS:
             raise ValueError(
-                f"`projector_type` must be one of {sorted(PROJECTOR_SIZES)}, got {self.projector_type!r}."
+                f"`projector_type` must be one of {sorted(PROJECTOR_WIDTHS)}, got {self.projector_type!r}."
             )
         if self.projector_tail not in ("pad", "drop"):
             raise ValueError(f'`projector_tail` must be "pad" or "drop", got {self.projector_tail!r}.')
-        sizes = PROJECTOR_SIZES[self.projector_type]
         if self.projector_hidden_size is None:
-            self.projector_hidden_size = sizes.width
-        for name in ("projector_stack", "projector_hidden_size", "projector_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if not 0.0 <= self.projector_dropout < 1.0:
-            raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
-        if sizes.queries is None and self.projector_queries is not None:
+            self.projector_hidden_size = PROJECTOR_WIDTHS[self.projector_type]
+        queries = PROJECTOR_QUERIES.get(self.projector_type)
+        if queries is None and self.projector_queries is not None:
             raise ValueError(
                 f"`projector_queries` is {self.projector_queries}, but {self.projector_type!r} makes a token "
                 "per `projector_stack` frames; leave it out."
             )
         if self.projector_queries is None:
-            self.projector_queries = sizes.queries
+            self.projector_queries = queries
+        for name in ("projector_stack", "projector_hidden_size", "projector_layers", "projector_queries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if not 0.0 <= self.projector_dropout < 1.0:
+            raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
 
     @property
     def num_encoder_layers(self) -> int:

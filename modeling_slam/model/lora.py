@@ -57,7 +57,7 @@ def put_in_lora(
     Raises:
         ValueError: no layer has one of the names, or a layer shares its weights with another one.
     """
-    peft, module = import_peft(), model.get_submodule(part)
+    peft, module = import_peft(), getattr(model, part)
     check_targets(module, f"`{LORA_PARTS[part]}target_modules`", target_modules)
     settings = peft.LoraConfig(
         r=rank,
@@ -92,11 +92,11 @@ def check_targets(module: nn.Module, flag: str, target_modules: list[str]) -> No
 
 def lora_layers(model: nn.Module, parts: Iterable[str] = LORA_PARTS) -> dict[str, Any]:
     """Name -> layer of each linear layer that PEFT has wrapped in these parts."""
-    adapted = [part for part in parts if hasattr(model.get_submodule(part), "peft_config")]
     return {
         f"{part}.{name}": layer
-        for part in adapted
-        for name, layer in model.get_submodule(part).named_modules()
+        for part in parts
+        if hasattr(getattr(model, part), "peft_config")
+        for name, layer in getattr(model, part).named_modules()
         if isinstance(layer, import_peft().tuners.tuners_utils.BaseTunerLayer)
     }
 
@@ -156,14 +156,11 @@ class LoraAdapters(nn.Module):
             # Beside layers that are offloaded LoRA stays where these are brought to, to compute.
             places = getattr(self, "hf_device_map", {}).values()
             main_device = next((place for place in places if place not in ("cpu", "disk")), "cpu")
-            values = {
-                name: tensor[...].to(
-                    main_device if own[name].is_meta else own[name].device,
-                    own[name].dtype,
-                    copy=True,  # never a view of the file: it is trained
-                )
-                for name, tensor in weights.items()
-            }
+            values = {}
+            for name, tensor in weights.items():
+                device = main_device if own[name].is_meta else own[name].device
+                # A copy, never a view of the file: it is trained.
+                values[name] = tensor[...].to(device, own[name].dtype, copy=True)
             self.load_state_dict(values, strict=False, assign=True)
         self.freeze()
 
@@ -186,14 +183,12 @@ class LoraAdapters(nn.Module):
         if any(layer.disable_adapters for layer in adapted.values()):
             raise ValueError("The adapter is disabled; call `enable_adapters()` before `merge_lora()`.")
         if getattr(self, "is_quantized", False):
-            raise ValueError(
-                "LoRA is not merged into quantised weights; load the model without quantisation first."
-            )
+            raise ValueError("Weights are quantised; load the model without quantisation to merge LoRA.")
         for layer in adapted.values():
             layer.merge(safe_merge=True)
         unwrap(self, adapted)
         for part in LORA_PARTS:
-            vars(self.get_submodule(part)).pop("peft_config", None)
+            vars(getattr(self, part)).pop("peft_config", None)
         self.config.update(dict.fromkeys(self.config.lora_ranks(), 0) | {"self_contained": True})
         self.freeze()
 

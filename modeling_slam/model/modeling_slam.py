@@ -62,9 +62,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    # The loss divides by `num_items_in_batch` itself, so accumulated and distributed batches weigh every
-    # label alike.
-    accepts_loss_kwargs = True
+    accepts_loss_kwargs = True  # `num_items_in_batch`: every label weighs alike in accumulated batches
 
     def __init__(self, config: SlamAsrConfig):
         super().__init__(config)
@@ -91,14 +89,11 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
         """Training mode for what is trained; the frozen parts stay as they are, their dropout never acts."""
         super().train(mode)
-        for part in (self.encoder, self.language_model):
-            for name, module in part.named_modules():
-                # An LLM's layer recomputes in training mode alone; an encoder's would have its dropout too.
-                recomputes = (
-                    part is self.language_model
-                    and isinstance(module, GradientCheckpointingLayer)
-                    and module.gradient_checkpointing
-                )
+        for name, module in self.named_modules():
+            if name.startswith(("encoder", "language_model")):
+                # They recompute in training mode alone; the encoder's would then have their dropout too.
+                recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+                recomputes = recomputes and name.startswith("language_model")
                 # These have no dropout, and others ask for their mode: NEFTune, bitsandbytes' products.
                 is_plain = isinstance(module, nn.Linear | nn.Embedding)
                 module.training = mode and ("lora_" in name or recomputes or is_plain)
@@ -135,16 +130,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def resize_token_embeddings(  # ty: ignore[incompatible-method-override] (transformers types it loosely)
-        self,
-        new_num_tokens: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        mean_resizing: bool = True,
-    ) -> nn.Module:
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, of the LLM; the next checkpoint is then a full one."""
-        embeddings = self.language_model.resize_token_embeddings(
-            new_num_tokens, pad_to_multiple_of, mean_resizing
-        )
+        embeddings = self.language_model.resize_token_embeddings(*args, **kwargs)
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
         self.freeze()
         return embeddings
@@ -271,7 +259,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         next_labels = next_labels[due].to(logits.device)
         loss = nn.functional.cross_entropy(logits.flatten(0, -2).float(), next_labels, reduction="sum")
         count = len(next_labels) if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutputWithPast(loss=loss / count)
+        return CausalLMOutputWithPast(loss=loss / torch.as_tensor(count, device=loss.device))
 
     @torch.no_grad()
     def generate(  # ty: ignore[incompatible-method-override] (the prompt has two parts)
@@ -304,12 +292,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             attention_mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.long)
         settings = copy.deepcopy(generation_config or self.generation_config)
         others = settings.update(**kwargs)
-        # The prompt is no part of the output, so both limits mean the same here; as in transformers, the
-        # limit of new tokens comes first where both are given.
-        if kwargs.get("max_new_tokens") is None and (
-            settings.max_new_tokens is None or kwargs.get("max_length")
-        ):
-            settings.max_new_tokens = settings.max_length
+        # The prompt is no part of the output, so both limits mean the same; the first comes first.
+        given = kwargs.get("max_new_tokens") or kwargs.get("max_length")
+        settings.max_new_tokens = given or settings.max_new_tokens or settings.max_length
         settings.max_length = None
         processors = [*(others.pop("logits_processor", None) or [])]
         if (penalty := settings.repetition_penalty) not in (None, 1.0):
