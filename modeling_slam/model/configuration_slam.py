@@ -173,27 +173,6 @@ class SlamAsrConfig(PreTrainedConfig):
             )
         self.kept_encoder_layers = kept
 
-    @classmethod
-    def _lora_prefixes(cls) -> list[str]:
-        """How the fields of each part's LoRA begin: a part has a rank, alpha, dropout and target modules."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return [name.removesuffix("rank") for name in names if name.endswith("lora_rank")]
-
-    def _check_lora(self, prefix: str) -> None:
-        rank, alpha, dropout = (getattr(self, prefix + name) for name in ("rank", "alpha", "dropout"))
-        if rank < 0:
-            raise ValueError(f"`{prefix}rank` must be 0 (no LoRA) or positive, got {rank}.")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"`{prefix}dropout` must lie in [0, 1), got {dropout}.")
-        if rank and alpha <= 0:
-            raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
-        targets = list(getattr(self, f"{prefix}target_modules"))
-        setattr(self, f"{prefix}target_modules", targets)
-        if rank and not targets:
-            raise ValueError(
-                f"`{prefix}target_modules` is empty; name linear layers, or set `{prefix}rank` to 0."
-            )
-
     def _check_projector(self) -> None:
         if self.projector_type not in PROJECTOR_WIDTHS:
             raise ValueError(

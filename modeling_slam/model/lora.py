@@ -64,7 +64,7 @@ def put_in_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(target_modules),
-        task_type=part.task_type,
+        task_type="CAUSAL_LM",
     )
     peft.inject_adapter_in_model(settings, module, OWN_LORA)
     if model.config.trained_in_float32:  # PEFT gives it the dtype of the frozen weights
@@ -180,7 +180,7 @@ class LoraAdapters(nn.Module):
         adapted = lora_layers(self)
         if not adapted:
             raise ValueError("There is no LoRA to merge: the model has no adapter.")
-        if any(layer.disable_adapters for layer in adapted):
+        if any(layer.disable_adapters for layer in adapted.values()):
             raise ValueError("The adapter is disabled; call `enable_adapters()` before `merge_lora()`.")
         if getattr(self, "is_quantized", False):
             raise ValueError("Weights are quantised; load the model without quantisation to merge LoRA.")
