@@ -133,8 +133,9 @@ def check_model(config: SlamAsrConfig, model_args: ModelArguments) -> None:
         with torch.device("meta"):
             AutoModel.from_config(config, attn_implementation=attention)
     except (ImportError, ValueError) as error:
-        flag = "lora_target_modules" if "arget modules" in str(error) else "attn_implementation"
-        raise ValueError(f"`{flag}` {getattr(config, flag, attention)}: {one_line(error)}") from error
+        if "target_modules`" in str(error):
+            raise
+        raise ValueError(f"`attn_implementation` {attention}: {one_line(error)}") from error
 
 
 def base_config(flag: str, model_id: str, revision: str | None) -> PreTrainedConfig:
