@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-from modeling_slam.model.lora import LORA_PARTS, lora_settings, without_lora
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ def parameter_counts(config: SlamAsrConfig) -> ParameterCounts:
     A study asks for hundreds of models that differ in depth and LoRA. Placing LoRA takes most of the time, so
     each depth is built without it, and LoRA on the LLM alone is counted beside one encoder layer.
     """
-    if any(lora_settings(config, part)["rank"] for part in LORA_PARTS if part.module != "language_model"):
+    if any(rank for field, rank in config.lora_ranks().items() if field != "lora_rank"):
         return counts_without_weights(as_json(config))
-    counts = counts_without_weights(as_json(without_lora(config)))
+    counts = counts_without_weights(as_json(config.without_lora()))
     if not config.adds_lora:
         return counts
     shallow = as_json(config, num_encoder_layers=1, kept_encoder_layers=[0])

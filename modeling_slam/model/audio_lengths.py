@@ -39,8 +39,7 @@ class AudioGeometry:
     convolutions: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
-        pairs = tuple((kernel, stride) for kernel, stride in self.convolutions)  # JSON has lists
-        object.__setattr__(self, "convolutions", pairs)
+        object.__setattr__(self, "convolutions", tuple(map(tuple, self.convolutions)))  # JSON has lists
 
     @property
     def frame_samples(self) -> int:
@@ -77,10 +76,7 @@ def whisper_geometry(audio_config: Any) -> AudioGeometry:
 
 def waveform_geometry(audio_config: Any) -> AudioGeometry:
     if getattr(audio_config, "add_adapter", False):  # HuBERT's config does not know the word
-        raise ValueError(
-            "`audio_config.add_adapter` puts convolutions behind the encoder's layers, which are not "
-            "supported; name an `--encoder` without them."
-        )
+        raise ValueError("`audio_config.add_adapter` is not supported; name an `--encoder` without it.")
     pairs = tuple(zip(audio_config.conv_kernel, audio_config.conv_stride, strict=True))
     return AudioGeometry(1, math.prod(audio_config.conv_stride), convolutions=pairs)
 
@@ -94,11 +90,7 @@ GEOMETRIES: dict[str, Callable[[Any], AudioGeometry]] = {
 
 
 def audio_geometry(audio_config: Any) -> AudioGeometry:
-    """That of the encoder which `audio_config` describes.
-
-    Raises:
-        ValueError: there is no encoder for its `model_type`.
-    """
+    """That of the encoder which `audio_config` describes; a ValueError if there is none of its type."""
     if audio_config.model_type not in GEOMETRIES:
         raise ValueError(
             f"`audio_config` (`--encoder`) must be a speech encoder of the type {', '.join(GEOMETRIES)}; "

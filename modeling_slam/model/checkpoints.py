@@ -3,16 +3,15 @@
     lean  projector and LoRA; the config names the base models, which are read for the rest
     full  every weight; needs no base model (`config.self_contained`)
 
-A model with LoRA also gets a copy of it in `adapter/` for plain PEFT; only the root weights are ever read
-back here. All weights come as named, unread slices of safetensors files, of the checkpoint and of the base
-models alike; transformers' loader reads those that this model keeps, so no dropped layer and no decoder of
-Whisper is ever read. Saving compares what it leaves out with the base models: what they do not hold is
-written.
+A model with LoRA on the LLM also gets a copy of it in `adapter/` for plain PEFT; only the root weights are
+ever read back here. All weights come as named, unread slices of safetensors files, of the checkpoint and of
+the base models alike; transformers' loader reads those that this model keeps, so no dropped layer and no
+decoder of Whisper is ever read. Saving compares what it leaves out with the base models: what they do not
+hold is written.
 """
 
 import contextlib
 import copy
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -20,27 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-from .audio_encoders import ENCODERS
-from .configuration_slam import SlamAsrConfig
+from .configuration_slam import LORA_PARTS, SlamAsrConfig
 from .lora import (
     ADAPTER_DIRECTORY,
+    LLM,
     LORA_WEIGHT,
     OWN_LORA,
     OWN_LORA_WEIGHT,
     LoraAdapters,
     base_name,
     is_trained,
-    set_lora_ranks,
-    without_lora,
 )
 from .pipeline_slam import SlamAsrPipeline
 from .projectors import PROJECTORS
+from .stored_tensors import base_digests, base_tensors, gives_back, lazy_tensors, without_layers
 
 logger = logging.getLogger(__name__)
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
@@ -71,56 +66,56 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
 
         Raises:
             ValueError: nothing has been written, because it could not be loaded: the model has other weights
-                than
-                its config describes, or a full checkpoint is due while a foreign adapter is loaded or the
-                model is quantised.
+                than its config describes, or a full checkpoint is due while a foreign adapter is loaded or
+                the model is quantised.
         """
+        if kwargs.pop("push_to_hub", False):  # transformers would push before all files are there
+            raise ValueError("Save without `push_to_hub=True`, or call `model.push_to_hub(repo_id)`.")
         weights = self.state_dict() if state_dict is None else state_dict
         if is_main_process:
             self._settle_format(weights)
         self._keys_to_ignore_on_save = self.left_out()
         trained_dtype = next(self.projector.parameters()).dtype
         self.config.trained_in_float32 = trained_dtype == torch.float32 != self.dtype
-        with self._config_of_unquantised():
+        with self._as_unquantised():
             super().save_pretrained(save_directory, is_main_process, dict(weights), **kwargs)
         if is_main_process:
             custom_object_save(SlamAsrPipeline, save_directory)  # the config names it in `custom_pipelines`
-        if is_main_process and OWN_LORA in self.adapters():
-            self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
+            if self.config.lora_settings(LLM)["rank"]:
+                self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
 
     def _settle_format(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Check that what is written can be loaded; a lean format that would lose weights becomes full."""
-        if self.config.adds_lora and not any(OWN_LORA_WEIGHT.search(name) for name in weights):
-            self.config = without_lora(self.config)  # PEFT has merged or unloaded it
-        quantised = getattr(self, "hf_quantizer", None) is not None
-        if not quantised:
+        own = [name for name in weights if OWN_LORA_WEIGHT.search(name)]
+        for part, prefix in LORA_PARTS.items():
+            if not any(name.startswith(f"{part}.") for name in own):
+                self.config.update({f"{prefix}rank": 0})  # PEFT has merged or unloaded it
+        is_quantised = getattr(self, "is_quantized", False)
+        if not is_quantised:
             self._check_names(weights)
         if self.config.is_lean and (changed := self._changed_base_weights(weights)):
             logger.warning(
                 "The checkpoint becomes a full one (`config.self_contained`): %s are not what the base "
-                "models %s and "
-                "%s hold.", changed, self.config.audio_model_id, self.config.text_model_id,
+                "models %s and %s hold.",
+                changed, self.config.audio_model_id, self.config.text_model_id,
             )  # fmt: skip
             self.config.self_contained = True
-        foreign = sorted(set(self.adapters()) - {OWN_LORA})
-        if not self.config.is_lean and foreign:
+        if self.config.is_lean:
+            return
+        if foreign := sorted(set(self.adapters()) - {OWN_LORA}):
             raise ValueError(
                 f"A full checkpoint cannot hold the adapters {foreign}. Drop them by `delete_adapter`, or "
                 "make the active one part of the LLM by `merge_lora()`."
             )
-        if not self.config.is_lean and quantised:
-            raise ValueError(
-                "A quantised model is saved as a lean checkpoint only. Load it without "
-                "`quantization_config` to write a full one."
-            )
+        if is_quantised:
+            raise ValueError("A quantised model is saved as a lean checkpoint only; load it unquantised.")
 
     def _check_names(self, weights: Mapping[str, torch.Tensor]) -> None:
         with torch.device("meta"):
             described = {base_name(name) for name in type(self)(self.config).state_dict()}
         # Adapters of others do not travel with the checkpoint.
         ours = {n for n in weights if OWN_LORA_WEIGHT.search(n) or not LORA_WEIGHT.search(n)}
-        wrong = described ^ {base_name(name) for name in ours}
-        if wrong:
+        if wrong := described ^ {base_name(name) for name in ours}:
             raise ValueError(
                 f"The model's weights are not those that its config describes: missing or too many are "
                 f"{', '.join(sorted(wrong)[:4])}, {len(wrong)} in all. A checkpoint of them could not be "
@@ -131,17 +126,17 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
     def _changed_base_weights(self, weights: Mapping[str, torch.Tensor]) -> str | None:
         """Weights that a lean checkpoint leaves out and the base models do not give back; `None` for none."""
         try:
-            base = base_tensors(without_lora(self.config))
+            base = base_tensors(self.config)
         except (OSError, RuntimeError) as error:
             return f"the frozen weights (the base models cannot be read: {error})"
-        left_out = {
-            base_name(name): tensor for name, tensor in weights.items() if not LORA_WEIGHT.search(name)
-        }
-        changed = [
-            name
-            for name, tensor in base.items()
-            if name in left_out and not is_trained(name) and not gives_back(tensor, left_out[name])
-        ]
+        frozen = {base_name(n): t for n, t in weights.items() if not (is_trained(n) or LORA_WEIGHT.search(n))}
+        names = {id(module): f"{name}.weight" for name, module in self.named_modules()}
+        head, embeddings = (
+            names.get(id(of_llm)) for of_llm in (self.get_output_embeddings(), self.get_input_embeddings())
+        )
+        if head and embeddings in base:
+            base.setdefault(head, base[embeddings])  # a base that ties them holds one
+        changed = sorted(n for n in frozen.keys() & base if not gives_back(base[n], frozen[n]))
         return ", ".join([*changed[:3], "…"] if len(changed) > 3 else changed) or None
 
     def left_out(self) -> set[str]:
@@ -149,17 +144,15 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         return {name for name in self.state_dict() if not is_trained(name)} if self.config.is_lean else set()
 
     @contextlib.contextmanager
-    def _config_of_unquantised(self):
+    def _as_unquantised(self):
         """A lean checkpoint holds no quantised weight: who loads it decides anew."""
-        quantization = self.config.__dict__.pop("quantization_config", None)
-        quantizer = self.__dict__.pop("hf_quantizer", None)
+        owners = {"quantization_config": vars(self.config), "hf_quantizer": vars(self)}
+        taken = {name: owner.pop(name) for name, owner in owners.items() if name in owner}
         try:
             yield
         finally:
-            if quantization is not None:
-                self.config.quantization_config = quantization
-            if quantizer is not None:
-                self.hf_quantizer = quantizer
+            for name, value in taken.items():
+                owners[name][name] = value
 
     # ---------------------------------------------------------------- in
 
@@ -180,21 +173,23 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             OSError: the checkpoint or a base model cannot be found.
         """
         if pretrained_model_name_or_path is None:  # transformers' way for a config and a `state_dict`
-            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+            loaded: Any = super().from_pretrained(None, *model_args, config=config, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model.freeze()  # loading gives gradients to all
+            return loaded
         check_arguments(kwargs)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         source = str(pretrained_model_name_or_path)
         place = {"revision": kwargs.pop("revision", None), "subfolder": kwargs.pop("subfolder", ""), **hub}
         variant, tells = kwargs.pop("variant", None), kwargs.pop("output_loading_info", False)
-        if (legacy := kwargs.pop("torch_dtype", None)) is not None:
-            kwargs.setdefault("dtype", legacy)
-        asks_for_dtype = kwargs.get("dtype") not in (None, "auto")
-        if not asks_for_dtype:
-            kwargs.pop("dtype", None)  # or the config would take "auto" for a dtype
+        generation_config = kwargs.pop("generation_config", None)
+        legacy, dtype = kwargs.pop("torch_dtype", None), kwargs.pop("dtype", None)
+        if asks_for_dtype := (dtype or legacy or "auto") != "auto":
+            kwargs["dtype"] = dtype or legacy
         trained: Any = SlamAsrConfig.from_pretrained(source, **place)
-        if config is None:
+        if not isinstance(config, PreTrainedConfig):  # none, or where one lies
             config, kwargs = SlamAsrConfig.from_pretrained(
-                source, return_unused_kwargs=True, **{**kwargs, **place}
+                config or source, return_unused_kwargs=True, **{**kwargs, **place}
             )
         config = copy.deepcopy(config)
         config.trained_in_float32 = trained.trained_in_float32 and not asks_for_dtype
@@ -203,15 +198,11 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         dropped = range(config.num_encoder_layers, trained.num_encoder_layers)
         tensors = without_layers(lazy_tensors(source, variant, **place), dropped, config)
         if config.is_lean:
-            tensors |= base_tensors(without_lora(config), **hub)
-        generation_config = kwargs.pop("generation_config", None)
-        model, info = cls._from_tensors(tensors, config, source, *model_args, **kwargs)
+            tensors |= base_tensors(config, **hub)
+        model, info = cls._from_tensors(tensors, config, source, **kwargs)
         model.name_or_path = model.config.name_or_path = source
-        if generation_config is not None:
-            model.generation_config = generation_config
-        else:
-            with contextlib.suppress(OSError):  # a checkpoint may come without generation settings
-                model.generation_config = GenerationConfig.from_pretrained(source, **place)
+        with contextlib.suppress(OSError):  # a checkpoint may come without generation settings
+            model.generation_config = generation_config or GenerationConfig.from_pretrained(source, **place)
         return (model, info) if tells else model
 
     @classmethod
@@ -221,19 +212,15 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         `kwargs` go to transformers' `from_pretrained` (`dtype`, `device_map`, `attn_implementation`, `token`,
         ...).
         """
-        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        plain = without_lora(config)
-        projector = PROJECTORS[config.projector_type](config)
-        tensors = base_tensors(plain, **hub)
-        tensors |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
-        model, _ = cls._from_tensors(tensors, plain, "the base models", **kwargs)
-        model.config.audio_model_digest, model.config.text_model_digest = base_digests(config, **hub)
-        set_lora_ranks(model.config, like=config)
-        model.put_in_own_lora()
+        base = base_tensors(config, **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs})
+        projector = PROJECTORS[config.projector_type](config).state_dict()
+        tensors = base | {f"projector.{name}": tensor for name, tensor in projector.items()}
+        model, _ = cls._from_tensors(tensors, config, "the base models", fresh_lora=True, **kwargs)
+        model.config.audio_model_digest, model.config.text_model_digest = base_digests(config, base)
         return model
 
     @classmethod
-    def _from_tensors(cls, tensors, config, source, *model_args, **kwargs):
+    def _from_tensors(cls, tensors, config, source, fresh_lora=False, **kwargs):
         """The model of these named tensors, all of them and no others; and transformers' report of them."""
         if kwargs.get("dtype") in (None, "auto"):  # transformers would ask a tensor, but none is read yet
             kwargs["dtype"] = config.dtype or torch.float32
@@ -241,29 +228,24 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             kwargs["quantization_config"] = quantising_the_frozen(kwargs["quantization_config"], cls, config)
         # LoRA is put in when the base layers stand as they will be: quantised, and on their devices.
         own_lora = {name: tensor for name, tensor in tensors.items() if OWN_LORA_WEIGHT.search(name)}
-        tensors = {base_name(name): tensor for name, tensor in tensors.items() if name not in own_lora}
         loaded: Any = super().from_pretrained(
             None,
-            *model_args,
-            config=without_lora(config),
-            state_dict=tensors,
+            config=config.without_lora(),
+            state_dict={base_name(name): t for name, t in tensors.items() if name not in own_lora},
             output_loading_info=True,
             **kwargs,
         )
         model, info = loaded
+        kinds = {"missing": "missing", "unexpected": "unexpected", "of another shape": "mismatched"}
         problems = [
-            f"{kind}: {', '.join(map(str, names[:5]))}{' …' if len(names) > 5 else ''}"
-            for kind, names in (
-                ("missing", sorted(info["missing_keys"])),
-                ("unexpected", sorted(info["unexpected_keys"])),
-                ("of another shape", sorted(info["mismatched_keys"])),
-            )
-            if names
+            f"{kind}: {', '.join(map(str, sorted(names)[:5]))}{' …' if len(names) > 5 else ''}"
+            for kind, key in kinds.items()
+            if (names := info[f"{key}_keys"])
         ]
-        set_lora_ranks(model.config, like=config)
+        model.config.update(config.lora_ranks())
         if not problems:
             try:
-                model.put_in_own_lora(own_lora)
+                model.put_in_own_lora(None if fresh_lora else own_lora)
             except RuntimeError as error:
                 problems = [str(error)]
         if problems:
@@ -277,12 +259,11 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
 
 def check_arguments(kwargs: dict[str, Any]) -> None:
     """Refuse arguments of transformers' `from_pretrained` that have no meaning here."""
-    if kwargs.get("state_dict") is not None:
+    if kwargs.pop("state_dict", None) is not None:
         raise ValueError(
             "`state_dict` cannot be passed together with a model name. Load the checkpoint and call "
             "`load_state_dict`, or pass `None` as the name, and the config."
         )
-    kwargs.pop("state_dict", None)
     if given := [name for name in REFUSED if kwargs.pop(name, None)]:
         raise ValueError(f"`{given[0]}` does not apply to a SLAM-ASR checkpoint; leave it out.")
     if kwargs.pop("use_safetensors", None) is False:
@@ -303,144 +284,15 @@ def check_layers(config: Any, trained: Any, source: str) -> None:
 def quantising_the_frozen(quantization: Any, model_class: Any, config: Any) -> Any:
     """A copy of the quantisation config that leaves out what is trained and the LLM's output layer."""
     quantization = copy.deepcopy(quantization)
-    lists = [name for name in SKIP_LISTS if hasattr(quantization, name)]
-    if not lists:
+    skips = next((name for name in SKIP_LISTS if hasattr(quantization, name)), None)
+    if skips is None:
         raise ValueError(
             f"{type(quantization).__name__} cannot be told which layers to leave alone, and would quantise "
             "the projector. Use one with a list of modules to skip, such as `BitsAndBytesConfig`."
         )
     with torch.device("meta"):
-        model = model_class(without_lora(config))
+        model = model_class(config.without_lora())
     head = model.get_output_embeddings()
-    skipped = ["projector", *(name for name, module in model.named_modules() if module is head)]
-    setattr(quantization, lists[0], [*(getattr(quantization, lists[0]) or []), *skipped])
+    kept = ["projector", *(name for name, module in model.named_modules() if module is head)]
+    setattr(quantization, skips, [*(getattr(quantization, skips) or []), *kept])
     return quantization
-
-
-# -------------------------------------------------------------------- tensors, opened and not yet read
-
-
-def lazy_tensors(model_id: str, variant: str | None = None, **hub_kwargs: Any) -> dict[str, Any]:
-    """Name -> unread tensor, to be read by `[...]`, of the checkpoint at a Hub id or directory.
-
-    Raises:
-        OSError: there is no such model, it cannot be fetched, it has no safetensors weights, or a file is
-            damaged.
-    """
-    try:
-        files = weight_files(model_id, variant, **hub_kwargs)
-    except OSError:
-        raise
-    except Exception as error:  # of the library that speaks HTTP, which is another one from time to time
-        raise OSError(
-            f"The weights of {model_id} (revision {hub_kwargs.get('revision')}) cannot be fetched ({error}). "
-            "Check the network and try again: what has arrived is not fetched twice."
-        ) from error
-    tensors = {}
-    for path in files:
-        try:
-            file = safe_open(path, framework="pt", backend="mmap")
-        except SafetensorError as error:
-            raise OSError(
-                f"{path} is truncated or no safetensors file ({error}). Fetch or save it again."
-            ) from error
-        tensors |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    return tensors
-
-
-def weight_files(model_id: str, variant: str | None, **hub_kwargs: Any) -> list[str]:
-    """The safetensors files of a model, fetched if they are not here."""
-    names = [SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME]
-    if variant is not None:
-        names = [f"{stem}.{variant}.{ending}" for stem, _, ending in (name.rpartition(".") for name in names)]
-    try:
-        return [str(cached_file(model_id, names[0], **hub_kwargs))]
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            index = cached_file(model_id, names[1], **hub_kwargs)
-            return get_checkpoint_shard_files(model_id, index, **hub_kwargs)[0]
-        raise OSError(
-            f"{model_id} (revision {hub_kwargs.get('revision')}) has no {names[0]} and no index of shards "
-            f"that could be read ({error}). Only safetensors weights are read; convert the model, or name "
-            "another one."
-        ) from error
-
-
-def encoder_tensors(base: dict[str, Any], audio_config: Any, kept_layers: list[int]) -> dict[str, Any]:
-    """The encoder's part of a base checkpoint under the model's names, kept layers alone, numbered anew."""
-    names = ENCODERS[audio_config.model_type].checkpoint_names(base, kept_layers)
-    return {f"encoder.{own}": base[name] for name, own in names.items()}
-
-
-def without_layers(tensors: dict[str, Any], layers: range, config: Any) -> dict[str, Any]:
-    """The model's `tensors` without these of its encoder layers."""
-    prefix = f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
-    dropped = tuple(f"{prefix}{layer}." for layer in layers)
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
-
-
-def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
-    """All frozen weights of a `SlamAsrConfig`, unread, under the names of the model without LoRA.
-
-    Raises:
-        RuntimeError: the config has a digest of a base model, and the weights found have another.
-    """
-    encoder, llm = _open_base_models(config, **hub_kwargs)
-    expected = (config.audio_model_digest, config.text_model_digest)
-    if any(expected):
-        found = _digests(config, encoder, llm)
-        for part, wanted, got in zip(("audio", "text"), expected, found, strict=True):
-            if wanted not in (None, got):
-                raise RuntimeError(
-                    f"The weights of {getattr(config, f'{part}_model_id')} (`{part}_model_id`) are not the "
-                    f"base weights that this checkpoint was trained on: their digest is {got}, recorded is "
-                    f"{wanted}. Put the original model back; `{part}_model_digest=None` takes these "
-                    "instead, with whatever results."
-                )
-    return encoder | {f"language_model.{name}": tensor for name, tensor in llm.items()}
-
-
-def base_digests(config: Any, **hub_kwargs: Any) -> tuple[str, str]:
-    """Digests of the encoder's weights and of the LLM's, of a thousandth of their bytes.
-
-    They tell a model from another one of the same shape, e.g. a fine-tuned one: names, shapes and the first
-    row of each tensor, as float32. Of the encoder's layers only the lowest kept one counts, because `config`
-    may keep fewer layers than the checkpoint was trained with.
-    """
-    return _digests(config, *_open_base_models(config, **hub_kwargs))
-
-
-def _digests(config: Any, encoder: dict[str, Any], llm: dict[str, Any]) -> tuple[str, str]:
-    return digest(without_layers(encoder, range(1, config.num_encoder_layers), config)), digest(llm)
-
-
-def digest(tensors: dict[str, Any]) -> str:
-    """SHA-256 of names, shapes and first rows; vectors count whole."""
-    result = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        shape = list(tensor.get_shape())
-        sample = tensor[:1] if len(shape) > 1 else tensor[...]
-        result.update(f"{name} {shape} ".encode())
-        result.update(sample.float().numpy().tobytes())
-    return result.hexdigest()
-
-
-def _open_base_models(config: Any, **hub_kwargs: Any) -> tuple[dict, dict]:
-    """The kept encoder layers under the model's names, and the LLM under its own."""
-    encoder = lazy_tensors(config.audio_model_id, revision=config.audio_model_revision, **hub_kwargs)
-    llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
-    return encoder_tensors(encoder, config.audio_config, config.kept_encoder_layers), llm
-
-
-def gives_back(stored: Any, tensor: torch.Tensor) -> bool:
-    """Whether loading `stored`, in any of the usual dtypes, gives `tensor`.
-
-    Tensors that are elsewhere (meta, of an offloaded module) or packed by quantisation cannot be compared.
-    """
-    if tensor.is_meta or not tensor.is_floating_point():
-        return True
-    if list(stored.get_shape()) != list(tensor.shape):
-        return False
-    original = stored[...].to(tensor.device)
-    dtypes = (tensor.dtype, torch.bfloat16, torch.float16, torch.float32)
-    return any(torch.equal(original.to(dtype).to(tensor.dtype), tensor) for dtype in dtypes)

@@ -9,8 +9,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
-import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -32,23 +31,17 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
-ENCODER_LAYERS = ("num_encoder_layers", "kept_encoder_layers")
-# The layer that holds the position embedding of all others, where it cannot be left out.
+# Parts of the model that may get LoRA, and what the names of its four fields begin with.
+LORA_PARTS = {"language_model": "lora_"}
+LORA_FIELDS = ("rank", "alpha", "dropout", "target_modules")
+# Encoders whose layer 0 holds the position embedding of all layers.
 FIRST_LAYER_NEEDED_BY = ("wavlm",)
 
 
-class ProjectorSizes(NamedTuple):
-    """`projector_hidden_size` and `projector_queries` of a config that names none."""
-
-    width: int
-    queries: int | None = None  # `None`: a token per `projector_stack` frames
-
-
-PROJECTOR_SIZES = {  # of each class in projectors.py
-    "stack_mlp": ProjectorSizes(2048),
-    "conv": ProjectorSizes(2048),
-    "qformer": ProjectorSizes(768, queries=64),
-}
+# Of each class in projectors.py, what a config has that names none: its `projector_hidden_size`,
+PROJECTOR_WIDTHS = {"stack_mlp": 2048, "conv": 2048, "qformer": 768}
+# and its `projector_queries`, where it does not make a token per `projector_stack` frames.
+PROJECTOR_QUERIES = {"qformer": 64}
 
 
 class SlamAsrConfig(PreTrainedConfig):
@@ -65,7 +58,7 @@ class SlamAsrConfig(PreTrainedConfig):
             holds the list; this is its length, and setting it keeps the lowest so many.
         kept_encoder_layers (`list[int]`, *optional*):
             Indices of the layers to keep, ascending, for other choices than the lowest.
-        projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_SIZES`.
+        projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_WIDTHS`.
         projector_stack (`int`, defaults to 5):
             Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger
             value shortens the prompt and blurs fast speech.
@@ -146,18 +139,29 @@ class SlamAsrConfig(PreTrainedConfig):
         if num_encoder_layers is not None:
             self.num_encoder_layers = num_encoder_layers
         self._check_projector()
-        for prefix in self._lora_prefixes():
-            self._check_lora(prefix)
+        for part in LORA_PARTS:
+            self._check_lora(part)
         if self.audio_token_id is None:
             self.audio_token_id = self.text_config.vocab_size
+
+    def _check_lora(self, part: str) -> None:
+        prefix = LORA_PARTS[part]
+        rank, alpha, dropout, target_modules = self.lora_settings(part).values()
+        if rank < 0:
+            raise ValueError(f"`{prefix}rank` must be 0 (no LoRA) or positive, got {rank}.")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"`{prefix}dropout` must lie in [0, 1), got {dropout}.")
+        if rank and not alpha > 0:
+            raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
+        if rank and not target_modules:
+            raise ValueError(f"`{prefix}target_modules` is empty; name layers, or set `{prefix}rank` to 0.")
+        setattr(self, f"{prefix}target_modules", list(target_modules))
 
     def _check_layers(self) -> None:
         total = self.audio_config.num_hidden_layers
         kept = list(range(total)) if self.kept_encoder_layers is None else list(self.kept_encoder_layers)
         if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
-            raise ValueError(
-                f"`kept_encoder_layers` must be ascending indices between 0 and {total - 1}, got {kept}."
-            )
+            raise ValueError(f"`kept_encoder_layers` must be ascending between 0 and {total - 1}: {kept}.")
         if kept[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
             raise ValueError(
                 "`kept_encoder_layers` must begin with 0: layer 0 of this encoder "
@@ -165,49 +169,29 @@ class SlamAsrConfig(PreTrainedConfig):
             )
         self.kept_encoder_layers = kept
 
-    @classmethod
-    def _lora_prefixes(cls) -> list[str]:
-        """How the fields of each part's LoRA begin: a part has a rank, alpha, dropout and target modules."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return [name.removesuffix("rank") for name in names if name.endswith("lora_rank")]
-
-    def _check_lora(self, prefix: str) -> None:
-        rank, alpha, dropout = (getattr(self, prefix + name) for name in ("rank", "alpha", "dropout"))
-        if rank < 0:
-            raise ValueError(f"`{prefix}rank` must be 0 (no LoRA) or positive, got {rank}.")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"`{prefix}dropout` must lie in [0, 1), got {dropout}.")
-        if rank and alpha <= 0:
-            raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
-        targets = list(getattr(self, f"{prefix}target_modules"))
-        setattr(self, f"{prefix}target_modules", targets)
-        if rank and not targets:
-            raise ValueError(
-                f"`{prefix}target_modules` is empty; name linear layers, or set `{prefix}rank` to 0."
-            )
-
     def _check_projector(self) -> None:
-        if self.projector_type not in PROJECTOR_SIZES:
+        if self.projector_type not in PROJECTOR_WIDTHS:
             raise ValueError(
-                f"`projector_type` must be one of {sorted(PROJECTOR_SIZES)}, got {self.projector_type!r}."
+                f"`projector_type` must be one of {sorted(PROJECTOR_WIDTHS)}, got {self.projector_type!r}."
             )
         if self.projector_tail not in ("pad", "drop"):
             raise ValueError(f'`projector_tail` must be "pad" or "drop", got {self.projector_tail!r}.')
-        sizes = PROJECTOR_SIZES[self.projector_type]
         if self.projector_hidden_size is None:
-            self.projector_hidden_size = sizes.width
-        for name in ("projector_stack", "projector_hidden_size", "projector_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if not 0.0 <= self.projector_dropout < 1.0:
-            raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
-        if sizes.queries is None and self.projector_queries is not None:
+            self.projector_hidden_size = PROJECTOR_WIDTHS[self.projector_type]
+        queries = PROJECTOR_QUERIES.get(self.projector_type)
+        if queries is None and self.projector_queries is not None:
             raise ValueError(
                 f"`projector_queries` is {self.projector_queries}, but {self.projector_type!r} makes a token "
                 "per `projector_stack` frames; leave it out."
             )
         if self.projector_queries is None:
-            self.projector_queries = sizes.queries
+            self.projector_queries = queries
+        for name in ("projector_stack", "projector_hidden_size", "projector_layers", "projector_queries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if not 0.0 <= self.projector_dropout < 1.0:
+            raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
 
     @property
     def num_encoder_layers(self) -> int:
@@ -229,10 +213,23 @@ class SlamAsrConfig(PreTrainedConfig):
         """How the encoder counts: samples, features, frames."""
         return audio_geometry(self.audio_config)
 
+    def lora_settings(self, part: str) -> dict[str, Any]:
+        """Rank, alpha, dropout and target modules of the LoRA of one of `LORA_PARTS`."""
+        return {name: getattr(self, LORA_PARTS[part] + name) for name in LORA_FIELDS}
+
+    def lora_ranks(self) -> dict[str, int]:
+        """The field of each rank, and its value."""
+        return {name: getattr(self, name) for name in (f"{prefix}rank" for prefix in LORA_PARTS.values())}
+
+    def without_lora(self) -> "SlamAsrConfig":
+        """A copy that describes the model before LoRA is put in."""
+        plain = copy.deepcopy(self)
+        plain.update(dict.fromkeys(self.lora_ranks(), 0))
+        return plain
+
     @property
     def adds_lora(self) -> bool:
-        """Whether any part has LoRA."""
-        return any(getattr(self, f"{prefix}rank") > 0 for prefix in self._lora_prefixes())
+        return any(self.lora_ranks().values())
 
     @property
     def is_lean(self) -> bool:
@@ -252,7 +249,8 @@ class SlamAsrConfig(PreTrainedConfig):
 
         `num_encoder_layers=N` keeps the lowest N of those that the file keeps.
         """
-        layers = {name: kwargs.pop(name) for name in ENCODER_LAYERS if name in kwargs}
+        names = {"num_encoder_layers", "kept_encoder_layers"} & kwargs.keys()
+        layers = {name: kwargs.pop(name) for name in names}
         if "kept_encoder_layers" in layers:
             config_dict = {**config_dict, "num_encoder_layers": None}
         return super().from_dict({**config_dict, **layers}, **kwargs)

@@ -1,41 +1,33 @@
 """LoRA by part of the model: put in, switched, exchanged, merged, and copied out for plain PEFT.
 
-The LoRA that a checkpoint is about is the adapter `OWN_LORA`. It is what trains and what is saved, in the
-root weights under the model's own names and once more in PEFT's format. Other adapters of the LLM may sit
-beside it to be compared or used; they never travel with the checkpoint. PEFT is asked for only where LoRA is
-used.
+The LoRA that a checkpoint is about is the adapter `OWN_LORA` of each part that the config gives a rank. It is
+what trains and what is saved, in the root weights under the model's own names; the LLM's once more in PEFT's
+format. Other adapters of the LLM may sit beside it to be compared or used; they never travel with the
+checkpoint. PEFT is asked for only where LoRA is used.
 
-A part that may get LoRA is a row of `LORA_PARTS` and, in `SlamAsrConfig`, four fields that begin with its
-prefix.
+A part that may get LoRA is a row of `LORA_PARTS` and four fields, all in configuration_slam.py.
 
 Source: LoRA, https://huggingface.co/papers/2106.09685
 """
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from .configuration_slam import LORA_PARTS
+
 OWN_LORA = "default"
 OWN_LORA_WEIGHT = re.compile(rf"\.lora_\w+\.{OWN_LORA}\b")
 LORA_WEIGHT = re.compile(r"\.lora_\w+\.")
+LLM = "language_model"
 # Never the root: an `adapter_config.json` there makes a Hub id load as the bare LLM.
 ADAPTER_DIRECTORY = "adapter"
-
-
-class LoraPart(NamedTuple):
-    module: str  # attribute of the model
-    prefix: str  # of the config's fields: its rank, alpha, dropout and target_modules
-    task_type: str | None = None  # PEFT's name of what the part is for
-
-
-LLM_LORA = LoraPart("language_model", "lora_", "CAUSAL_LM")
-LORA_PARTS: tuple[LoraPart, ...] = (LLM_LORA,)
 
 
 def import_peft() -> Any:
@@ -57,111 +49,85 @@ def base_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def lora_settings(config: Any, part: LoraPart) -> dict[str, Any]:
-    """What a `SlamAsrConfig` says of the LoRA of one part."""
-    return {
-        name: getattr(config, part.prefix + name) for name in ("rank", "alpha", "dropout", "target_modules")
-    }
-
-
-def set_lora_ranks(config: Any, like: Any) -> None:
-    """Give one `SlamAsrConfig` the LoRA ranks of another."""
-    for part in LORA_PARTS:
-        setattr(config, f"{part.prefix}rank", getattr(like, f"{part.prefix}rank"))
-
-
-def without_lora(config: Any) -> Any:
-    """A copy of the config for the model before LoRA is put in."""
-    plain = copy.deepcopy(config)
-    for part in LORA_PARTS:
-        setattr(plain, f"{part.prefix}rank", 0)
-    return plain
-
-
-def lora_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Name and layer of each linear layer that PEFT has wrapped."""
-    if not hasattr(module, "peft_config"):
-        return
-    layer_class = import_peft().tuners.tuners_utils.BaseTunerLayer
-    yield from ((name, layer) for name, layer in module.named_modules() if isinstance(layer, layer_class))
-
-
 def put_in_lora(
-    model: Any, part: LoraPart, rank: int, alpha: int, dropout: float, target_modules: list[str]
+    model: Any, part: str, rank: int, alpha: int, dropout: float, target_modules: list[str]
 ) -> None:
-    """Put fresh LoRA into a part; it starts as no change, because its second matrix is zero.
-
-    Raises:
-        ValueError: no layer has one of the names, or a layer shares its weights with another one.
-    """
-    peft = import_peft()
-    module = getattr(model, part.module)
-    check_targets(module, part, target_modules)
+    """Put fresh LoRA into a part; it starts as no change, because its second matrix is zero."""
+    peft, module = import_peft(), getattr(model, part)
+    check_targets(module, f"`{LORA_PARTS[part]}target_modules`", target_modules)
     settings = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(target_modules),
-        task_type=part.task_type,
+        task_type="CAUSAL_LM",
     )
     peft.inject_adapter_in_model(settings, module, OWN_LORA)
+    if model.config.trained_in_float32:  # PEFT gives it the dtype of the frozen weights
+        for name, parameter in module.named_parameters():
+            if OWN_LORA_WEIGHT.search(name):
+                parameter.data = parameter.data.float()
 
 
-def check_targets(module: nn.Module, part: LoraPart, target_modules: list[str]) -> None:
+def check_targets(module: nn.Module, flag: str, target_modules: list[str]) -> None:
     """PEFT adapts a layer whose weights another layer shares, and saves what cannot be loaded."""
-    flag = f"`{part.prefix}target_modules`"
     weights = [id(weight) for _, weight in module.named_parameters(remove_duplicate=False)]
     for target in target_modules:
         layers = {n: m for n, m in module.named_modules() if f".{n}".endswith(f".{target}")}
         if not layers:
-            raise ValueError(
-                f"{flag} names {target!r}, but {type(module).__name__} has no layer of this name."
-            )
+            raise ValueError(f"{flag} names {target!r}, but {type(module).__name__} has no layer called so.")
         for name, layer in layers.items():
             if any(weights.count(id(weight)) > 1 for weight in layer.parameters(recurse=False)):
                 raise ValueError(
                     f"{flag} names {target!r}, but {name} shares its weights with another layer (tied "
-                    "embeddings). LoRA cannot adapt one of them alone. Leave it out."
+                    "embeddings), and LoRA cannot adapt one of them alone. Leave it out."
                 )
 
 
-def unwrap(module: nn.Module, layers: Mapping[str, Any]) -> None:
-    """Put the module's own layers back where PEFT has wrapped them."""
+def lora_layers(model: nn.Module, parts: Iterable[str] = LORA_PARTS) -> dict[str, Any]:
+    """Name -> layer of each linear layer that PEFT has wrapped in these parts."""
+    return {
+        f"{part}.{name}": layer
+        for part in parts
+        if hasattr(getattr(model, part), "peft_config")
+        for name, layer in getattr(model, part).named_modules()
+        if isinstance(layer, import_peft().tuners.tuners_utils.BaseTunerLayer)
+    }
+
+
+def unwrap(model: nn.Module, layers: Mapping[str, Any]) -> None:
+    """Put a model's own layers back where PEFT has wrapped them."""
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(parent), leaf, layer.get_base_layer())
+        setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
 
 
-class LoraAdapters:
-    """What a model with a `language_model` and a `SlamAsrConfig` does with LoRA.
+class LoraAdapters(nn.Module):
+    """What a model of a `SlamAsrConfig` does with LoRA.
 
-    transformers' adapter methods would search the whole model and put LoRA into the encoder too; here they
-    speak of the LLM, where PEFT adapters trained on the plain LLM fit. All of it goes through PEFT's own
-    functions, which work whatever PEFT transformers asks for.
+    transformers' adapter methods would search the whole model and put LoRA into the encoder too. Here those
+    that load, choose and drop adapters speak of the LLM, where PEFT adapters trained on the plain LLM fit;
+    merging and switching off act on every part. All of it goes through PEFT's own functions, which work
+    whatever PEFT transformers asks for.
     """
 
     config: Any
     language_model: Any
-    freeze: Any  # leaves gradients to what `is_trained`; switching adapters changes them
-    train: Any
-    training: bool
-    named_parameters: Any
-    state_dict: Any
-    load_state_dict: Any
+    freeze: Any  # leaves gradients to what `is_trained`; PEFT gives them to any adapter
 
-    def add_lora(self, rank: int, alpha: int, dropout: float, target_modules: list[str]) -> None:
-        """Give the LLM fresh LoRA weights. LoRA: https://huggingface.co/papers/2106.09685
+    def add_lora(
+        self, rank: int, alpha: int, dropout: float, target_modules: list[str], part: str = LLM
+    ) -> None:
+        """Give a part of the model, by default the LLM, fresh LoRA weights.
 
         Raises:
-            ValueError: the model has LoRA already, or the LLM has no such layers or shares their weights.
+            ValueError: it has LoRA already, or it has no such layers or shares their weights.
         """
-        if self.config.lora_rank:
-            raise ValueError(
-                f"The model has LoRA of rank {self.config.lora_rank} already; train that one on."
-            )
-        put_in_lora(self, LLM_LORA, rank, alpha, dropout, target_modules)
-        self.config.lora_rank, self.config.lora_alpha = rank, alpha
-        self.config.lora_dropout, self.config.lora_target_modules = dropout, list(target_modules)
+        if had := self.config.lora_settings(part)["rank"]:
+            raise ValueError(f"The model has LoRA of rank {had} already; train that one on.")
+        put_in_lora(self, part, rank, alpha, dropout, target_modules)
+        fields = {"rank": rank, "alpha": alpha, "dropout": dropout, "target_modules": list(target_modules)}
+        self.config.update({LORA_PARTS[part] + name: value for name, value in fields.items()})
         self.freeze()
 
     def put_in_own_lora(self, weights: Mapping[str, Any] | None = None) -> None:
@@ -174,7 +140,7 @@ class LoraAdapters:
             RuntimeError: a weight is missing or of another shape.
         """
         for part in LORA_PARTS:
-            settings = lora_settings(self.config, part)
+            settings = self.config.lora_settings(part)
             if settings["rank"]:
                 put_in_lora(self, part, **settings)
         if weights is not None:
@@ -184,67 +150,51 @@ class LoraAdapters:
             # Beside layers that are offloaded LoRA stays where these are brought to, to compute.
             places = getattr(self, "hf_device_map", {}).values()
             main_device = next((place for place in places if place not in ("cpu", "disk")), "cpu")
-            values = {
-                name: tensor[...].to(
-                    main_device if own[name].is_meta else own[name].device,
-                    torch.float32 if self.config.trained_in_float32 else own[name].dtype,
-                    copy=True,  # never a view of the file: it is trained
-                )
-                for name, tensor in weights.items()
-            }
+            values = {}
+            for name, tensor in weights.items():
+                device = main_device if own[name].is_meta else own[name].device
+                # A copy, never a view of the file: it is trained.
+                values[name] = tensor[...].to(device, own[name].dtype, copy=True)
             self.load_state_dict(values, strict=False, assign=True)
-        elif self.config.trained_in_float32:  # fresh LoRA comes in the dtype of the frozen weights
-            for name, parameter in self.named_parameters():
-                if OWN_LORA_WEIGHT.search(name):
-                    parameter.data = parameter.data.float()
         self.freeze()
-        self.train(self.training)  # new layers are as the rest
 
     def adapters(self) -> dict[str, Any]:
         """Name -> PEFT config of each adapter of the LLM."""
         return getattr(self.language_model, "peft_config", {})
 
     def merge_lora(self) -> None:
-        """Add the active adapters to the frozen weights and drop all adapters: the same model without LoRA.
+        """Add the active adapters to the weights and drop all adapters: the same model without LoRA.
 
-        The weights are then no longer the base models', so the config becomes `self_contained` and the next
-        `save_pretrained` writes a full checkpoint. Sums are rounded to the frozen weights' dtype.
+        The frozen weights are then no longer the base models', so the config becomes `self_contained` and the
+        next `save_pretrained` writes a full checkpoint. Sums are rounded to the frozen weights' dtype.
 
         Raises:
-            ValueError: the model has no adapter, it is disabled, or the LLM is quantised.
+            ValueError: the model has no adapter, it is disabled, or the model is quantised.
         """
-        parts = [getattr(self, part.module) for part in LORA_PARTS]
-        adapted = [layer for part in parts for _, layer in lora_layers(part)]
+        adapted = lora_layers(self)
         if not adapted:
             raise ValueError("There is no LoRA to merge: the model has no adapter.")
-        if any(layer.disable_adapters for layer in adapted):
+        if any(layer.disable_adapters for layer in adapted.values()):
             raise ValueError("The adapter is disabled; call `enable_adapters()` before `merge_lora()`.")
-        if getattr(self, "hf_quantizer", None) is not None:
-            raise ValueError(
-                "LoRA is not merged into quantised weights; load the model without quantisation first."
-            )
-        for layer in adapted:
+        if getattr(self, "is_quantized", False):
+            raise ValueError("Weights are quantised; load the model without quantisation to merge LoRA.")
+        for layer in adapted.values():
             layer.merge(safe_merge=True)
-        for part in parts:
-            if hasattr(part, "peft_config"):
-                unwrap(part, dict(lora_layers(part)))
-                del part.peft_config
-        self.config = without_lora(self.config)
-        self.config.self_contained = True
+        unwrap(self, adapted)
+        for part in LORA_PARTS:
+            vars(getattr(self, part)).pop("peft_config", None)
+        self.config.update(dict.fromkeys(self.config.lora_ranks(), 0) | {"self_contained": True})
         self.freeze()
 
-    # ---------------------------------------------------------------- transformers' methods, of the LLM
+    # ---------------------------------------------------------------- transformers' methods
 
     def add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
-        """Not offered: a checkpoint holds one LoRA, and its shape stands in the config.
+        """Not offered: a checkpoint holds one LoRA, and its shape stands in the config."""
+        raise ValueError("Call `add_lora(rank, alpha, dropout, target_modules)` or `load_adapter` instead.")
 
-        Raises:
-            ValueError: always; it names what to call.
-        """
-        raise ValueError(
-            "Give the model LoRA by `add_lora(rank, alpha, dropout, target_modules)`, which its config then "
-            "describes, or load a trained adapter by `load_adapter`."
-        )
+    def enable_peft_hotswap(self, *args: Any, **kwargs: Any) -> None:
+        """Not offered."""
+        raise ValueError("Adapters are not swapped in place here; use `load_adapter` and `set_adapter`.")
 
     def load_adapter(self, peft_model_id: str, adapter_name: str, **kwargs: Any) -> None:
         """Load a PEFT adapter of the LLM beside the model's own, and use it from now on.
@@ -256,54 +206,48 @@ class LoraAdapters:
             kwargs: `adapter_kwargs`, `token`, `revision`, `cache_dir`, as in transformers.
 
         Raises:
-            ValueError: the name is taken, or the adapter is no LoRA of linear layers alone (other kinds,
-                biases,
-                whole modules), or its weights do not fit its settings.
+            ValueError: the name is taken, or the adapter is no LoRA of this LLM's linear layers alone (other
+                kinds, biases, whole modules), or its weights do not fit its settings.
         """
         peft = import_peft()
         place = {**kwargs.pop("adapter_kwargs", {})}
         place |= {name: kwargs.pop(name) for name in ("token", "revision", "cache_dir") if name in kwargs}
         if kwargs:
             raise ValueError(f"`load_adapter` does not know {', '.join(sorted(kwargs))}.")
-        if adapter_name == OWN_LORA or adapter_name in self.adapters():
-            raise ValueError(
-                f"The adapter name {adapter_name!r} is taken; {OWN_LORA!r} is the model's own LoRA."
-            )
+        if adapter_name in {OWN_LORA, *self.adapters()}:
+            raise ValueError(f"The name {adapter_name!r} is taken; {OWN_LORA!r} is the model's own LoRA.")
         settings = peft.PeftConfig.from_pretrained(peft_model_id, **place)
         check_adapter(settings, peft_model_id)
         weights = {
             name.removeprefix("base_model.model."): tensor
             for name, tensor in peft.load_peft_weights(peft_model_id, device="cpu", **place).items()
         }
-        peft.inject_adapter_in_model(settings, self.language_model, adapter_name)
-        result = peft.set_peft_model_state_dict(self.language_model, weights, adapter_name)
-        problems = [*result.unexpected_keys, *(n for n in result.missing_keys if f".{adapter_name}." in n)]
-        if problems:
-            self.delete_adapter(adapter_name)
+        active = self.active_adapters()
+        try:
+            peft.inject_adapter_in_model(settings, self.language_model, adapter_name)
+            result = peft.set_peft_model_state_dict(self.language_model, weights, adapter_name)
+            missing = [name for name in result.missing_keys if f".{adapter_name}." in name]
+            if problems := sorted([*result.unexpected_keys, *missing]):
+                raise ValueError(f"missing or unexpected are {', '.join(problems[:5])}")
+        except (ValueError, RuntimeError) as error:
+            self._drop(adapter_name)
+            if active:
+                self.set_adapter(active)
             raise ValueError(
-                f"The weights of the adapter {peft_model_id} do not fit its settings: missing or unexpected "
-                f"are {', '.join(sorted(problems)[:5])}. Save it again with the PEFT it was trained with."
-            )
+                f"The adapter {peft_model_id} does not fit this LLM, or its weights do not fit its settings: "
+                f"{error}. Save it again with the PEFT and the LLM it was trained with."
+            ) from error
         self.set_adapter(adapter_name)
-        self.train(self.training)  # new layers are as the rest
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
-        """Use this adapter alone; "default" is the model's own."""
-        names = [adapter_name] if isinstance(adapter_name, str) else adapter_name
-        if unknown := [name for name in names if name not in self.adapters()]:
-            raise ValueError(f"There is no adapter {unknown[0]!r}; loaded are {sorted(self.adapters())}.")
-        import_peft().functional.set_adapter(self.language_model, names)
-        self.freeze()
+        """Use this adapter alone, also after `disable_adapters`; "default" is the model's own."""
+        import_peft().functional.set_adapter(self.language_model, self._known(adapter_name))
+        self._enable(True, [LLM])
 
     def active_adapters(self) -> list[str]:
         """Names of the adapters in use; none where they are disabled."""
-        names = {
-            n
-            for _, layer in lora_layers(self.language_model)
-            if not layer.disable_adapters
-            for n in layer.active_adapters
-        }
-        return sorted(names)
+        layers = [layer for layer in lora_layers(self, [LLM]).values() if not layer.disable_adapters]
+        return sorted({name for layer in layers for name in layer.active_adapters})
 
     @property
     def active_adapter(self) -> str:
@@ -314,70 +258,60 @@ class LoraAdapters:
         return names[0]
 
     def disable_adapters(self) -> None:
-        """Run the LLM as it was before LoRA. LoRA is not trained until `enable_adapters`."""
+        """Run the model as it was before LoRA. LoRA is not trained until `enable_adapters`."""
         self._enable(False)
 
     def enable_adapters(self) -> None:
         self._enable(True)
-        self.freeze()
 
-    def _enable(self, enabled: bool) -> None:
-        if not self.adapters():
+    def _enable(self, enabled: bool, parts: Iterable[str] = LORA_PARTS) -> None:
+        if not (layers := lora_layers(self, parts)):
             raise ValueError("The model has no adapter.")
-        for _, layer in lora_layers(self.language_model):
+        for layer in layers.values():
             layer.enable_adapters(enabled)
+        if enabled:
+            self.freeze()
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
-        """Drop adapters that `load_adapter` brought; the model's own is used again.
-
-        Raises:
-            ValueError: it is the model's own, which `merge_lora` or `disable_adapters` are for.
-        """
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        """Drop adapters that `load_adapter` brought; the model's own is used again."""
+        names = self._known(adapter_names)
         if OWN_LORA in names:
-            raise ValueError(
-                "The model's own LoRA belongs to its config; `disable_adapters()` switches it off and "
-                "`merge_lora()` makes it part of the LLM."
-            )
-        if unknown := [name for name in names if name not in self.adapters()]:
-            raise ValueError(f"There is no adapter {unknown[0]!r}; loaded are {sorted(self.adapters())}.")
+            raise ValueError("The model's own LoRA stays: see `disable_adapters()` and `merge_lora()`.")
         for name in names:
-            import_peft().functional.delete_adapter(self.language_model, name, prefix="lora_")
-            del self.language_model.peft_config[name]
-        # Layers that only these adapters had wrapped get their own names back.
-        unwrap(
-            self.language_model, {n: layer for n, layer in lora_layers(self.language_model) if not layer.r}
-        )
+            self._drop(name)
         if self.adapters():
             self.set_adapter(OWN_LORA if OWN_LORA in self.adapters() else next(iter(self.adapters())))
-        else:
-            del self.language_model.peft_config
+
+    def _known(self, adapter_names: str | list[str]) -> list[str]:
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        if unknown := [name for name in names if name not in self.adapters()]:
+            raise ValueError(f"There is no adapter {unknown[0]!r}; loaded are {sorted(self.adapters())}.")
+        return names
+
+    def _drop(self, adapter_name: str) -> None:
+        """Take an adapter of the LLM out, and the wrapping of layers that it alone had."""
+        import_peft().functional.delete_adapter(self.language_model, adapter_name, prefix="lora_")
+        self.adapters().pop(adapter_name, None)
+        unwrap(self, {name: layer for name, layer in lora_layers(self, [LLM]).items() if not layer.r})
+        if not self.adapters():
+            vars(self.language_model).pop("peft_config", None)
+
+    # ---------------------------------------------------------------- out to PEFT
 
     def get_adapter_state_dict(
         self, adapter_name: str | None = None, state_dict: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
         """The weights of one adapter under the LLM's names, without the adapter's, as PEFT stores them."""
-        prefix = "language_model."
         weights = self.state_dict() if state_dict is None else state_dict
         return import_peft().get_peft_model_state_dict(
             self.language_model,
-            {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)},
+            {name.removeprefix(f"{LLM}."): t for name, t in weights.items() if name.startswith(f"{LLM}.")},
             adapter_name=adapter_name or self.active_adapter,
             save_embedding_layers=False,  # by default PEFT asks the Hub whether the vocabulary has grown
         )
 
-    def enable_peft_hotswap(self, *args: Any, **kwargs: Any) -> None:
-        """Not offered.
-
-        Raises:
-            ValueError: always; it names what to call.
-        """
-        raise ValueError("Adapters are not swapped in place here; use `load_adapter` and `set_adapter`.")
-
-    # ---------------------------------------------------------------- out to PEFT
-
     def write_peft_copy(self, directory: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """The own LoRA of the model's `state_dict`, for `PeftModel.from_pretrained(llm, ...)`."""
+        """The LLM's own LoRA in the model's `state_dict`, for `PeftModel.from_pretrained(llm, ...)`."""
         lora = self.get_adapter_state_dict(OWN_LORA, state_dict)
         directory.mkdir(parents=True, exist_ok=True)
         save_file(
@@ -398,12 +332,11 @@ def check_adapter(settings: Any, source: str) -> None:
     if settings.peft_type != "LORA":
         raise ValueError(f"The adapter {source} is a {settings.peft_type}; only LoRA can be loaded.")
     if settings.bias != "none":
-        raise ValueError(
-            f"The adapter {source} has trained biases (bias={settings.bias!r}), which would stay in the LLM "
-            "when the adapter is switched off. Merge it into its LLM by PEFT, and build the model on that."
-        )
-    if settings.modules_to_save or settings.trainable_token_indices:
-        raise ValueError(
-            f"The adapter {source} replaces whole modules (`modules_to_save`, `trainable_token_indices`). "
-            "Merge it into its LLM by PEFT, and build the model on that."
-        )
+        what = f"has trained biases (bias={settings.bias!r}), which would stay in the LLM when it is off"
+    elif settings.modules_to_save or settings.trainable_token_indices:
+        what = "replaces whole modules (`modules_to_save`, `trainable_token_indices`)"
+    else:
+        return
+    raise ValueError(
+        f"The adapter {source} {what}. Merge it into its LLM by PEFT, and build the model on that."
+    )

@@ -61,9 +61,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    # The loss divides by `num_items_in_batch` itself, so accumulated and distributed batches weigh every
-    # label alike.
-    accepts_loss_kwargs = True
+    accepts_loss_kwargs = True  # `num_items_in_batch`: every label weighs alike in accumulated batches
 
     def __init__(self, config: SlamAsrConfig):
         super().__init__(config)
@@ -80,19 +78,21 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     # ---------------------------------------------------------------- what is trained
 
     def freeze(self) -> None:
-        """Leave gradients to the projector and LoRA; loading turns them on everywhere and calls this."""
+        """Leave gradients to the projector and LoRA, and put new layers into the mode of the rest."""
         for name, parameter in self.named_parameters():
             if parameter.is_floating_point():  # quantised weights cannot have gradients
                 parameter.requires_grad_(is_trained(name))
+        self.train(self.training)
         self._keys_to_ignore_on_save = self.left_out()  # Trainer looks it up when it resumes
 
     def train(self, mode: bool = True) -> "SlamAsrForConditionalGeneration":
         """Training mode for what is trained; the frozen parts stay as they are, their dropout never acts."""
         super().train(mode)
-        for part in (self.encoder, self.language_model):
-            for name, module in part.named_modules():
-                recomputes = part is self.language_model and getattr(module, "gradient_checkpointing", False)
-                # These have no dropout; others ask for their mode: NEFTune's noise, bitsandbytes' products.
+        for name, module in self.named_modules():
+            if name.startswith(("encoder", "language_model")):
+                # It recomputes in training mode alone; the encoder would then have its dropout too.
+                recomputes = getattr(module, "gradient_checkpointing", False) and "language_model" in name
+                # These have no dropout, and others ask for their mode: NEFTune, bitsandbytes' products.
                 is_plain = isinstance(module, nn.Linear | nn.Embedding)
                 module.training = mode and ("lora_" in name or recomputes or is_plain)
         return self
@@ -100,20 +100,19 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters by part; `encoder_removed` is what the full encoder has beyond the kept layers."""
 
-        def count(module: nn.Module, of_lora: bool = False) -> int:
-            return sum(p.numel() for n, p in module.named_parameters() if (".lora_" in n) == of_lora)
+        def size(module: nn.Module, of_lora: bool = False) -> int:
+            return sum(p.numel() for name, p in module.named_parameters() if (".lora_" in name) is of_lora)
 
         removed_layers = self.config.audio_config.num_hidden_layers - len(self.encoder.layers)
-        counts = {
-            "encoder_kept": count(self.encoder),
-            "encoder_removed": count(self.encoder.layers[-1]) * removed_layers,
-            "projector": count(self.projector),
-            "lora": count(self, of_lora=True),
-            "llm": count(self.language_model),
+        return {
+            "encoder_kept": size(self.encoder),
+            "encoder_removed": size(self.encoder.layers[-1]) * removed_layers,
+            "projector": size(self.projector),
+            "lora": size(self, of_lora=True),
+            "llm": size(self.language_model),
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
+            "total": sum(p.numel() for p in self.parameters()),
         }
-        counts["total"] = counts["encoder_kept"] + counts["projector"] + counts["lora"] + counts["llm"]
-        return counts
 
     # ---------------------------------------------------------------- the LLM's embeddings
 
@@ -129,43 +128,37 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def resize_token_embeddings(  # ty: ignore[incompatible-method-override] (transformers types it loosely)
-        self,
-        new_num_tokens: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        mean_resizing: bool = True,
-    ) -> nn.Module:
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, of the LLM; the next checkpoint is then a full one."""
-        embeddings = self.language_model.resize_token_embeddings(
-            new_num_tokens, pad_to_multiple_of, mean_resizing
-        )
+        embeddings = self.language_model.resize_token_embeddings(*args, **kwargs)
         self.config.text_config.vocab_size = self.language_model.config.vocab_size
         self.freeze()
         return embeddings
 
     # ---------------------------------------------------------------- forward
 
-    def get_audio_features(
+    def get_encoder_frames(
         self,
         input_features: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, M, F) log-mel, (B, F) samples or the encoder's (B, T, D_enc) frames of them -> (B, A, D_llm)
-        audio tokens, and the (B,) number of them that are real.
-        """
+        """(B, T, D_enc) frames and their (B, T) mask: those given, or the encoder's of the features."""
         if encoder_frames is None:
             learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
             with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-                encoder_frames, encoder_frames_mask = self.encoder(input_features, input_features_mask)
-        elif encoder_frames_mask is None:
+                return self.encoder(input_features, input_features_mask)
+        if encoder_frames_mask is None:
             encoder_frames_mask = encoder_frames.new_ones(encoder_frames.shape[:2], dtype=torch.bool)
+        return encoder_frames, encoder_frames_mask
+
+    def get_audio_features(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `get_encoder_frames` takes -> (B, A, D_llm) audio tokens, and the (B,) number of real ones."""
+        frames, frame_mask = self.get_encoder_frames(*args, **kwargs)
         # The trained weights may be kept in another dtype than the frozen ones.
-        frames = encoder_frames.to(next(self.projector.parameters(), encoder_frames).dtype)
-        return self.projector(frames, encoder_frames_mask), self.config.audio_tokens(
-            encoder_frames_mask.sum(dim=1)
-        )
+        frames = frames.to(next(self.projector.parameters(), frames).dtype)
+        return self.projector(frames, frame_mask), self.config.audio_tokens(frame_mask.sum(dim=1))
 
     def get_placeholder_mask(self, input_ids: torch.Tensor, audio_tokens: torch.Tensor) -> torch.Tensor:
         """(B, L) ids and the (B,) audio tokens of their clips -> (B, L), True where a placeholder stands.
@@ -264,7 +257,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         next_labels = next_labels[due].to(logits.device)
         loss = nn.functional.cross_entropy(logits.flatten(0, -2).float(), next_labels, reduction="sum")
         count = len(next_labels) if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutputWithPast(loss=loss / count)
+        return CausalLMOutputWithPast(
+            loss=loss / (count.to(loss.device) if isinstance(count, torch.Tensor) else count)
+        )
 
     @torch.no_grad()
     def generate(
@@ -286,32 +281,30 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
 
         Returns: the (B, N) new tokens, without the prompt.
         """
+        if encoder_frames is not None or (input_features is not None and len(input_features)):
+            encoder_frames, encoder_frames_mask = self.get_encoder_frames(
+                input_features, input_features_mask, encoder_frames, encoder_frames_mask
+            )
         embeddings = self.prompt_embeddings(
-            input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
+            input_ids, encoder_frames=encoder_frames, encoder_frames_mask=encoder_frames_mask
         )
         if attention_mask is None:
             attention_mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.long)
         settings = copy.deepcopy(generation_config or self.generation_config)
         others = settings.update(**kwargs)
-        # The prompt is no part of the output, so both limits mean the same here; as in transformers, the
-        # limit of new tokens comes first where both are given.
-        if kwargs.get("max_new_tokens") is None and (
-            settings.max_new_tokens is None or kwargs.get("max_length")
-        ):
-            settings.max_new_tokens = settings.max_length
+        # The prompt is no part of the output, so both limits mean the same; the first comes first.
+        given = kwargs.get("max_new_tokens") or kwargs.get("max_length")
+        settings.max_new_tokens = given or settings.max_new_tokens or settings.max_length
         settings.max_length = None
         processors = [*(others.pop("logits_processor", None) or [])]
         if (penalty := settings.repetition_penalty) not in (None, 1.0):
             # transformers would spare as many new tokens as the prompt has positions, padding among them.
             processors.append(RepetitionPenaltyLogitsProcessor(penalty))
             settings.repetition_penalty = None
-        geometry, frames = self.config.audio_geometry, None
-        if encoder_frames_mask is not None:
-            frames = encoder_frames_mask.sum(dim=1)
-        elif input_features_mask is not None:
-            frames = geometry.frames_of_features(input_features_mask.sum(dim=1))
-        if max_tokens_per_second is not None and settings.eos_token_id is not None and frames is not None:
-            budgets = geometry.transcript_budget(frames, max_tokens_per_second)
+        has_limit = max_tokens_per_second is not None and settings.eos_token_id is not None
+        if has_limit and encoder_frames_mask is not None:
+            frames = encoder_frames_mask.sum(dim=1).to(embeddings.device)
+            budgets = self.config.audio_geometry.transcript_budget(frames, max_tokens_per_second)
             processors.append(TranscriptGuard(budgets, settings.eos_token_id))
         return self.language_model.generate(
             inputs_embeds=embeddings,

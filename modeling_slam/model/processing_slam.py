@@ -68,22 +68,17 @@ class SlamAsrProcessor(ProcessorMixin):
             audio_geometry = AudioGeometry(**audio_geometry)
         longest = audio_geometry.max_seconds or MAX_CLIP_SECONDS
         if pad_to_seconds is not None and not 0 < pad_to_seconds <= longest:
-            raise ValueError(
-                f"`pad_to_seconds` must lie in (0, {longest:g}] or be None, got {pad_to_seconds}."
-            )
+            raise ValueError(f"`pad_to_seconds` must lie in (0, {longest:g}], got {pad_to_seconds}.")
         if chunk_seconds is not None and not MIN_CHUNK_SECONDS <= chunk_seconds <= MAX_CLIP_SECONDS:
             raise ValueError(
                 f"`chunk_seconds` must lie in [{MIN_CHUNK_SECONDS:g}, {MAX_CLIP_SECONDS:g}] or be None, got "
                 f"{chunk_seconds}."
             )
         super().__init__(feature_extractor, tokenizer)
-        self.instruction = instruction
-        self.projector_stack = projector_stack
-        self.projector_tail = projector_tail
+        self.instruction, self.audio_geometry = instruction, audio_geometry
+        self.projector_stack, self.projector_tail = projector_stack, projector_tail
         self.projector_queries = projector_queries
-        self.pad_to_seconds = pad_to_seconds
-        self.chunk_seconds = chunk_seconds
-        self.audio_geometry = audio_geometry
+        self.pad_to_seconds, self.chunk_seconds = pad_to_seconds, chunk_seconds
         tokenizer.add_special_tokens(
             {"additional_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
         )
@@ -141,9 +136,11 @@ class SlamAsrProcessor(ProcessorMixin):
                 f'`padding` must be True, "longest" or False, got {padding!r}; for a length of your own '
                 "there is the processor's `pad_to_seconds`."
             )
-        if isinstance(audio, list | tuple) and not audio:
+        clips = audio if isinstance(audio, list | tuple) else [audio]
+        if not len(clips):
             raise ValueError("`audio` is an empty list; give at least one clip.")
-        clips = audio if isinstance(audio, list | tuple) and not is_number(audio[0]) else [audio]
+        if isinstance(clips[0], int | float | np.number):  # the samples of one clip
+            clips = [audio]
         features = [self.audio_features(load_audio(clip, sampling_rate)) for clip in clips]
         lengths = [len(clip) for clip in features]
         frames = [self.audio_geometry.frames_of_features(length) for length in lengths]
@@ -156,9 +153,8 @@ class SlamAsrProcessor(ProcessorMixin):
             "input_features_mask": padding_mask(lengths),
             **text_inputs,
         }
-        if return_tensors == "np":
-            return BatchFeature({name: tensor.numpy() for name, tensor in inputs.items()})
-        return BatchFeature(inputs)
+        arrays = return_tensors == "np"
+        return BatchFeature({name: tensor.numpy() if arrays else tensor for name, tensor in inputs.items()})
 
     def apply_transcription_request(self, audio: Any, **kwargs: Any) -> BatchFeature:
         """Inputs for `generate`: the name that transformers' audio models have for a call without `text`."""
@@ -184,12 +180,14 @@ class SlamAsrProcessor(ProcessorMixin):
 
     def audio_features(self, wave: np.ndarray) -> torch.Tensor:
         """(n,) at 16 kHz -> (F, M) log-mel of whole encoder frames, or (F,) samples."""
-        seconds, longest = len(wave) / SAMPLING_RATE, self.audio_geometry.max_seconds
-        if longest is not None and seconds > longest:
-            raise ValueError(f"The clip lasts {seconds:.2f} s; at most {longest:g} s fit. Cut it first.")
+        seconds, geometry = len(wave) / SAMPLING_RATE, self.audio_geometry
+        if geometry.max_seconds is not None and seconds > geometry.max_seconds:
+            raise ValueError(
+                f"The clip lasts {seconds:.2f} s; at most {geometry.max_seconds:g} s fit. Cut it first."
+            )
         samples = max(len(wave), round((self.pad_to_seconds or 0) * SAMPLING_RATE))
-        prepare = log_mel if self.audio_geometry.hop > 1 else waveform
-        return prepare(self.feature_extractor, wave, self.audio_geometry.features_of_samples(samples))
+        prepare = log_mel if geometry.hop > 1 else waveform
+        return prepare(self.feature_extractor, wave, geometry.features_of_samples(samples))
 
     def prompt_ids(self, encoder_frames: int) -> torch.Tensor:
         """Placeholders of a clip of so many encoder frames, then the instruction: (A + instruction,)."""
@@ -241,7 +239,3 @@ def waveform(extractor: Any, wave: np.ndarray, samples: int) -> torch.Tensor:
 def padding_mask(lengths: list[int]) -> torch.Tensor:
     """(B, longest), True within each row's length."""
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number)

@@ -3,8 +3,8 @@
 The projector is the part of SLAM-ASR that is trained from scratch, so most experiments happen here. `B`
 clips, `T` encoder frames, `A` audio tokens, `k` frames per token (`projector_stack`). Each projector takes
 frames (B, T, D_enc), zero where `frame_mask` (B, T) is False, and returns (B, A, D_llm). To add one: write
-it, name it in `PROJECTORS`, and give its sizes a row of `PROJECTOR_SIZES` in configuration_slam.py, which is
-read without torch.
+it, name it in `PROJECTORS`, and its width in `PROJECTOR_WIDTHS` of configuration_slam.py, which imports no
+torch.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846
 """

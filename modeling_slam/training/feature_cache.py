@@ -29,7 +29,8 @@ from modeling_slam.data.collator import CLIP_DIGEST
 from modeling_slam.data.frame_store import FrameReader, FrameStore, clip_digests
 from modeling_slam.model.audio_encoders import ENCODERS
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
-from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
+from modeling_slam.model.configuration_slam import LORA_PARTS
+from modeling_slam.model.stored_tensors import encoder_tensors, lazy_tensors
 
 logger = logging.getLogger("slam-asr")
 FILL_BATCH_SIZE = 8
@@ -94,7 +95,7 @@ class FeatureCache:
     """The encoder's output for the clips of one run, in the directory `arguments.cache_features`.
 
     Raises:
-        ValueError: a depth that the encoder does not have.
+        ValueError: a depth that the encoder does not have, or LoRA on the encoder.
     """
 
     def __init__(
@@ -104,6 +105,11 @@ class FeatureCache:
         processor: SlamAsrProcessor,
         encoding: Encoding,
     ):
+        if "encoder" in LORA_PARTS and config.lora_settings("encoder")["rank"]:
+            raise ValueError(
+                f"`cache_features` keeps what the frozen encoder gives, and `{LORA_PARTS['encoder']}rank` "
+                "changes the encoder; leave one of them out."
+            )
         self.store = FrameStore(str(arguments.cache_features))
         self.max_bytes = int(arguments.cache_max_gb * 1e9)
         self.config, self.processor, self.encoding = config, processor, encoding

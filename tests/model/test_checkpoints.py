@@ -14,6 +14,7 @@ from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
     AutoModelForSpeechSeq2Seq,
+    BatchFeature,
     GenerationConfig,
     Qwen2ForCausalLM,
 )
@@ -325,6 +326,23 @@ def test_a_lean_checkpoint_that_would_lose_weights_becomes_a_full_one(
     assert loss_of(again, tiny_processor, two_clips) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_tied_head_that_is_untied_is_not_lost(base_models, tmp_path, changed):
+    """Base models hold tied weights once; a copy of them, as other processes gather, is no change."""
+    text_config = tiny_text_config(tie_word_embeddings=True)
+    Qwen2ForCausalLM(text_config).save_pretrained(base_models["text_model_id"])
+    config = tiny_lean_config(base_models)
+    config.text_config = text_config
+    model = SlamAsrForConditionalGeneration.from_base_models(config)
+    if changed:
+        model.set_output_embeddings(torch.nn.Linear(32, 64, bias=False))
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "model", state_dict=weights)
+    assert model.config.is_lean is not changed
+    ids = BatchFeature({"input_ids": torch.tensor([[5, 6, 7]])})
+    assert torch.equal(logits_of(load(tmp_path / "model"), ids), logits_of(model, ids))
+
+
 def test_a_model_that_is_as_it_was_loaded_stays_lean_in_every_dtype(lora_model, tmp_path, caplog):
     lora_model.save_pretrained(tmp_path / "model")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -405,6 +423,24 @@ def test_other_arguments_do_what_transformers_documents(checkpoint, inputs, lora
     )
     alone = load(None, config=model.config, state_dict=model.state_dict())
     assert torch.equal(logits_of(alone, inputs), logits_of(model, inputs))
+    names = [{n for n, p in made.named_parameters() if p.requires_grad} for made in (alone, model)]
+    assert names[0] == names[1]
+
+
+def test_a_config_may_be_named_by_where_it_lies(checkpoint, inputs, lora_model):
+    """As in transformers."""
+    assert torch.equal(
+        logits_of(load(checkpoint, config=str(checkpoint)), inputs), logits_of(lora_model, inputs)
+    )
+    shallow = load(checkpoint, config=str(checkpoint), num_encoder_layers=1)
+    assert len(shallow.encoder.layers) == 1
+
+
+def test_a_push_that_would_leave_files_out_is_refused(lora_model, tmp_path):
+    """transformers pushes while it saves, before the adapter's copy is there."""
+    with pytest.raises(ValueError, match=r"model\.push_to_hub\(repo_id\)"):
+        lora_model.save_pretrained(tmp_path / "model", push_to_hub=True)
+    assert not (tmp_path / "model").exists()
 
 
 def test_writing_to_a_loaded_weight_leaves_the_file_alone(checkpoint, inputs):

@@ -10,7 +10,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 from modeling_slam import SlamAsrConfig
 from modeling_slam.model import configuration_slam
-from modeling_slam.model.configuration_slam import PROJECTOR_SIZES
+from modeling_slam.model.configuration_slam import PROJECTOR_WIDTHS
 from modeling_slam.model.projectors import PROJECTORS
 
 
@@ -98,8 +98,8 @@ def test_configurations_are_read_without_torch():
     assert not get_relative_imports(directory / "audio_lengths.py")
 
 
-def test_every_projector_has_a_row_of_sizes():
-    assert set(PROJECTORS) == set(PROJECTOR_SIZES)
+def test_every_projector_has_a_width():
+    assert set(PROJECTORS) == set(PROJECTOR_WIDTHS)
 
 
 def test_saved_and_loaded_configs_are_equal_and_name_no_directory(tmp_path):
@@ -128,8 +128,10 @@ def test_saved_and_loaded_configs_are_equal_and_name_no_directory(tmp_path):
         ({"projector_hidden_size": 0}, "at least 1"),
         ({"projector_dropout": 1.0}, r"\[0, 1\)"),
         ({"projector_queries": 8}, "leave it out"),
+        ({"projector_type": "qformer", "projector_queries": 0}, "at least 1"),
         ({"lora_rank": -1}, "positive"),
         ({"lora_rank": 4, "lora_alpha": 0}, "positive"),
+        ({"lora_rank": 4, "lora_alpha": float("nan")}, "positive"),
         ({"lora_rank": 4, "lora_target_modules": []}, "empty"),
     ],
 )

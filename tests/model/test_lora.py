@@ -6,10 +6,11 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
-from transformers import Qwen2ForCausalLM
+from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config, tiny_waveform_config
+from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam.model.configuration_slam import LORA_PARTS
 
 
 @pytest.fixture
@@ -286,3 +287,106 @@ def test_new_lora_layers_are_in_the_models_mode(lora_model, foreign_adapter, tmp
     loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "model")
     loaded.load_adapter(foreign_adapter, "other")
     assert not any(module.training for module in loaded.modules())
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+@pytest.mark.parametrize("encoder", ["whisper", "wav2vec2"])
+def test_a_row_of_the_table_is_all_that_lora_on_another_part_needs(
+    base_models, tmp_path, monkeypatch, encoder, rank
+):
+    """LoRA on the encoder, alone and beside the LLM's: trained, counted, saved, switched and merged."""
+    monkeypatch.setitem(LORA_PARTS, "encoder", "encoder_lora_")
+    fields = {"rank": 2, "alpha": 4, "dropout": 0.5, "target_modules": ["q_proj", "v_proj"]}
+    fields = {f"encoder_lora_{name}": value for name, value in fields.items()}
+    audio_config, features = tiny_audio_config(), torch.randn(1, 8, 98)
+    if encoder == "wav2vec2":
+        audio_config, features = tiny_waveform_config(encoder), torch.randn(1, 16_000)
+        base_models["audio_model_id"] = str(tmp_path / encoder)
+        AutoModel.from_config(audio_config).save_pretrained(tmp_path / encoder)
+    config = SlamAsrConfig(
+        audio_config=audio_config,
+        text_config=tiny_text_config(),
+        num_encoder_layers=2,
+        projector_hidden_size=64,
+        lora_rank=rank,
+        **base_models,
+        **fields,
+    )
+    ids = torch.tensor([[config.audio_token_id] * 10 + [5, 6, 7]])
+    labels = torch.tensor([[-100] * 11 + [6, 7]])
+    model = SlamAsrForConditionalGeneration.from_base_models(config).train()
+    lora = {name for name in learning(model) if ".lora_" in name}
+    adapted = {"encoder", "language_model"} if rank else {"encoder"}
+    assert {name.split(".")[0] for name in lora} == adapted
+    dropping = {name.split(".")[0] for name, m in model.named_modules() if m.training and "dropout" in name}
+    assert dropping == adapted | {"projector"}
+    optimizer = torch.optim.SGD([model.get_parameter(name) for name in learning(model)], 0.5)
+    for _ in range(2):  # the first step moves the second matrices alone
+        optimizer.zero_grad()
+        model(ids, features, labels=labels).loss.backward()
+        assert all(model.get_parameter(name).grad is not None for name in lora)
+        optimizer.step()
+    inputs = {"input_ids": ids, "input_features": features}
+    expected = logits_of(model, inputs)
+
+    counts = model.parameter_counts()
+    assert counts["lora"] == sum(model.get_parameter(name).numel() for name in lora)
+    assert counts["total"] == sum(counts[part] for part in ("encoder_kept", "projector", "lora", "llm"))
+    model.save_pretrained(tmp_path / "lean")
+    assert set(load_file(tmp_path / "lean/model.safetensors")) == learning(model)
+    assert (tmp_path / "lean/adapter").exists() is bool(rank)
+    load = SlamAsrForConditionalGeneration.from_pretrained
+    loaded = load(tmp_path / "lean")
+    assert torch.equal(logits_of(loaded, inputs), expected)
+    assert learning(loaded) == learning(model)
+    assert len(load(tmp_path / "lean", num_encoder_layers=1).encoder.layers) == 1
+    loaded.disable_adapters()
+    assert not torch.equal(logits_of(loaded, inputs), expected)
+    loaded.enable_adapters()
+    assert torch.equal(logits_of(loaded, inputs), expected)
+
+    loaded.merge_lora()
+    loaded.save_pretrained(tmp_path / "merged")
+    merged = load(tmp_path / "merged")
+    assert not merged.config.adds_lora
+    torch.testing.assert_close(logits_of(merged, inputs), expected, atol=1e-5, rtol=0)
+    merged.add_lora(2, 4, 0.0, ["q_proj"], part="encoder")
+    assert merged.config.encoder_lora_rank == 2
+    with pytest.raises(ValueError, match=r"encoder_lora_alpha.*positive"):
+        SlamAsrConfig(**config.to_dict() | {"encoder_lora_alpha": 0})
+
+
+def test_new_lora_on_a_model_that_transcribes_has_no_dropout(tiny_model):
+    tiny_model.eval().add_lora(2, 4, 0.5, ["q_proj"])
+    assert not any(module.training for module in tiny_model.modules())
+
+
+def test_an_adapter_of_another_llm_is_refused_and_leaves_nothing(lora_model, tiny_model, inputs, tmp_path):
+    llm = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=40))
+    settings = LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True)
+    get_peft_model(llm, settings).save_pretrained(tmp_path / "gpt2")
+    for model in (lora_model, tiny_model):
+        before, adapters = logits_of(model, inputs), dict(model.adapters())
+        with pytest.raises(ValueError, match="does not fit this LLM"):
+            model.load_adapter(str(tmp_path / "gpt2"), "other")
+        assert model.adapters() == adapters
+        assert torch.equal(logits_of(model, inputs), before)
+
+
+def test_an_adapter_that_is_chosen_acts_on_all_its_layers(lora_model, base_models, foreign_adapter):
+    """Also where adapters had been switched off before."""
+    lora_model.disable_adapters()
+    lora_model.load_adapter(foreign_adapter, "foreign")
+    llm = Qwen2ForCausalLM.from_pretrained(base_models["text_model_id"])
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(llm, foreign_adapter).eval()(ids).logits
+        torch.testing.assert_close(lora_model.language_model(ids).logits, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("trained_in_float32", [True, False])
+def test_fresh_lora_has_the_dtype_of_what_is_trained(base_models, trained_in_float32):
+    config = tiny_lean_config(base_models, lora_rank=2, trained_in_float32=trained_in_float32)
+    model = SlamAsrForConditionalGeneration.from_base_models(config, dtype=torch.bfloat16)
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    assert dtypes == {torch.float32 if trained_in_float32 else torch.bfloat16}

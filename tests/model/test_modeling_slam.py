@@ -83,6 +83,19 @@ def test_a_transcript_ends_where_its_clip_cannot_hold_more(tiny_model, tiny_proc
     assert alone[0].tolist() == tokens[0, : alone.shape[1]].tolist()
 
 
+def test_a_transcript_ends_in_time_without_a_mask(tiny_model, tiny_processor, two_clips):
+    """All features are real then, and all frames that are given."""
+    settings = {"max_new_tokens": 20, "eos_token_id": 1, "pad_token_id": 0, "max_tokens_per_second": 4}
+    inputs = tiny_processor(two_clips[0])
+    expected = tiny_model.generate(**inputs, **settings)
+    assert expected.shape[1] == 6
+    features, mask = inputs.pop("input_features"), inputs.pop("input_features_mask")
+    assert torch.equal(tiny_model.generate(**inputs, input_features=features, **settings), expected)
+    with torch.no_grad():
+        frames, _ = tiny_model.encoder(features, mask)
+    assert torch.equal(tiny_model.generate(**inputs, encoder_frames=frames, **settings), expected)
+
+
 def test_loss_is_the_cross_entropy_of_the_transcript(tiny_model, tiny_processor, two_clips):
     """Against full logits in float64, shifted and masked by hand."""
     batch = tiny_processor(two_clips, text=["one two", "three"])
@@ -170,6 +183,13 @@ def test_only_projector_and_lora_learn(tiny_config, tiny_processor, two_clips):
     assert all(
         parameter.grad.abs().sum() > 0 for n, parameter in model.named_parameters() if n in with_gradient
     )
+
+
+def test_an_encoder_that_somebody_unfreezes_learns(tiny_model, tiny_processor, two_clips):
+    tiny_model.encoder.layers[-1].requires_grad_(True)
+    tiny_model(**tiny_processor(two_clips, text=["one", "two"])).loss.backward()
+    assert tiny_model.encoder.layers[-1].fc1.weight.grad.any()
+    assert tiny_model.encoder.layers[0].fc1.weight.grad is None
 
 
 def test_frozen_parts_have_no_dropout_while_training(tiny_config, tiny_processor, two_clips):
