@@ -150,10 +150,7 @@ class WaveformEncoder(nn.Module):
         samples = mask.sum(dim=1)
         lengths = self.geometry.frames_of_features(samples)
         if lengths.min() < 1:
-            raise ValueError(
-                f"`input_features` has a clip of {samples.min().item()} samples, too few for one encoder "
-                "frame. Leave out clips this short."
-            )
+            raise ValueError(f"A clip has {samples.min().item()} samples, too few for a frame. Leave it out.")
         waves = features.to(self.model.dtype)
         if self.runs_clip_by_clip:
             clips = [wave[:n][None] for wave, n in zip(waves, samples.tolist(), strict=True)]

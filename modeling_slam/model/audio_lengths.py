@@ -76,10 +76,7 @@ def whisper_geometry(audio_config: Any) -> AudioGeometry:
 
 def waveform_geometry(audio_config: Any) -> AudioGeometry:
     if getattr(audio_config, "add_adapter", False):  # HuBERT's config does not know the word
-        raise ValueError(
-            "`audio_config.add_adapter` puts convolutions behind the encoder's layers, which are not "
-            "supported; name an `--encoder` without them."
-        )
+        raise ValueError("`audio_config.add_adapter` is not supported; name an `--encoder` without it.")
     pairs = tuple(zip(audio_config.conv_kernel, audio_config.conv_stride, strict=True))
     return AudioGeometry(1, math.prod(audio_config.conv_stride), convolutions=pairs)
 

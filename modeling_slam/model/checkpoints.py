@@ -70,9 +70,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
                 the model is quantised.
         """
         if kwargs.pop("push_to_hub", False):  # transformers would push before all files are there
-            raise ValueError(
-                "`push_to_hub=True` does not apply here; save, or call `model.push_to_hub(repo_id)`."
-            )
+            raise ValueError("Save without `push_to_hub=True`, or call `model.push_to_hub(repo_id)`.")
         weights = self.state_dict() if state_dict is None else state_dict
         if is_main_process:
             self._settle_format(weights)
@@ -110,10 +108,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
                 "make the active one part of the LLM by `merge_lora()`."
             )
         if is_quantised:
-            raise ValueError(
-                "A quantised model is saved as a lean checkpoint only. Load it without "
-                "`quantization_config` to write a full one."
-            )
+            raise ValueError("A quantised model is saved as a lean checkpoint only; load it unquantised.")
 
     def _check_names(self, weights: Mapping[str, torch.Tensor]) -> None:
         with torch.device("meta"):
@@ -178,7 +173,10 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             OSError: the checkpoint or a base model cannot be found.
         """
         if pretrained_model_name_or_path is None:  # transformers' way for a config and a `state_dict`
-            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+            loaded: Any = super().from_pretrained(None, *model_args, config=config, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model.freeze()  # loading gives gradients to all
+            return loaded
         check_arguments(kwargs)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         source = str(pretrained_model_name_or_path)

@@ -154,18 +154,14 @@ class SlamAsrConfig(PreTrainedConfig):
         if rank and not alpha > 0:
             raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
         if rank and not target_modules:
-            raise ValueError(
-                f"`{prefix}target_modules` is empty; name linear layers, or set `{prefix}rank` to 0."
-            )
+            raise ValueError(f"`{prefix}target_modules` is empty; name layers, or set `{prefix}rank` to 0.")
         setattr(self, f"{prefix}target_modules", list(target_modules))
 
     def _check_layers(self) -> None:
         total = self.audio_config.num_hidden_layers
         kept = list(range(total)) if self.kept_encoder_layers is None else list(self.kept_encoder_layers)
         if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
-            raise ValueError(
-                f"`kept_encoder_layers` must be ascending indices between 0 and {total - 1}, got {kept}."
-            )
+            raise ValueError(f"`kept_encoder_layers` must be ascending between 0 and {total - 1}: {kept}.")
         if kept[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
             raise ValueError(
                 "`kept_encoder_layers` must begin with 0: layer 0 of this encoder "

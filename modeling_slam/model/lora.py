@@ -52,11 +52,7 @@ def base_name(name: str) -> str:
 def put_in_lora(
     model: Any, part: str, rank: int, alpha: int, dropout: float, target_modules: list[str]
 ) -> None:
-    """Put fresh LoRA into a part; it starts as no change, because its second matrix is zero.
-
-    Raises:
-        ValueError: no layer has one of the names, or a layer shares its weights with another one.
-    """
+    """Put fresh LoRA into a part; it starts as no change, because its second matrix is zero."""
     peft, module = import_peft(), getattr(model, part)
     check_targets(module, f"`{LORA_PARTS[part]}target_modules`", target_modules)
     settings = peft.LoraConfig(
@@ -79,14 +75,12 @@ def check_targets(module: nn.Module, flag: str, target_modules: list[str]) -> No
     for target in target_modules:
         layers = {n: m for n, m in module.named_modules() if f".{n}".endswith(f".{target}")}
         if not layers:
-            raise ValueError(
-                f"{flag} names {target!r}, but {type(module).__name__} has no layer of this name."
-            )
+            raise ValueError(f"{flag} names {target!r}, but {type(module).__name__} has no layer called so.")
         for name, layer in layers.items():
             if any(weights.count(id(weight)) > 1 for weight in layer.parameters(recurse=False)):
                 raise ValueError(
                     f"{flag} names {target!r}, but {name} shares its weights with another layer (tied "
-                    "embeddings). LoRA cannot adapt one of them alone. Leave it out."
+                    "embeddings), and LoRA cannot adapt one of them alone. Leave it out."
                 )
 
 
@@ -196,10 +190,11 @@ class LoraAdapters(nn.Module):
 
     def add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
         """Not offered: a checkpoint holds one LoRA, and its shape stands in the config."""
-        raise ValueError(
-            "Give the model LoRA by `add_lora(rank, alpha, dropout, target_modules)`, which its config then "
-            "describes, or load a trained adapter by `load_adapter`."
-        )
+        raise ValueError("Call `add_lora(rank, alpha, dropout, target_modules)` or `load_adapter` instead.")
+
+    def enable_peft_hotswap(self, *args: Any, **kwargs: Any) -> None:
+        """Not offered."""
+        raise ValueError("Adapters are not swapped in place here; use `load_adapter` and `set_adapter`.")
 
     def enable_peft_hotswap(self, *args: Any, **kwargs: Any) -> None:
         """Not offered."""
@@ -223,10 +218,8 @@ class LoraAdapters(nn.Module):
         place |= {name: kwargs.pop(name) for name in ("token", "revision", "cache_dir") if name in kwargs}
         if kwargs:
             raise ValueError(f"`load_adapter` does not know {', '.join(sorted(kwargs))}.")
-        if adapter_name == OWN_LORA or adapter_name in self.adapters():
-            raise ValueError(
-                f"The adapter name {adapter_name!r} is taken; {OWN_LORA!r} is the model's own LoRA."
-            )
+        if adapter_name in {OWN_LORA, *self.adapters()}:
+            raise ValueError(f"The name {adapter_name!r} is taken; {OWN_LORA!r} is the model's own LoRA.")
         settings = peft.PeftConfig.from_pretrained(peft_model_id, **place)
         check_adapter(settings, peft_model_id)
         weights = {
@@ -251,7 +244,7 @@ class LoraAdapters(nn.Module):
         self.set_adapter(adapter_name)
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
-        """Use this adapter alone; "default" is the model's own."""
+        """Use this adapter alone, also after `disable_adapters`; "default" is the model's own."""
         import_peft().functional.set_adapter(self.language_model, self._known(adapter_name))
         self._enable(True, [LLM])
 
@@ -284,17 +277,10 @@ class LoraAdapters(nn.Module):
             self.freeze()
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
-        """Drop adapters that `load_adapter` brought; the model's own is used again.
-
-        Raises:
-            ValueError: it is the model's own, which `merge_lora` or `disable_adapters` are for.
-        """
+        """Drop adapters that `load_adapter` brought; the model's own is used again."""
         names = self._known(adapter_names)
         if OWN_LORA in names:
-            raise ValueError(
-                "The model's own LoRA belongs to its config; `disable_adapters()` switches it off and "
-                "`merge_lora()` makes it part of the LLM."
-            )
+            raise ValueError("The model's own LoRA stays: see `disable_adapters()` and `merge_lora()`.")
         for name in names:
             self._drop(name)
         if self.adapters():

@@ -91,9 +91,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         super().train(mode)
         for name, module in self.named_modules():
             if name.startswith(("encoder", "language_model")):
-                # They recompute in training mode alone; the encoder's would then have their dropout too.
-                recomputes = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-                recomputes = recomputes and name.startswith("language_model")
+                # It recomputes in training mode alone; the encoder would then have its dropout too.
+                recomputes = getattr(module, "gradient_checkpointing", False) and "language_model" in name
                 # These have no dropout, and others ask for their mode: NEFTune, bitsandbytes' products.
                 is_plain = isinstance(module, nn.Linear | nn.Embedding)
                 module.training = mode and ("lora_" in name or recomputes or is_plain)
@@ -259,7 +258,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         next_labels = next_labels[due].to(logits.device)
         loss = nn.functional.cross_entropy(logits.flatten(0, -2).float(), next_labels, reduction="sum")
         count = len(next_labels) if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutputWithPast(loss=loss / torch.as_tensor(count, device=loss.device))
+        return CausalLMOutputWithPast(
+            loss=loss / (count.to(loss.device) if isinstance(count, torch.Tensor) else count)
+        )
 
     @torch.no_grad()
     def generate(

@@ -110,9 +110,7 @@ class SlamAsrPipeline(Pipeline):
                 batch_size=self.batch_size if batch_size is None else batch_size,
             )
             if streamer is not None and (is_many or results.batch_size > 1):
-                raise ValueError(
-                    "A `streamer` follows one recording: give a single one, with `batch_size=1`."
-                )
+                raise ValueError("A `streamer` follows one recording: give one, with `batch_size=1`.")
             if is_many:
                 return list(results) if isinstance(inputs, list | tuple) else results
             (result,) = results
@@ -126,9 +124,7 @@ class SlamAsrPipeline(Pipeline):
     ) -> Iterator["Chunk"]:
         """A recording -> its chunks, read as they are asked for."""
         if isinstance(recording, int | float):
-            raise TypeError(
-                "A list is read as many recordings; this one holds numbers: pass samples as a numpy array."
-            )
+            raise TypeError("A list is read as recordings, and this one holds numbers: pass a numpy array.")
         given = recording if isinstance(recording, Mapping) else {}
         if given.get("array", given.get("raw")) is not None and given.get("sampling_rate") is None:
             raise ValueError("Samples in a dictionary need their rate: add `sampling_rate`, in Hz.")
@@ -143,7 +139,7 @@ class SlamAsrPipeline(Pipeline):
             streamer = ChunkStreamer(streamer, self.processor.tokenizer, continues=chunks[0].start > 0)
             generate_kwargs["streamer"] = streamer
         inputs = self.processor([chunk.samples for chunk in chunks])
-        generated = self.model.generate(**inputs.to(self.model.device, self.model.dtype), **generate_kwargs)
+        generated = self.model.generate(**inputs.to(self.device, self.model.dtype), **generate_kwargs)
         rows = getattr(generated, "sequences", generated)  # with `return_dict_in_generate`
         if len(rows) != len(chunks):
             raise ValueError(
@@ -182,9 +178,7 @@ def checked_arguments(
             "num_workers, generate_kwargs and `GenerationConfig`'s fields."
         )
     if not isinstance(generate_kwargs, dict | None):
-        raise TypeError(
-            f"`generate_kwargs` must be a dictionary as {{'num_beams': 2}}, got {generate_kwargs!r}."
-        )
+        raise TypeError(f"`generate_kwargs` must be a dictionary, got {generate_kwargs!r}.")
     if return_timestamps:
         raise ValueError(
             f"`return_timestamps` is {return_timestamps!r}, but this version does not say when a word was "

@@ -68,9 +68,7 @@ class SlamAsrProcessor(ProcessorMixin):
             audio_geometry = AudioGeometry(**audio_geometry)
         longest = audio_geometry.max_seconds or MAX_CLIP_SECONDS
         if pad_to_seconds is not None and not 0 < pad_to_seconds <= longest:
-            raise ValueError(
-                f"`pad_to_seconds` must lie in (0, {longest:g}] or be None, got {pad_to_seconds}."
-            )
+            raise ValueError(f"`pad_to_seconds` must lie in (0, {longest:g}], got {pad_to_seconds}.")
         if chunk_seconds is not None and not MIN_CHUNK_SECONDS <= chunk_seconds <= MAX_CLIP_SECONDS:
             raise ValueError(
                 f"`chunk_seconds` must lie in [{MIN_CHUNK_SECONDS:g}, {MAX_CLIP_SECONDS:g}] or be None, got "

@@ -37,9 +37,7 @@ def lazy_tensors(model_id: str, variant: str | None = None, **hub_kwargs: Any) -
         try:
             file = safe_open(path, framework="pt", backend="mmap")
         except SafetensorError as error:
-            raise OSError(
-                f"{path} is truncated or no safetensors file ({error}). Fetch or save it again."
-            ) from error
+            raise OSError(f"{path} is truncated or no safetensors file ({error}). Fetch it again.") from error
         tensors |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     return tensors
 

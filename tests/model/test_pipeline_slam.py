@@ -261,6 +261,18 @@ def test_arguments_are_checked(transcribe, clip, arguments, error, message):
         transcribe(clip, **arguments)
 
 
+def test_an_encoder_on_disk_transcribes_the_same(lora_model, tiny_processor, clip, tmp_path):
+    """Its weights are nowhere until it computes, so the model's device is none to send a clip to."""
+    lora_model.save_pretrained(tmp_path / "model")
+    offloaded = SlamAsrForConditionalGeneration.from_pretrained(
+        tmp_path / "model",
+        device_map={"projector": "cpu", "encoder": "disk", "language_model": "cpu"},
+        offload_folder=str(tmp_path / "offload"),
+    )
+    expected = SlamAsrPipeline(lora_model, tiny_processor, device="cpu")(clip)
+    assert SlamAsrPipeline(offloaded, tiny_processor)(clip) == expected
+
+
 def test_without_a_processor_it_says_what_to_pass(tiny_model):
     with pytest.raises(ValueError, match="processor="):
         SlamAsrPipeline(tiny_model)
