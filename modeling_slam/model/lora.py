@@ -196,10 +196,6 @@ class LoraAdapters(nn.Module):
         """Not offered."""
         raise ValueError("Adapters are not swapped in place here; use `load_adapter` and `set_adapter`.")
 
-    def enable_peft_hotswap(self, *args: Any, **kwargs: Any) -> None:
-        """Not offered."""
-        raise ValueError("Adapters are not swapped in place here; use `load_adapter` and `set_adapter`.")
-
     def load_adapter(self, peft_model_id: str, adapter_name: str, **kwargs: Any) -> None:
         """Load a PEFT adapter of the LLM beside the model's own, and use it from now on.
 
