@@ -443,22 +443,6 @@ def test_a_push_that_would_leave_files_out_is_refused(lora_model, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_config_may_be_named_by_where_it_lies(checkpoint, inputs, lora_model):
-    """As in transformers."""
-    assert torch.equal(
-        logits_of(load(checkpoint, config=str(checkpoint)), inputs), logits_of(lora_model, inputs)
-    )
-    shallow = load(checkpoint, config=str(checkpoint), num_encoder_layers=1)
-    assert len(shallow.encoder.layers) == 1
-
-
-def test_a_push_that_would_leave_files_out_is_refused(lora_model, tmp_path):
-    """transformers pushes while it saves, before the adapter's copy is there."""
-    with pytest.raises(ValueError, match=r"model\.push_to_hub\(repo_id\)"):
-        lora_model.save_pretrained(tmp_path / "model", push_to_hub=True)
-    assert not (tmp_path / "model").exists()
-
-
 def test_writing_to_a_loaded_weight_leaves_the_file_alone(checkpoint, inputs):
     first = SlamAsrForConditionalGeneration.from_pretrained(checkpoint)
     expected = logits_of(first, inputs)
