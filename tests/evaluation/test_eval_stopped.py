@@ -7,7 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import eval as eval_script
+
+pytestmark = pytest.mark.e2e
 
 REPOSITORY = Path(__file__).parents[2]
 

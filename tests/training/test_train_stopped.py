@@ -16,6 +16,8 @@ from tiny_run import ENVIRONMENT, REPOSITORY, flags
 
 from modeling_slam.training.run_directory import is_complete
 
+pytestmark = pytest.mark.e2e
+
 FOREVER = {"num_train_epochs": 1000, "eval_strategy": "no", "dataloader_num_workers": 1}
 
 
