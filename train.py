@@ -36,7 +36,7 @@ from modeling_slam.training.layer_choice import calibration_clips, needs_clips
 from modeling_slam.training.run_checks import check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_settings import record
-from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
+from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMetrics
 
 logger = logging.getLogger("slam-asr")
 GROUPS = {
@@ -80,25 +80,30 @@ def main(argv: list[str] | None = None) -> None:
                 data, frames = cache.fill(data, run_args.dataloader_num_workers)
             set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
-        run.begin(reports)  # from here on it can be resumed
+            releases = ReleaseCallback(push_args)
+            begins = BeginsRun(lambda: run.begin(reports), bool(run.changed))
+            trainer = SlamTrainer(
+                model=model,
+                args=run_args,
+                train_dataset=data["train"],
+                eval_dataset=data.get("validation"),
+                data_collator=SpeechCollator(processor, frames),
+                processing_class=processor,
+                compute_metrics=ValidationMetrics(processor, data["train"][0]["language"]),
+                callbacks=[begins, releases, *early_stopping(run_args)],
+            )
         logger.info(describe_parameters(model.parameter_counts()))
         logger.info("Processes: %d", run_args.world_size)
 
-        releases = ReleaseCallback(push_args)
-        trainer = SlamTrainer(
-            model=model,
-            args=run_args,
-            train_dataset=data["train"],
-            eval_dataset=data.get("validation"),
-            data_collator=SpeechCollator(processor, frames),
-            processing_class=processor,
-            compute_metrics=ValidationMetrics(processor, data["train"][0]["language"]),
-            callbacks=[releases, *early_stopping(run_args)],
-        )
-        result = trainer.train(resume_from_checkpoint=run.checkpoint)
-        trainer.save_model()
+        if run.checkpoint is not None and run.has_ended(run_args.max_steps):
+            trainer.restore_ended(run.checkpoint)
+            logger.info("The run had ended at step %d; no step is added.", trainer.state.global_step)
+            trainer.save_model()
+        else:
+            result = trainer.train(resume_from_checkpoint=run.checkpoint)
+            trainer.save_model()
+            trainer.save_metrics("train", result.metrics)
         trainer.save_state()
-        trainer.save_metrics("train", result.metrics)
         with clear_errors():
             releases.push_result(run_args.output_dir)
     logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)

@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -29,6 +30,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 def write_json(path: str | os.PathLike, values: object) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: it is no JSON; the message names the file. OSError: it cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or no JSON file ({error}). Restore it from a copy.") from error
 
 
 def check_writable(directory: str | os.PathLike, flag: str) -> None:

@@ -26,9 +26,10 @@ def check_numbers(
         value = getattr(settings, name)
         if value is None:
             continue
+        if not math.isfinite(value):
+            raise ValueError(f"`{name}` must be a finite number, {' and '.join(bounds)}, got {value}.")
         within = (
-            math.isfinite(value)
-            and (at_least is None or value >= at_least)
+            (at_least is None or value >= at_least)
             and (above is None or value > above)
             and (below is None or value < below)
         )

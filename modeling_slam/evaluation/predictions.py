@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_slam.common.differences import differences
-from modeling_slam.common.files import write_json, write_text
+from modeling_slam.common.files import read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class PredictionStore:
         """Claim the directory for `settings`, or raise `SettingsError` if it holds other ones."""
         settings = json.loads(json.dumps(settings))  # as they will be read back
         if self.settings_path.exists():
-            earlier = json.loads(self.settings_path.read_text(encoding="utf-8"))
+            earlier = read_json(self.settings_path)
             if changed := differences(earlier, settings):
                 raise SettingsError(
                     f"{self.directory} holds predictions made with other settings: {'; '.join(changed)}. Use "

@@ -14,6 +14,7 @@ import datasets
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
+from modeling_slam.common.files import read_json
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
 
@@ -33,7 +34,7 @@ def check_checkpoint(name: str, baseline: str) -> Path:
         raise ValueError(
             f"`--model {name}` is neither a directory nor a model that can be fetched from the Hub ({error})."
         ) from error
-    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    model_type = read_json(path).get("model_type")
     if model_type != MODEL_TYPES[baseline]:
         advice = {
             ("none", "whisper"): " To decode with Whisper's own decoder, add `--baseline whisper`.",

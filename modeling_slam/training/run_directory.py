@@ -10,7 +10,7 @@ or a model, a directory counts as free.
 
 import contextlib
 import dataclasses
-import json
+import re
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,23 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from modeling_slam.common.files import check_writable, write_json
+from modeling_slam.common.files import check_writable, read_json, write_json
 from modeling_slam.data import DataReport
 from modeling_slam.training.arguments import RunArguments
-from modeling_slam.training.run_settings import Settings, changes, keep_global_batch, misfits
+from modeling_slam.training.run_settings import (
+    Settings,
+    changes,
+    in_checkpoints,
+    keep_global_batch,
+    misfits,
+)
 
 RUN_FILE = "run.json"
+CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
 LOCK = ".lock"
 LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most
 # What a run writes before its first checkpoint; `runs` is TensorBoard's.
@@ -42,6 +50,16 @@ class Run:
     checkpoint: str | None = None  # to go on from
     earlier: dict[str, Any] | None = None  # its run.json
     changed: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+
+    def has_ended(self, max_steps: int) -> bool:
+        """Whether the checkpoint is the last that these settings give: training on would go past the end."""
+        if self.checkpoint is None:
+            return False
+        state = state_of(Path(self.checkpoint))
+        if 0 < max_steps <= state["global_step"]:
+            return True
+        control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+        return not self.changed and bool(control.get("should_training_stop"))
 
     def begin(self, reports: Mapping[str, DataReport] | None = None) -> None:
         """Record the settings and, for each split, what was read; the main process does."""
@@ -135,13 +153,13 @@ def find_run(directory: Path, run_args: RunArguments, settings: Settings) -> tup
     run_file = directory / RUN_FILE
     if not run_file.exists():
         raise ValueError(f"{directory} cannot be resumed: {run_file}, the settings of its run, is missing.")
-    earlier = json.loads(run_file.read_text(encoding="utf-8"))
+    earlier = read_json(run_file)
     batches = {}
     if run_args.resume_anyway and earlier["run"].get("world_size") != run_args.world_size:
         batches = keep_global_batch(earlier, run_args)
         settings["run"] |= batches
     changed = changes(earlier, settings)
-    check_changes(directory, changed, run_args.resume_anyway)
+    check_changes(directory, changed, settings, run_args.resume_anyway)
     # Without a checkpoint the run was killed before its first one, or has ended without any.
     if checkpoint is None and (directory / SAFE_WEIGHTS_NAME).exists():
         raise ValueError(f"{directory} holds a finished model and no checkpoint to go on from.")
@@ -149,7 +167,9 @@ def find_run(directory: Path, run_args: RunArguments, settings: Settings) -> tup
     return Run(directory, settings, path, earlier, changed), batches
 
 
-def check_changes(directory: Path, changed: dict[str, tuple[Any, Any]], anyway: bool) -> None:
+def check_changes(
+    directory: Path, changed: dict[str, tuple[Any, Any]], settings: Settings, anyway: bool
+) -> None:
     """Refuse to go on with changed settings, unless that is asked for and the weights fit."""
     described = "; ".join(f"{name} was {before!r}, is {now!r}" for name, (before, now) in changed.items())
     if changed and not anyway:
@@ -157,6 +177,11 @@ def check_changes(directory: Path, changed: dict[str, tuple[Any, Any]], anyway: 
             f"{directory} holds a run with other settings: {described}. Resume with those it was started "
             "with; or start a new run in another `--output_dir`; or go on with the new ones by "
             "`--resume_anyway`, which records the change in run.json."
+        )
+    if kept := in_checkpoints(changed, settings):
+        raise ValueError(
+            f"{directory} holds a run whose checkpoints hold the state of {', '.join(kept)}: {described}. "
+            "`--resume_anyway` does not change it; start a new run in another `--output_dir`."
         )
     if others := misfits(changed):
         raise ValueError(
@@ -184,24 +209,32 @@ def find_checkpoint(directory: Path, wanted: str) -> Path | None:
     """The checkpoint `wanted`; for "last" the newest complete one in `directory`, `None` before the first."""
     if wanted != "last":
         checkpoint = Path(wanted)
-        if not is_complete(checkpoint):
+        if not is_complete(checkpoint) or not CHECKPOINT.fullmatch(checkpoint.name):
             raise ValueError(
-                f"{checkpoint} is not a complete checkpoint: its trainer_state.json is missing or cut off. "
-                "Use `--resume_from_checkpoint last` for the newest complete one in `output_dir`."
+                f"{checkpoint} is not a complete checkpoint of a run: it is not named "
+                f"{PREFIX_CHECKPOINT_DIR}-STEP, or its {TRAINER_STATE_NAME} is missing or cut off. Use "
+                "`--resume_from_checkpoint last` for the newest complete one in `output_dir`."
             )
         return checkpoint
     candidates = [path for path in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if is_complete(path)]
-    return max(candidates, key=step_of, default=None)
+    # A copy that somebody made, such as checkpoint-3-backup, is none of the run's own.
+    own = [path for path in candidates if CHECKPOINT.fullmatch(path.name)]
+    return max(own, key=step_of, default=None)
 
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """What the trainer wrote of itself, last of all files of a checkpoint."""
+    return read_json(checkpoint / TRAINER_STATE_NAME)
+
+
 def is_complete(checkpoint: Path) -> bool:
-    """The trainer writes its state last, so a checkpoint with a readable state is whole."""
+    """A checkpoint with a readable state is whole."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        state_of(checkpoint)
+    except (OSError, ValueError):
         return False
     return True

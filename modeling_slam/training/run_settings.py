@@ -91,6 +91,20 @@ def misfits(changed: Mapping[str, Any]) -> list[str]:
     return [name for name in changed if name in shaping]
 
 
+def in_checkpoints(changed: Mapping[str, tuple[Any, Any]], now: Settings) -> list[str]:
+    """Those of the changed settings whose old value stands in the state that a checkpoint gives back.
+
+    That of another optimizer does not fit. A rate that follows validations is part of the schedule's state.
+    """
+    schedules = {*changed.get("lr_scheduler_type", ()), now["run"].get("lr_scheduler_type")}
+    by_metric = not schedules.isdisjoint(kind.value for kind in BY_METRIC)
+    return [
+        name
+        for name in changed
+        if name == "optim" or (by_metric and name in ("learning_rate", "lr_scheduler_type"))
+    ]
+
+
 def keep_global_batch(before: Settings, run: RunArguments) -> dict[str, Any]:
     """The settings under which as many clips make a step as before, though the number of processes changed.
 

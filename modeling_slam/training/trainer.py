@@ -5,6 +5,7 @@ Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transfor
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Seq2SeqTrainer
+from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.text import normalize_text
@@ -22,8 +24,6 @@ from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.run_checks import RATES
 from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches
-
-FROM_SETTINGS = ("initial_lr", "weight_decay", "betas", "eps")  # of an optimizer's groups
 
 
 class SlamTrainer(Seq2SeqTrainer):
@@ -95,15 +95,26 @@ class SlamTrainer(Seq2SeqTrainer):
         asked = [dict(group) for group in optimizer.param_groups]
         peaks = list(getattr(schedule, "base_lrs", ()))
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or not isinstance(schedule, LambdaLR):
+        if checkpoint is None:
+            return
+        for group, settings in zip(optimizer.param_groups, asked, strict=True):
+            group |= {name: value for name, value in settings.items() if name not in ("params", "lr")}
+        if not isinstance(schedule, LambdaLR):  # a rate that follows validations is part of its state
             return
         schedule.base_lrs = peaks
         rates = [
             peak * scale(schedule.last_epoch) for peak, scale in zip(peaks, schedule.lr_lambdas, strict=True)
         ]
-        for group, settings, rate in zip(optimizer.param_groups, asked, rates, strict=True):
-            group |= {name: settings[name] for name in FROM_SETTINGS if name in settings} | {"lr": rate}
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         schedule._last_lr = rates
+
+    def restore_ended(self, checkpoint: str) -> None:
+        """Take up what a run gave that had ended in this checkpoint: its best model, or else its last."""
+        self.state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        self._load_from_checkpoint(checkpoint)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
         mask = inputs["attention_mask"]
@@ -147,6 +158,26 @@ class SlamTrainer(Seq2SeqTrainer):
                 max_tokens_per_second=self.args.generation_max_tokens_per_second,
             )
         return loss, tokens, inputs["labels"]
+
+
+class BeginsRun(TrainerCallback):
+    """Records a run when it really begins: `begin` is called once.
+
+    A run that goes on with changed settings (`changed`) begins with its first step, so that a start that
+    fails before it leaves the record of the settings as it was.
+    """
+
+    def __init__(self, begin: Callable[[], None], changed: bool):
+        self.begin, self.waits = begin, changed
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.waits:
+            self.begin()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.waits:
+            self.begin()
+            self.waits = False
 
 
 def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import flags, logged, one_thread, started
+from tiny_run import flags, history, logged, one_thread, started
 
 import train
 from modeling_slam.training.run_directory import find_checkpoint, is_complete
@@ -126,3 +126,40 @@ def test_a_run_that_goes_on_anyway_takes_its_new_settings(world, tmp_path):
     recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["changes"]
     assert {change["setting"] for change in recorded} == set(changed)
     assert {change["step"] for change in recorded} == {3}
+
+
+def test_a_run_that_has_ended_takes_no_further_step(world, tmp_path):
+    """Asked to go on again, or killed between its last checkpoint and its model."""
+    run = tmp_path / "run"
+    settings = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    train.main(flags(world, run, **settings))
+    weights, state = (run / "model.safetensors").read_bytes(), history(run)
+    for name in ((), ("model.safetensors", "trainer_state.json")):
+        for file in name:
+            (run / file).unlink()
+        train.main(flags(world, run, resume_from_checkpoint="last", **settings))
+        assert (run / "model.safetensors").read_bytes() == weights
+        assert logged(run, "loss") == {entry["step"]: entry["loss"] for entry in state if "loss" in entry}
+        assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_a_start_that_fails_leaves_the_record_of_the_settings(world, tmp_path):
+    run = tmp_path / "run"
+    settings = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    train.main(flags(world, run, **settings))
+    before = (run / "run.json").read_bytes()
+    (run / "checkpoint-2" / "optimizer.pt").write_bytes(b"damaged")
+    changed = {"max_steps": 4, "resume_from_checkpoint": "last", "resume_anyway": True}
+    with pytest.raises(Exception):  # noqa: B017, PT011 (torch's own)
+        train.main(flags(world, run, **settings | changed))
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_every_setting_of_the_optimizer_is_taken(world, tmp_path):
+    run = tmp_path / "run"
+    settings = {"eval_strategy": "no", "save_strategy": "steps", "save_steps": 1, "optim": "sgd"}
+    train.main(flags(world, run, max_steps=1, **settings))
+    changed = {"max_steps": 2, "optim_args": "momentum=0.9", "resume_from_checkpoint": "last"}
+    train.main(flags(world, run, **settings, **changed, resume_anyway=True))
+    groups = torch.load(run / "checkpoint-2" / "optimizer.pt", weights_only=True)["param_groups"]
+    assert {group["momentum"] for group in groups} == {0.9}

@@ -252,3 +252,48 @@ def test_processes_that_cannot_share_a_step_are_refused(run, monkeypatch, proces
     monkeypatch.setattr(RunArguments, "world_size", processes)
     with pytest.raises(ValueError, match=rf"8 (clips|seconds) a step.*{processes} processes.*`{size}`"):
         claim(run, "last", resume_anyway=True, **{size: 4})
+
+
+def test_a_copy_of_a_checkpoint_is_not_taken_for_one_of_the_run(run):
+    write_checkpoint(run, "30-backup")
+    assert claim(run, "last") == str(run / "checkpoint-10")
+    with pytest.raises(ValueError, match="not named checkpoint-STEP"):
+        claim(run, str(run / "checkpoint-30-backup"))
+
+
+def test_a_damaged_run_file_is_named(run):
+    (run / "run.json").write_text('{"run": {', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        claim(run, "last")
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({}, {"optim": "adafactor"}),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, {"learning_rate": 1e-5}),
+        ({}, {"lr_scheduler_type": "reduce_lr_on_plateau"}),
+    ],
+)
+def test_what_stands_in_the_checkpoints_state_cannot_be_changed_anyway(tmp_path, before, now):
+    fields = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    start(tmp_path / "run", begins=True, **fields, **before)
+    write_checkpoint(tmp_path / "run", 1)
+    earlier = recorded(tmp_path / "run")
+    with pytest.raises(ValueError, match=f"hold the state of .*{next(iter(now))}"):
+        claim(tmp_path / "run", "last", resume_anyway=True, **fields, **before | now)
+    assert recorded(tmp_path / "run") == earlier
+
+
+@pytest.mark.parametrize(
+    ("step", "stopped", "max_steps", "has_ended"),
+    [(10, True, -1, True), (10, False, -1, False), (10, False, 10, True), (10, False, 12, False)],
+)
+def test_a_run_has_ended_at_its_last_step_or_where_it_stopped_early(run, step, stopped, max_steps, has_ended):
+    control = {"TrainerControl": {"args": {"should_training_stop": stopped}}}
+    state = {"global_step": step, "stateful_callbacks": control}
+    (run / "checkpoint-10" / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    assert start(run, "last").has_ended(max_steps) is has_ended
+    # Who goes on with other settings may have more steps in mind, or more patience.
+    changed = start(run, "last", resume_anyway=True, weight_decay=0.5)
+    assert changed.has_ended(max_steps) is (0 < max_steps <= step)
