@@ -40,7 +40,7 @@ class ModelArguments:
 
     encoder: str = field(
         default="openai/whisper-medium",
-        metadata={"help": "Whisper whose encoder is used: a Hub id or a directory."},
+        metadata={"help": "Model whose speech encoder is used: a Hub id or a directory."},
     )
     llm: str = field(
         default="Qwen/Qwen2.5-3B", metadata={"help": "Causal LM that writes: a Hub id or a directory."}
