@@ -20,7 +20,7 @@ from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import check_clip_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments
-from modeling_slam.evaluation.decoding import SlamRecogniser, decode
+from modeling_slam.evaluation.decoding import CtcRecogniser, SlamRecogniser, decode
 from modeling_slam.evaluation.predictions import PredictionStore
 from modeling_slam.evaluation.report import package_versions, score, summary
 from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings
@@ -61,7 +61,7 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
         if arguments.baseline == "whisper":
             recogniser = WhisperRecogniser(arguments, device, language)
         else:
-            recogniser = SlamRecogniser(arguments, device)
+            recogniser = {"llm": SlamRecogniser, "ctc": CtcRecogniser}[arguments.decoder](arguments, device)
     batches = (arguments.batch_size, arguments.num_workers, arguments.batch_seconds)
     decode(recogniser, dataset, store, state, *batches)
 

@@ -5,8 +5,11 @@ accelerate launch train.py recipes/nl-medium.yaml --dataset my-speech --output_d
 """
 
 import contextlib
+import functools
 import logging
+import shutil
 import signal
+from pathlib import Path
 from typing import Any, Literal
 
 if __name__ == "__main__":
@@ -19,9 +22,11 @@ from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
+from modeling_slam.model.ctc_head import CtcVocabulary, used_token_ids
 from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
+from modeling_slam.training.alignment import AlignmentArguments, align, begin, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
     build_config,
@@ -36,19 +41,19 @@ from modeling_slam.training.layer_choice import calibration_clips, needs_clips
 from modeling_slam.training.run_checks import check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_settings import record
-from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMetrics
+from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMetrics, decode_tokens
 
 logger = logging.getLogger("slam-asr")
 GROUPS = {
     "model": ModelArguments, "lora": LoraArguments, "data": DataArguments, "cache": CacheArguments,
-    "run": RunArguments, "push": PushArguments,
+    "align": AlignmentArguments, "run": RunArguments, "push": PushArguments,
 }  # fmt: skip
 DESCRIPTION = "Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder."
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(*GROUPS.values(), description=DESCRIPTION, argv=argv)
-    model_args, lora_args, data_args, cache_args, run_args, push_args = arguments
+    model_args, lora_args, data_args, cache_args, align_args, run_args, push_args = arguments
     logging.basicConfig(
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
     )
@@ -62,6 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             config = build_config(model_args, lora_args, run.checkpoint)
             processor = build_processor(model_args, config)
             check_model(config, model_args)
+            has_head = wants_head(config, model_args, align_args, run_args)
             check_destination(push_args, config, data_args.language)
 
             data, reports = {}, {}
@@ -72,24 +78,38 @@ def main(argv: list[str] | None = None) -> None:
                 clips = calibration_clips(data["train"], processor)
                 config = build_config(model_args, lora_args, run.checkpoint, clips)
             processor = build_processor(model_args, config, usual_length(data["train"]["duration"]))
-            frames = None
+            frames, vocabulary, trained = None, None, None
+            own_cache = align_args.align_epochs > 0 and cache_args.cache_features is None
+            if own_cache:
+                cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
             if cache_args.cache_features is not None:
                 bf16 = bool(run_args.bf16)
                 encoding = Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
                 cache = FeatureCache(cache_args, config, processor, encoding)
                 data, frames = cache.fill(data, run_args.dataloader_num_workers)
-            set_seed(run_args.seed)
-            model = build_model(config, processor, model_args, bf16=bool(run_args.bf16))
-            releases = ReleaseCallback(push_args)
             begins = BeginsRun(lambda: run.begin(reports), bool(run.changed))
+            set_seed(run_args.seed)
+            if has_head:
+                token_ids = used_token_ids(processor.tokenizer, data["train"]["text"])
+                config.ctc_vocab_size = len(token_ids)
+                vocabulary = CtcVocabulary(processor.tokenizer, token_ids)
+                trained, embeddings = begin(config, token_ids)
+            collator = SpeechCollator(processor, frames, vocabulary)
+            if trained is not None and align_args.align_epochs and run.checkpoint is None:
+                trained = align(config, trained, embeddings, align_args, run_args, data, collator, [begins])
+                set_seed(run_args.seed)
+            model = build_model(config, processor, model_args, bool(run_args.bf16), trained)
+            releases = ReleaseCallback(push_args)
             trainer = SlamTrainer(
                 model=model,
                 args=run_args,
                 train_dataset=data["train"],
                 eval_dataset=data.get("validation"),
-                data_collator=SpeechCollator(processor, frames),
+                data_collator=collator,
                 processing_class=processor,
-                compute_metrics=ValidationMetrics(processor, data["train"][0]["language"]),
+                compute_metrics=ValidationMetrics(
+                    functools.partial(decode_tokens, processor), data["train"][0]["language"]
+                ),
                 callbacks=[begins, releases, *early_stopping(run_args)],
             )
         logger.info(describe_parameters(model.parameter_counts()))
@@ -104,6 +124,8 @@ def main(argv: list[str] | None = None) -> None:
             trainer.save_model()
             trainer.save_metrics("train", result.metrics)
         trainer.save_state()
+        if own_cache and run_args.process_index == 0:
+            shutil.rmtree(str(cache_args.cache_features), ignore_errors=True)
         with clear_errors():
             releases.push_result(run_args.output_dir)
     logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)

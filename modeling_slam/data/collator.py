@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from modeling_slam.data.frame_store import FrameReader
 from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
+from modeling_slam.model.ctc_head import CtcVocabulary
 from modeling_slam.model.processing_slam import SlamAsrProcessor, padding_mask
 
 CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encoder frames are cached
@@ -19,12 +20,23 @@ CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encode
 
 @dataclass
 class SpeechCollator:
-    """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache."""
+    """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache.
+
+    With the vocabulary of a CTC head a batch has `ctc_labels` too, (B, N), -100 behind each transcript.
+    """
 
     processor: SlamAsrProcessor
     cache: FrameReader | None = None
+    vocabulary: CtcVocabulary | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = self._speech(rows)
+        if self.vocabulary is not None:
+            classes = [torch.tensor(self.vocabulary.encode(row["text"]), dtype=torch.long) for row in rows]
+            batch["ctc_labels"] = pad_sequence(classes, batch_first=True, padding_value=-100)
+        return batch
+
+    def _speech(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         transcripts = [row["text"] for row in rows]
         if self.cache is None:
             return dict(self.processor(audio=[row["audio"] for row in rows], text=transcripts))

@@ -1,5 +1,6 @@
 """Evaluation arguments: which checkpoint is decoded, how, and where results go. Data: `DataArguments`."""
 
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +33,10 @@ class EvaluationArguments:
     )
     baseline: Literal["none", "whisper"] = field(
         default="none", metadata={"help": "whisper: decode with a Whisper and its own decoder instead."}
+    )
+    decoder: Literal["llm", "ctc"] = field(
+        default="llm",
+        metadata={"help": "ctc: what the CTC head reads, without the LLM; a control, at encoder speed."},
     )
     suppress_numerals: bool = field(
         default=False,
@@ -68,6 +73,8 @@ class EvaluationArguments:
         check_numbers(self, sizes, at_least=1)
         check_numbers(self, ("batch_seconds",), above=0)
         check_numbers(self, ("num_workers",), at_least=0)
+        if self.decoder == "ctc" and self.baseline == "whisper":
+            raise ValueError("`decoder` belongs to a SLAM-ASR model; leave it out with `--baseline whisper`.")
         if self.suppress_numerals and self.baseline != "whisper":
             raise ValueError("`suppress_numerals` belongs to `--baseline whisper`; leave it out.")
 
@@ -75,6 +82,8 @@ class EvaluationArguments:
         """Tokens at which the transcript of a clip is cut."""
         if self.baseline == "whisper":
             return self.max_new_tokens
+        if self.decoder == "ctc":  # nothing is cut
+            return sys.maxsize
         frames = WHISPER_GEOMETRY.frames_of_samples(round(clip_seconds * SAMPLING_RATE))
         budget = WHISPER_GEOMETRY.transcript_budget(frames, self.max_tokens_per_second)
         return min(self.max_new_tokens, budget)

@@ -26,6 +26,7 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.predictions import Prediction, PredictionStore
 from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.ctc_head import CtcVocabulary, greedy_classes
 from modeling_slam.model.modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 
@@ -82,6 +83,29 @@ class SlamRecogniser:
 
     def parameter_counts(self) -> dict[str, int]:
         return self.model.parameter_counts()
+
+
+class CtcRecogniser(SlamRecogniser):
+    """What the CTC head of a checkpoint reads greedily; the LLM does not run.
+
+    Raises:
+        ValueError: the checkpoint has no CTC head.
+    """
+
+    def __init__(self, arguments: EvaluationArguments, device: torch.device):
+        super().__init__(arguments, device)
+        head = self.model.ctc_head
+        if head is None:
+            raise ValueError(
+                f"`--decoder ctc` needs a CTC head, and {arguments.model} has none: train one with "
+                "`--align_epochs`."
+            )
+        self.vocabulary = CtcVocabulary(self.processor.tokenizer, head.token_ids.tolist())
+
+    def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
+        inputs = inputs.to(self.model.device, self.model.dtype)
+        logits = self.model.get_ctc_logits(inputs["input_features"], inputs["input_features_mask"])
+        return [Transcript(self.vocabulary.decode(row), len(row)) for row in greedy_classes(*logits)]
 
 
 def read_transcripts(generated: torch.Tensor, processor: Any, generation_config: Any) -> list[Transcript]:

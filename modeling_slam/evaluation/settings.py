@@ -90,6 +90,8 @@ def decoding_settings(
     }
     if arguments.baseline == "whisper":
         settings["suppress_numerals"] = arguments.suppress_numerals
+    elif arguments.decoder == "ctc":
+        settings["decoder"] = arguments.decoder
     else:
         settings["max_tokens_per_second"] = arguments.max_tokens_per_second
     return settings

@@ -40,8 +40,10 @@ FIRST_LAYER_NEEDED_BY = ("wavlm",)
 
 # Of each class in projectors.py, what a config has that names none: its `projector_hidden_size`,
 PROJECTOR_WIDTHS = {"stack_mlp": 2048, "conv": 2048, "qformer": 768}
-# and its `projector_queries`, where it does not make a token per `projector_stack` frames.
+# and its `projector_queries`, where it does not make a token per `projector_stack` frames: its tokens have no
+# order in time.
 PROJECTOR_QUERIES = {"qformer": 64}
+LLM_INPUTS = ("projector", "expected", "gated")
 
 
 class SlamAsrConfig(PreTrainedConfig):
@@ -71,6 +73,22 @@ class SlamAsrConfig(PreTrainedConfig):
         projector_queries (`int`, *optional*):
             Audio tokens of any clip; only for projectors that resample to a fixed number (`"qformer"`: 64).
         projector_layers (`int`, defaults to 8): Transformer layers of the `"qformer"` projector.
+        projector_context (`int`, defaults to 1):
+            Audio tokens that the convolution inside a `"stack_mlp"` projector sees around each one, an odd
+            number; 1 is none, as in the paper.
+        projector_frame_dropout (`float`, defaults to 0.0): Share of encoder frames hidden while training.
+        projector_norm (`bool`, defaults to `False`):
+            A `"conv"` projector ends in a LayerNorm, as the others do; older checkpoints have none.
+        projector_scale (`float`, *optional*, defaults to 1.0):
+            Factor on the projector's output; 1 is the paper's. `None` makes it, when a model is built from
+            base models, that which gives an audio token the mean length of the LLM's embeddings.
+        ctc_vocab_size (`int`, defaults to 0): Used tokens of the CTC head; 0 is a model without one.
+        llm_input (`str`, defaults to `"projector"`):
+            What the LLM reads of the audio: the scaled output of the projector, the `"expected"` embedding
+            that the CTC head makes of it, or that and the output through a gate (`"gated"`).
+        drop_blanks (`float`, *optional*):
+            Audio tokens that the CTC head holds for blank with a higher probability than this are left out
+            before the LLM. None are by default.
         lora_rank (`int`, defaults to 0): Rank of the LLM's LoRA update; 0 leaves the LLM as it is.
         lora_alpha (`int`, defaults to 32): The update is scaled by `lora_alpha / lora_rank`.
         lora_dropout (`float`, defaults to 0.1): Dropout before LoRA's first matrix while training.
@@ -115,6 +133,13 @@ class SlamAsrConfig(PreTrainedConfig):
     projector_dropout: float = 0.1
     projector_queries: int | None = None
     projector_layers: int = 8
+    projector_context: int = 1
+    projector_frame_dropout: float = 0.0
+    projector_norm: bool = False
+    projector_scale: float | None = 1.0
+    ctc_vocab_size: int = 0
+    llm_input: str = "projector"
+    drop_blanks: float | None = None
     lora_rank: int = 0
     lora_alpha: int = 32
     lora_dropout: float = 0.1
@@ -139,6 +164,7 @@ class SlamAsrConfig(PreTrainedConfig):
         if num_encoder_layers is not None:
             self.num_encoder_layers = num_encoder_layers
         self._check_projector()
+        self._check_ctc()
         for part in LORA_PARTS:
             self._check_lora(part)
         if self.audio_token_id is None:
@@ -190,8 +216,40 @@ class SlamAsrConfig(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        if not 0.0 <= self.projector_dropout < 1.0:
-            raise ValueError(f"`projector_dropout` must lie in [0, 1), got {self.projector_dropout}.")
+        if self.projector_context < 1 or self.projector_context % 2 == 0:
+            raise ValueError(f"`projector_context` must be odd and positive, got {self.projector_context}.")
+        if self.projector_context > 1 and self.projector_type != "stack_mlp":
+            raise ValueError(
+                "`projector_context` belongs to a stack_mlp projector; set it to 1 for "
+                f"{self.projector_type}."
+            )
+        for name in ("projector_dropout", "projector_frame_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
+        if self.projector_scale is not None and not self.projector_scale > 0:
+            raise ValueError(f"`projector_scale` must be positive, got {self.projector_scale}.")
+
+    def _check_ctc(self) -> None:
+        if self.llm_input not in LLM_INPUTS:
+            raise ValueError(f"`llm_input` must be one of {[*LLM_INPUTS]}, got {self.llm_input!r}.")
+        if self.drop_blanks is not None and not 0.0 < self.drop_blanks < 1.0:
+            raise ValueError(
+                f"`drop_blanks` must lie between 0 and 1, or be left out; got {self.drop_blanks}."
+            )
+        if self.ctc_vocab_size < 0:
+            raise ValueError(
+                f"`ctc_vocab_size` must be 0 (no CTC head) or positive, got {self.ctc_vocab_size}."
+            )
+        if self.has_ctc_head and self.projector_queries is not None:
+            raise ValueError(
+                f"A CTC head cannot read a {self.projector_type} projector, whose tokens have no order in "
+                "time; `ctc_vocab_size` must be 0."
+            )
+
+    @property
+    def has_ctc_head(self) -> bool:
+        """Whether the model has a CTC head."""
+        return self.ctc_vocab_size > 0
 
     @property
     def num_encoder_layers(self) -> int:

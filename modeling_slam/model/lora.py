@@ -40,8 +40,8 @@ def import_peft() -> Any:
 
 
 def is_trained(name: str) -> bool:
-    """Whether the parameter of this name is trained: the projector and the checkpoint's own LoRA are."""
-    return name.startswith("projector.") or OWN_LORA_WEIGHT.search(name) is not None
+    """Whether the weight of this name is trained: projector, CTC head and the checkpoint's own LoRA are."""
+    return name.startswith(("projector.", "ctc_head.")) or OWN_LORA_WEIGHT.search(name) is not None
 
 
 def base_name(name: str) -> str:

@@ -1,9 +1,10 @@
 """SLAM-ASR: a frozen, pruned speech encoder, a trained projector, a frozen causal LM with or without LoRA.
 
-    audio -> features -> encoder, kept layers -> projector -> LLM + LoRA -> text
-                         frozen                  trained      frozen   trained
+    audio -> features -> encoder, kept layers -> projector (-> CTC head) -> LLM + LoRA -> text
+                         frozen                  trained       trained      frozen   trained
 
-The prompt holds one placeholder per audio token; the projector's outputs take their positions. `B` clips, `F`
+The prompt holds one placeholder per audio token; what the LLM reads of the audio takes their positions: the
+projector's output, or what the CTC head makes of it. `B` clips, `F`
 features (log-mel frames or samples), `T` encoder frames, `A` audio tokens of the longest clip, `L` prompt or
 sequence length.
 
@@ -12,6 +13,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,8 +32,22 @@ from .audio_encoders import ENCODERS
 from .audio_lengths import MAX_TOKENS_PER_SECOND
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
+from .ctc_head import BLANK, CtcHead, ctc_loss
 from .lora import is_trained
 from .projectors import PROJECTORS
+
+
+@dataclass
+class AudioEmbeddings:
+    """What the LLM reads of some clips: `embeddings` (B, A, D_llm), of which `counts` (B,) are real.
+
+    `ctc_logits` (B, A, 1 + V), and `is_kept` (B, A): where the LLM reads at all.
+    """
+
+    embeddings: torch.Tensor
+    counts: torch.Tensor
+    ctc_logits: torch.Tensor | None
+    is_kept: torch.Tensor | None
 
 
 class TranscriptGuard(LogitsProcessor):
@@ -69,9 +85,10 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         encoder_class = ENCODERS[config.audio_config.model_type]
         self.encoder = encoder_class(config.audio_config, config.num_encoder_layers)
         self.projector = PROJECTORS[config.projector_type](config)
+        self.ctc_head = CtcHead(config) if config.has_ctc_head else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.trained_in_float32:
-            self._keep_in_fp32_modules_strict = {"projector"}
+            self._keep_in_fp32_modules_strict = {"projector", "ctc_head"}
         self.post_init()
         self.put_in_own_lora()
 
@@ -153,12 +170,49 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             encoder_frames_mask = encoder_frames.new_ones(encoder_frames.shape[:2], dtype=torch.bool)
         return encoder_frames, encoder_frames_mask
 
-    def get_audio_features(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `get_encoder_frames` takes -> (B, A, D_llm) audio tokens, and the (B,) number of real ones."""
+    def get_audio_embeddings(self, *args: Any, **kwargs: Any) -> AudioEmbeddings:
+        """What `get_encoder_frames` takes -> what the LLM reads, and how it came about."""
         frames, frame_mask = self.get_encoder_frames(*args, **kwargs)
         # The trained weights may be kept in another dtype than the frozen ones.
         frames = frames.to(next(self.projector.parameters(), frames).dtype)
-        return self.projector(frames, frame_mask), self.config.audio_tokens(frame_mask.sum(dim=1))
+        projected = self.projector(frames, frame_mask) * (self.config.projector_scale or 1.0)
+        counts = self.config.audio_tokens(frame_mask.sum(dim=1))
+        if self.ctc_head is None:
+            return AudioEmbeddings(projected, counts, None, None)
+        used = self.get_input_embeddings()(self.ctc_head.token_ids).to(projected.device)
+        logits = self.ctc_head(projected, used)
+        if self.config.llm_input != "projector":
+            projected = self.ctc_head.llm_input(logits, projected, used)
+        return AudioEmbeddings(projected, counts, logits, self._kept(logits, counts))
+
+    def _kept(self, ctc_logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor | None:
+        """(B, A), False where the head holds a token for blank; a clip keeps at least one."""
+        if self.config.drop_blanks is None:
+            return None
+        blank = ctc_logits.detach().softmax(dim=-1)[..., BLANK]
+        is_real = torch.arange(blank.shape[1], device=blank.device) < counts.to(blank.device)[:, None]
+        blank = blank.masked_fill(~is_real, 2.0)  # above any probability
+        least = nn.functional.one_hot(blank.argmin(dim=1), blank.shape[1]).bool()
+        return (blank <= self.config.drop_blanks) | least
+
+    def get_audio_features(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `get_encoder_frames` takes -> (B, A, D_llm) audio tokens, and the (B,) number of real ones."""
+        audio = self.get_audio_embeddings(*args, **kwargs)
+        return audio.embeddings, audio.counts
+
+    def get_ctc_logits(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `get_encoder_frames` takes -> (B, A, 1 + V) logits, and the (B,) number of real audio tokens.
+
+        Class 0 is the blank, class i + 1 the token `ctc_head.token_ids[i]`. The LLM does not run.
+
+        Raises:
+            ValueError: the model has no CTC head.
+        """
+        if self.ctc_head is None:
+            raise ValueError("This model has no CTC head: train one with `train.py --align_epochs`.")
+        audio = self.get_audio_embeddings(*args, **kwargs)
+        assert audio.ctc_logits is not None
+        return audio.ctc_logits, audio.counts
 
     def get_placeholder_mask(self, input_ids: torch.Tensor, audio_tokens: torch.Tensor) -> torch.Tensor:
         """(B, L) ids and the (B,) audio tokens of their clips -> (B, L), True where a placeholder stands.
@@ -183,8 +237,11 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         input_features_mask: torch.Tensor | None = None,
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, AudioEmbeddings | None]:
         """(B, L) ids with placeholders -> (B, L, D_llm) with the clips' audio tokens in their positions.
+
+        Returns: the embeddings; (B, L), False where an audio token is left out before the LLM, or `None` for
+        none; and the audio tokens.
 
         Raises:
             ValueError: there are no ids, or a row does not hold one placeholder per audio token of its clip.
@@ -198,17 +255,24 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if input_features is None and encoder_frames is None:
             if (input_ids == self.config.audio_token_id).any():
                 raise ValueError("`input_ids` holds audio placeholders but there are no `input_features`.")
-            return self.get_input_embeddings()(input_ids)
-        features, counts = self.get_audio_features(
+            return self.get_input_embeddings()(input_ids), None, None
+        audio = self.get_audio_embeddings(
             input_features, input_features_mask, encoder_frames, encoder_frames_mask
         )
-        is_audio = self.get_placeholder_mask(input_ids, counts)
+        is_audio = self.get_placeholder_mask(input_ids, audio.counts)
         # A placeholder may lie outside the vocabulary: its embedding is never looked up.
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
-        is_real = torch.arange(features.shape[1], device=counts.device) < counts[:, None]  # (B, A)
-        return embeddings.masked_scatter(
-            is_audio[..., None].to(embeddings.device), features[is_real.to(features.device)].to(embeddings)
+        is_real = torch.arange(audio.embeddings.shape[1], device=audio.counts.device) < audio.counts[:, None]
+        is_real = is_real.to(audio.embeddings.device)  # (B, A)
+        embeddings = embeddings.masked_scatter(
+            is_audio[..., None].to(embeddings.device), audio.embeddings[is_real].to(embeddings)
         )
+        if audio.is_kept is None:
+            return embeddings, None, audio
+        is_kept = torch.ones_like(is_audio).masked_scatter(
+            is_audio, audio.is_kept[is_real].to(is_audio.device)
+        )
+        return embeddings, is_kept.to(embeddings.device), audio
 
     def forward(
         self,
@@ -221,6 +285,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         logits_to_keep: int | torch.Tensor = 0,
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
+        ctc_labels: torch.Tensor | None = None,
+        ctc_weight: float = 0.0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """One pass over prompt and transcript.
@@ -237,13 +303,20 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
             encoder_frames: (B, T, D_enc) the encoder's output, from a cache; then no features are needed.
             encoder_frames_mask: (B, T), True on real frames; all are by default.
+            ctc_labels: (B, N) the transcripts as classes of the CTC head, -100 behind each; with `labels`.
+            ctc_weight: weight of the CTC head's loss, which is then added to the LLM's.
+
+        Where `config.drop_blanks` is set, audio tokens are left out: the logits are then of the positions
+        that remain, padded on the right.
         """
-        inputs = kwargs | {
-            "inputs_embeds": self.prompt_embeddings(
-                input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
-            ),
-            "attention_mask": attention_mask,
-        }
+        embeddings, is_kept, audio = self.prompt_embeddings(
+            input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
+        )
+        if is_kept is not None:
+            embeddings, attention_mask, labels = without_positions(
+                is_kept, "right", embeddings, attention_mask, labels
+            )
+        inputs = kwargs | {"inputs_embeds": embeddings, "attention_mask": attention_mask}
         if attention_mask is not None:
             # Positions count real tokens, so padding on either side changes nothing.
             inputs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -257,8 +330,12 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         next_labels = next_labels[due].to(logits.device)
         loss = nn.functional.cross_entropy(logits.flatten(0, -2).float(), next_labels, reduction="sum")
         count = len(next_labels) if num_items_in_batch is None else num_items_in_batch
+        count = count.to(loss.device) if isinstance(count, torch.Tensor) else count
+        loss = loss / count
+        if not ctc_weight or ctc_labels is None or audio is None or audio.ctc_logits is None:
+            return CausalLMOutputWithPast(loss=loss)
         return CausalLMOutputWithPast(
-            loss=loss / (count.to(loss.device) if isinstance(count, torch.Tensor) else count)
+            loss=loss + ctc_weight * ctc_loss(audio.ctc_logits, audio.counts, ctc_labels, count)
         )
 
     @torch.no_grad()
@@ -285,11 +362,13 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             encoder_frames, encoder_frames_mask = self.get_encoder_frames(
                 input_features, input_features_mask, encoder_frames, encoder_frames_mask
             )
-        embeddings = self.prompt_embeddings(
+        embeddings, is_kept, _ = self.prompt_embeddings(
             input_ids, encoder_frames=encoder_frames, encoder_frames_mask=encoder_frames_mask
         )
         if attention_mask is None:
             attention_mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.long)
+        if is_kept is not None:
+            embeddings, attention_mask, _ = without_positions(is_kept, "left", embeddings, attention_mask)
         settings = copy.deepcopy(generation_config or self.generation_config)
         others = settings.update(**kwargs)
         # The prompt is no part of the output, so both limits mean the same; the first comes first.
@@ -320,6 +399,29 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             module.reset_parameters()
         else:
             super()._init_weights(module)
+
+
+def without_positions(
+    is_kept: torch.Tensor,
+    padding_side: str,
+    embeddings: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    labels: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Leave out the positions where `is_kept` (B, L) is False, and pad the rows anew on one side.
+
+    Returns: (B, L', D) embeddings, (B, L') attention mask and (B, L') labels.
+    """
+    if attention_mask is not None:
+        is_kept = is_kept & attention_mask.bool()
+    longest = int(is_kept.sum(dim=1).max())
+    order = is_kept.to(torch.uint8).argsort(dim=1, descending=padding_side == "right", stable=True)
+    order = order[:, :longest] if padding_side == "right" else order[:, -longest:]
+    mask = is_kept.gather(1, order).long()
+    embeddings = embeddings.gather(1, order[..., None].expand(-1, -1, embeddings.shape[-1]))
+    if labels is not None:
+        labels = labels.gather(1, order.to(labels.device)).masked_fill(mask.to(labels.device) == 0, -100)
+    return embeddings, mask, labels
 
 
 # Trainer shifts the labels for label smoothing by one position for the classes of this table.

@@ -2,9 +2,9 @@
 
 The projector is the part of SLAM-ASR that is trained from scratch, so most experiments happen here. `B`
 clips, `T` encoder frames, `A` audio tokens, `k` frames per token (`projector_stack`). Each projector takes
-frames (B, T, D_enc), zero where `frame_mask` (B, T) is False, and returns (B, A, D_llm). To add one: write
-it, name it in `PROJECTORS`, and its width in `PROJECTOR_WIDTHS` of configuration_slam.py, which imports no
-torch.
+frames (B, T, D_enc), zero where `frame_mask` (B, T) is False, and returns (B, A, D_llm). To add one: a
+subclass of `Projector`, its name in `PROJECTORS`, and its width in `PROJECTOR_WIDTHS` of
+configuration_slam.py, which imports no torch.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846
 """
@@ -15,47 +15,83 @@ import torch
 from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
+from .audio_lengths import audio_token_count
 
-class StackMLPProjector(nn.Module):
-    """Stack k frames, two linear layers with ReLU and dropout, LayerNorm: the pruning paper's projector."""
+
+class Projector(nn.Module):
+    """What all have in common: while training, a share of the encoder's frames is hidden."""
 
     def __init__(self, config: Any):
         super().__init__()
         self.stack, self.tail = config.projector_stack, config.projector_tail
-        self.linear1 = nn.Linear(config.audio_config.hidden_size * self.stack, config.projector_hidden_size)
-        self.dropout = nn.Dropout(config.projector_dropout)
-        self.linear2 = nn.Linear(config.projector_hidden_size, config.text_config.hidden_size)
-        self.norm = nn.LayerNorm(config.text_config.hidden_size)
+        self.frame_dropout = config.projector_frame_dropout
 
     def forward(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """(B, T, D_enc) and (B, T) -> (B, A, D_llm)."""
+        if self.training and self.frame_dropout:
+            heard = torch.rand(frames.shape[:2], device=frames.device) >= self.frame_dropout
+            frames = frames * heard[..., None]
+        return self.project(frames, frame_mask)
+
+    def project(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class StackMLPProjector(Projector):
+    """Stack k frames, two linear layers with ReLU and dropout, LayerNorm: the pruning paper's projector.
+
+    With `projector_context` above 1 a depthwise convolution behind the first layer lets each audio token see
+    so many positions around it; the paper's projector sees its own k frames alone.
+    """
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        width = config.projector_hidden_size
+        self.linear1 = nn.Linear(config.audio_config.hidden_size * self.stack, width)
+        self.context = None
+        if (positions := config.projector_context) > 1:
+            self.context = nn.Conv1d(width, width, positions, padding=positions // 2, groups=width)
+        self.dropout = nn.Dropout(config.projector_dropout)
+        self.linear2 = nn.Linear(width, config.text_config.hidden_size)
+        self.norm = nn.LayerNorm(config.text_config.hidden_size)
+
+    def project(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
         """(B, T, D_enc) -> (B, A, D_llm), with A = ceil(T / k), or floor where the tail is dropped."""
         frames = whole_tokens(frames, self.stack, self.tail)
         batch, length, dim = frames.shape
         stacked = frames.reshape(batch, length // self.stack, dim * self.stack)  # (B, A, k * D_enc)
-        return self.norm(self.linear2(self.dropout(nn.functional.relu(self.linear1(stacked)))))
+        hidden = nn.functional.relu(self.linear1(stacked))
+        if self.context is not None:
+            counts = audio_token_count(frame_mask.sum(dim=1), self.stack, self.tail, None)
+            is_real = torch.arange(hidden.shape[1], device=hidden.device) < counts[:, None]
+            hidden = hidden * is_real[..., None]  # or a token would see how far its batch is padded
+            hidden = hidden + self.context(hidden.transpose(1, 2)).transpose(1, 2)
+        return self.norm(self.linear2(self.dropout(hidden)))
 
 
-class ConvProjector(nn.Module):
-    """A convolution of width and stride k, then two linear layers with ReLU."""
+class ConvProjector(Projector):
+    """A convolution of width and stride k, two linear layers with ReLU, LayerNorm (old checkpoints: none)."""
 
     def __init__(self, config: Any):
-        super().__init__()
-        self.stack, self.tail = config.projector_stack, config.projector_tail
+        super().__init__(config)
         width = config.audio_config.hidden_size
         self.conv = nn.Conv1d(width, width, kernel_size=self.stack, stride=self.stack)
         self.linear1 = nn.Linear(width, config.projector_hidden_size)
         self.dropout = nn.Dropout(config.projector_dropout)
         self.linear2 = nn.Linear(config.projector_hidden_size, config.text_config.hidden_size)
+        self.norm = nn.LayerNorm(config.text_config.hidden_size) if config.projector_norm else nn.Identity()
 
-    def forward(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+    def project(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
         """(B, T, D_enc) -> (B, A, D_llm), with A = ceil(T / k), or floor where the tail is dropped."""
         frames = whole_tokens(frames, self.stack, self.tail)
         tokens = nn.functional.relu(self.conv(frames.transpose(1, 2)).transpose(1, 2))  # (B, A, D_enc)
-        return self.linear2(self.dropout(nn.functional.relu(self.linear1(tokens))))
+        return self.norm(self.linear2(self.dropout(nn.functional.relu(self.linear1(tokens)))))
 
 
-class QFormerProjector(nn.Module):
+class QFormerProjector(Projector):
     """Learned queries attend to the clip's frames; as many tokens for a word as for a minute.
+
+    Its tokens have no order in time, so there is no CTC head behind it.
 
     Source: BLIP-2, https://huggingface.co/papers/2301.12597
     """
@@ -63,7 +99,7 @@ class QFormerProjector(nn.Module):
     head_width: ClassVar[int] = 64
 
     def __init__(self, config: Any):
-        super().__init__()
+        super().__init__(config)
         hidden = config.projector_hidden_size
         if hidden % self.head_width:
             raise ValueError(
@@ -84,7 +120,7 @@ class QFormerProjector(nn.Module):
         self.linear = nn.Linear(hidden, config.text_config.hidden_size)
         self.norm = nn.LayerNorm(config.text_config.hidden_size)
 
-    def forward(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+    def project(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
         """(B, T, D_enc) -> (B, A, D_llm), with A = `projector_queries`."""
         queries = self.queries.expand(frames.shape[0], -1, -1)
         hidden = self.qformer(

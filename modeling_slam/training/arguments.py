@@ -16,6 +16,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.common.command_line import fixed
 from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
+from modeling_slam.model.configuration_slam import LLM_INPUTS
 from modeling_slam.model.processing_slam import INSTRUCTION
 from modeling_slam.model.projectors import PROJECTORS
 from modeling_slam.training.layer_choice import LAYER_CHOICES
@@ -79,6 +80,29 @@ class ModelArguments:
         default=None, metadata={"help": "Audio tokens per clip of a qformer projector."}
     )
     projector_layers: int = field(default=8, metadata={"help": "Transformer layers of a qformer projector."})
+    projector_context: int = field(
+        default=1,
+        metadata={"help": "Audio tokens that a stack_mlp projector sees around each; 1 is the paper's."},
+    )
+    projector_frame_dropout: float = field(
+        default=0.0, metadata={"help": "Share of encoder frames hidden from the projector while training."}
+    )
+    projector_scale: float | None = field(
+        default=None,
+        metadata={"help": "Factor on its output; by default that of the LLM's embeddings, 1 is the paper's."},
+    )
+    llm_input: str = field(
+        default="projector",
+        metadata={
+            "help": "What the LLM reads: the projector's output, the expected embedding of the CTC head, or "
+            "both through a gate.",
+            "choices": LLM_INPUTS,
+        },
+    )
+    drop_blanks: float | None = field(
+        default=None,
+        metadata={"help": "Leave out audio tokens that the CTC head holds for blank above this probability."},
+    )
     instruction: str = field(
         default=INSTRUCTION,
         metadata={"help": "What the LLM reads between audio and transcript."},
@@ -138,6 +162,21 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "bf16 autocast; by default on GPUs that compute in it."}
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate of AdamW."})
+    projector_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of the projector, if it is another one."}
+    )
+    ctc_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of the CTC head, if it is another one."}
+    )
+    lora_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of LoRA, if it is another one."}
+    )
+    freeze_projector_steps: int = field(
+        default=0, metadata={"help": "Steps for which projector and CTC head stay as they are."}
+    )
+    ctc_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the CTC head's loss beside the LLM's."}
+    )
     lr_scheduler_type: str = field(
         default="cosine_with_min_lr",
         metadata={"help": "Learning-rate schedule.", "choices": [kind.value for kind in SchedulerType]},
@@ -150,7 +189,9 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=0.05, metadata={"help": "Linear warm-up: steps, or a share of all if below 1."}
     )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
+    max_grad_norm: float = field(
+        default=1.0, metadata={"help": "The gradient of each part is clipped to this norm."}
+    )
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Clips per device and step."})
     batch_seconds: float | None = field(
         default=None,
@@ -288,6 +329,16 @@ class RunArguments(Seq2SeqTrainingArguments):
         self.greater_is_better = False  # of an error rate or a loss
         self.lr_scheduler_kwargs = schedule_settings(self)
         super().__post_init__()
+
+    def rate_of(self, part: str) -> float:
+        """Peak learning rate of projector, ctc_head or lora."""
+        own = {
+            "projector": self.projector_learning_rate,
+            "ctc_head": self.ctc_learning_rate,
+            "lora": self.lora_learning_rate,
+        }
+        rate = own[part]
+        return self.learning_rate if rate is None else rate
 
     @property
     def validates(self) -> bool:

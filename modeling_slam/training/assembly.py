@@ -90,7 +90,11 @@ def architecture(
     fields = {OTHER_NAMES.get(name, name): settings[name] for name in config_settings(model_args, lora_args)}
     # What is trained is float32, whatever the frozen weights are.
     return SlamAsrConfig(
-        audio_config=audio_config, text_config=text_config, trained_in_float32=True, **(fields | rest)
+        audio_config=audio_config,
+        text_config=text_config,
+        trained_in_float32=True,
+        projector_norm=True,
+        **(fields | rest),
     )
 
 
@@ -180,11 +184,19 @@ def usual_length(clip_seconds: Sequence[float]) -> float:
 
 
 def build_model(
-    config: SlamAsrConfig, processor: SlamAsrProcessor, model_args: ModelArguments, bf16: bool
+    config: SlamAsrConfig,
+    processor: SlamAsrProcessor,
+    model_args: ModelArguments,
+    bf16: bool,
+    trained: dict[str, torch.Tensor] | None = None,
 ) -> SlamAsrForConditionalGeneration:
-    """Base weights, fresh projector and LoRA; what is trained is float32, whatever the frozen weights are."""
+    """Base weights, and projector, CTC head and LoRA, which are float32 whatever the frozen weights are.
+
+    `trained` are weights of projector and head to begin with; they are fresh by default, as LoRA is.
+    """
     model = SlamAsrForConditionalGeneration.from_base_models(
         config,
+        trained,
         dtype=frozen_dtype(model_args, bf16),
         attn_implementation=model_args.attn_implementation,
         generation_config=GenerationConfig(

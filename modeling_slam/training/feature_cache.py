@@ -29,8 +29,8 @@ from modeling_slam.data.collator import CLIP_DIGEST
 from modeling_slam.data.frame_store import FrameReader, FrameStore, clip_digests
 from modeling_slam.model.audio_encoders import ENCODERS
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
+from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
 from modeling_slam.model.configuration_slam import LORA_PARTS
-from modeling_slam.model.stored_tensors import encoder_tensors, lazy_tensors
 
 logger = logging.getLogger("slam-asr")
 FILL_BATCH_SIZE = 8

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 
 from modeling_slam import SlamAsrProcessor
 from modeling_slam.model.audio_encoders import ENCODERS
-from modeling_slam.model.stored_tensors import encoder_tensors, lazy_tensors
+from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
 
 CALIBRATION_CLIPS = 64
 CALIBRATION_BATCH = 8

@@ -36,7 +36,9 @@ UNSUPPORTED_OPTIMIZERS = ("galore", "apollo", "lomo")
 def check_run_numbers(run: Any) -> None:
     """Refuse numbers that cannot be meant; a share of all steps may stand for a number of them."""
     check_numbers(run, ("num_train_epochs", "batch_seconds"), above=0)
-    check_numbers(run, ("learning_rate",), at_least=0)  # 0 saves the model as it was built
+    rates = ("learning_rate", "projector_learning_rate", "ctc_learning_rate", "lora_learning_rate")
+    check_numbers(run, rates, at_least=0)  # 0 saves the model as it was built
+    check_numbers(run, ("ctc_weight", "freeze_projector_steps"), at_least=0)
     check_numbers(run, ("logging_steps", "save_steps", "eval_steps"), above=0)
     check_numbers(run, ("weight_decay", "max_grad_norm", "warmup_steps", "eval_delay"), at_least=0)
     check_numbers(run, ("neftune_noise_alpha",), at_least=0)
@@ -106,6 +108,10 @@ def schedule_settings(run: Any) -> dict[str, Any]:
         raise ValueError(f"`lr_scheduler_kwargs` must be finite, got {settings}.")
     if settings and kind in WITHOUT_SETTINGS:
         raise ValueError(f"`lr_scheduler_type` {kind.value} takes no `lr_scheduler_kwargs`, got {settings}.")
+    if kind in BY_METRIC and run.freeze_projector_steps:
+        raise ValueError(
+            f"`freeze_projector_steps` does not work with `lr_scheduler_type` {kind.value}; leave one out."
+        )
     if kind in BY_METRIC and run.eval_strategy == "no":
         raise ValueError(
             f"`lr_scheduler_type` {kind.value} follows the validation: set `eval_strategy` to steps or epoch."

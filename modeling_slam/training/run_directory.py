@@ -38,7 +38,9 @@ CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
 LOCK = ".lock"
 LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most
 # What a run writes before its first checkpoint; `runs` is TensorBoard's.
-OF_A_START = (LOCK, RUN_FILE, "data_train.json", "data_validation.json", "runs")
+OF_A_START = (LOCK, RUN_FILE, "data_train.json", "data_validation.json", "runs", "frames")
+ALIGNMENT = "alignment"  # directory of the alignment stage
+ALIGNMENT_FILE = "alignment.json"  # in it, written last: what the stage came to
 
 
 @dataclasses.dataclass
@@ -194,12 +196,16 @@ def of_a_start(path: Path) -> bool:
     """Whether a run writes this before there is anything to go on from; a torn checkpoint is nothing."""
     if path.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
         return path.with_name(RUN_FILE).is_file() and not is_complete(path)
+    if path.name == ALIGNMENT:
+        return not (path / ALIGNMENT_FILE).is_file() and find_checkpoint(path, "last") is None
     return path.name in OF_A_START or (path.name.startswith(f".{RUN_FILE}.") and path.suffix == ".tmp")
 
 
 def how_to_go_on(output_dir: str) -> str:
     """For whoever has stopped a run."""
     checkpoint = find_checkpoint(Path(output_dir), "last")
+    if checkpoint is None and not of_a_start(Path(output_dir, ALIGNMENT)):
+        return "Go on with what is aligned by adding --resume_from_checkpoint last to the command."
     if checkpoint is None:
         return "There is no checkpoint yet: the same command starts anew."
     return f"Go on from step {step_of(checkpoint)} by adding --resume_from_checkpoint last to the command."

@@ -4,6 +4,7 @@ Batches come in an order of their own too, so that a resumed run meets the clips
 Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transformers'.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -84,6 +85,62 @@ class SlamTrainer(Seq2SeqTrainer):
 
     def _epoch(self) -> int:
         return int(self.state.epoch or 0)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As in transformers; projector, CTC head and LoRA are groups of their own, each with its rate."""
+        if self.optimizer is None:
+            trained: Any = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(trained))
+            groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
+            for name, parameter in trained.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((part_of(name), name in decayed), []).append(parameter)
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": parameters,
+                        "part": part,
+                        "lr": self.args.rate_of(part),
+                        "weight_decay": self.args.weight_decay if is_decayed else 0.0,
+                    }
+                    for (part, is_decayed), parameters in groups.items()
+                ],
+                **settings,
+            )
+        return self.optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> LRScheduler:
+        """As in transformers; projector and head wait for `freeze_projector_steps`."""
+        is_new = self.lr_scheduler is None
+        schedule: Any = super().create_scheduler(*args, **kwargs)
+        frozen = self.args.freeze_projector_steps
+        if is_new and frozen:
+            groups = schedule.optimizer.param_groups
+            schedule.lr_lambdas = [
+                scale if group["part"] == "lora" else functools.partial(later, scale, frozen)
+                for group, scale in zip(groups, schedule.lr_lambdas, strict=True)
+            ]
+            for group, rate, scale in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+                group["lr"] = rate * scale(0)
+        return schedule
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor | None:
+        """Each part to `max_grad_norm` by itself: the projector's gradient would else starve LoRA's."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # they clip whole models
+            return super()._clip_grad_norm(model)
+        parts: dict[str, list[torch.nn.Parameter]] = {}
+        for name, parameter in self.accelerator.unwrap_model(model).named_parameters():
+            if parameter.requires_grad:
+                parts.setdefault(part_of(name), []).append(parameter)
+        limit = self.args.max_grad_norm
+        norms = [self.accelerator.clip_grad_norm_(parameters, limit) for parameters in parts.values()]
+        return torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if model.training and self.args.ctc_weight:
+            inputs = {**inputs, "ctc_weight": self.args.ctc_weight}
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Moments and the schedule's place are the checkpoint's; rates and decay are those of the settings.
@@ -160,6 +217,16 @@ class SlamTrainer(Seq2SeqTrainer):
         return loss, tokens, inputs["labels"]
 
 
+def part_of(name: str) -> str:
+    """Which part a trained parameter of this name belongs to: projector, ctc_head or lora."""
+    return next((part for part in ("projector", "ctc_head") if name.startswith(f"{part}.")), "lora")
+
+
+def later(scale: Callable[[int], float], frozen_steps: int, step: int) -> float:
+    """A schedule that is 0 for the first steps."""
+    return 0.0 if step < frozen_steps else scale(step)
+
+
 class BeginsRun(TrainerCallback):
     """Records a run when it really begins: `begin` is called once.
 
@@ -185,7 +252,7 @@ def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, 
     lengths = (inputs["labels"] != -100).int().argmax(dim=1)
     rows = [ids[:length] for ids, length in zip(inputs["input_ids"], lengths, strict=True)]
     masks = [torch.ones_like(row) for row in rows]
-    text = {"input_ids", "attention_mask", "labels"}
+    text = {"input_ids", "attention_mask", "labels", "ctc_labels"}
     return {name: tensor for name, tensor in inputs.items() if name not in text} | {
         "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id, padding_side="left"),
         "attention_mask": pad_sequence(masks, batch_first=True, padding_side="left"),
@@ -195,8 +262,9 @@ def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, 
 class ValidationMetrics:
     """`compute_metrics` for the trainer: the error rates of `METRICS`, of all transcripts together."""
 
-    def __init__(self, processor: SlamAsrProcessor, language: str | None):
-        self.processor = processor
+    def __init__(self, decode: Callable[[Any], list[str]], language: str | None):
+        """`decode` makes texts of (B, N) ids, among which those below 0 are padding."""
+        self.decode = decode
         self.language = language
 
     def __call__(self, output: EvalPrediction) -> dict[str, float]:
@@ -209,6 +277,9 @@ class ValidationMetrics:
         }
 
     def _texts(self, ids: Any) -> list[str]:
-        ids = np.where(ids < 0, self.processor.pad_token_id, ids)
-        texts = self.processor.batch_decode(ids, skip_special_tokens=True)
-        return [normalize_text(text, self.language) for text in texts]
+        return [normalize_text(text, self.language) for text in self.decode(ids)]
+
+
+def decode_tokens(processor: SlamAsrProcessor, ids: Any) -> list[str]:
+    """Texts of (B, N) tokens of the LLM."""
+    return processor.batch_decode(np.where(ids < 0, processor.pad_token_id, ids), skip_special_tokens=True)

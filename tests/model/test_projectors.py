@@ -8,9 +8,10 @@ from modeling_slam import SlamAsrConfig
 from modeling_slam.model.projectors import PROJECTORS
 
 
-def build(name: str, tail: str = "pad"):
+def build(name: str, tail: str = "pad", **settings):
     torch.manual_seed(0)
     config = SlamAsrConfig(
+        **settings,
         audio_config=tiny_audio_config(),
         text_config=tiny_text_config(),
         projector_type=name,
@@ -30,9 +31,13 @@ def test_makes_as_many_tokens_as_the_config_promises(name, tail, length):
     assert tokens.shape == (2, config.audio_tokens(length), config.text_config.hidden_size)
 
 
-@pytest.mark.parametrize("name", PROJECTORS)
-def test_a_clip_gives_the_same_tokens_alone_and_beside_a_longer_one(name):
-    config, projector = build(name)
+@pytest.mark.parametrize("tail", ["pad", "drop"])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*((name, {}) for name in PROJECTORS), ("stack_mlp", {"projector_context": 5})],
+)
+def test_a_clip_gives_the_same_tokens_alone_and_beside_a_longer_one(name, settings, tail):
+    config, projector = build(name, tail, **settings)
     frames = torch.randn(2, 33, 16)
     mask = torch.ones(2, 33, dtype=torch.bool)
     mask[0, 12:] = False
@@ -55,6 +60,42 @@ def test_stack_mlp_is_the_papers_projector():
     centred = output - output.mean(dim=1, keepdim=True)
     expected = centred / (centred.pow(2).mean(dim=1, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(projector(frames, torch.ones(1, 10, dtype=torch.bool))[0], expected)
+
+
+def test_context_is_a_depthwise_convolution_behind_the_first_layer():
+    """Each audio token sees one on each side: computed by hand in float64."""
+    _, projector = build("stack_mlp", projector_context=3)
+    projector.double()
+    frames = torch.randn(1, 15, 16, dtype=torch.float64)
+    weights = projector.state_dict()
+    hidden = torch.relu(frames.reshape(3, 80) @ weights["linear1.weight"].T + weights["linear1.bias"])
+    kernel, padded = weights["context.weight"][:, 0], torch.zeros(5, 64, dtype=torch.float64)
+    padded[1:4] = hidden
+    seen = torch.stack([(padded[at : at + 3] * kernel.T).sum(0) for at in range(3)])
+    output = (hidden + seen + weights["context.bias"]) @ weights["linear2.weight"].T + weights["linear2.bias"]
+    expected = torch.nn.functional.layer_norm(output, [32])
+    torch.testing.assert_close(projector(frames, torch.ones(1, 15, dtype=torch.bool))[0], expected)
+
+
+@pytest.mark.parametrize("name", PROJECTORS)
+def test_a_share_of_the_frames_is_hidden_while_training_alone(name):
+    _, projector = build(name, projector_frame_dropout=0.5, projector_dropout=0.0)
+    seen = []
+    projector.project = lambda frames, mask: seen.append(frames) or frames
+    frames = torch.ones(8, 100, 16)
+    mask = torch.ones(8, 100, dtype=torch.bool)
+    projector(frames, mask)
+    projector.train()(frames, mask)
+    assert seen[0] is frames
+    kept = seen[1].mean(dim=2)
+    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert 0.4 < float(kept.mean()) < 0.6
+
+
+def test_a_conv_projector_ends_in_a_norm_but_in_old_checkpoints():
+    frames, mask = 10 * torch.randn(1, 50, 16), torch.ones(1, 50, dtype=torch.bool)
+    assert build("conv", projector_norm=True)[1](frames, mask).detach().std() == pytest.approx(1, abs=0.05)
+    assert not any("norm" in name for name in build("conv")[1].state_dict())
 
 
 def test_qformer_refuses_a_width_that_does_not_split_into_heads():

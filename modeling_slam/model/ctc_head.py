@@ -1,0 +1,165 @@
+"""The CTC head: what the projector's output says by itself, read against the LLM's own input embeddings.
+
+    logits = projector output . embeddings of the used tokens . temperature,  and a blank in front
+
+It aligns the projector before the LLM is met, writes what the LLM reads (the expected embedding), finds the
+positions where nothing is said, and transcribes at the encoder's speed. Only the ids of the used tokens, the
+blank and the temperature are its own: the embeddings are the LLM's. `B` clips, `A` audio tokens, `V` used
+tokens.
+
+Source: CTC, https://dl.acm.org/doi/10.1145/1143844.1143891; expected embeddings,
+https://huggingface.co/papers/2505.11352
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+BLANK = 0  # class of the blank; used token i is class i + 1
+
+
+class CtcHead(nn.Module):
+    """Used tokens, blank and temperature; with `llm_input` "gated" the gate too."""
+
+    token_ids: torch.Tensor
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.register_buffer("token_ids", torch.zeros(config.ctc_vocab_size, dtype=torch.long))
+        self.blank = nn.Parameter(torch.zeros(config.text_config.hidden_size))
+        self.blank_bias = nn.Parameter(torch.zeros(()))
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.gate = nn.Parameter(torch.zeros(())) if config.llm_input == "gated" else None
+
+    @torch.no_grad()
+    def begin(self, token_ids: Iterable[int], embedding_norm: float, scale: float) -> None:
+        """Set the used tokens, and the temperature at which logits of an untrained projector vary by 1.
+
+        Args:
+            token_ids: of the LLM, ascending.
+            embedding_norm: mean length of the LLM's embeddings.
+            scale: standard deviation of the projector's output.
+        """
+        self.token_ids.copy_(torch.tensor(list(token_ids)))
+        self.log_temperature.fill_(-math.log(embedding_norm * scale))
+
+    def forward(self, projected: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """(B, A, D_llm) projector output, (V, D_llm) embeddings of used tokens -> (B, A, 1 + V) logits."""
+        with torch.autocast(projected.device.type, enabled=False):
+            classes = torch.cat([self.blank.float()[None], embeddings.float()])
+            bias = nn.functional.pad(self.blank_bias.float()[None], (0, len(embeddings)))
+            return projected.float() @ classes.T * self.log_temperature.float().exp() + bias
+
+    def llm_input(
+        self, logits: torch.Tensor, projected: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        """The expected embedding, (B, A, D_llm): a blank counts as zero; and what the gate lets through."""
+        with torch.autocast(projected.device.type, enabled=False):
+            expected = logits.softmax(dim=-1)[..., 1:] @ embeddings.float()
+            return expected if self.gate is None else expected + self.gate.float() * projected.float()
+
+
+def ctc_loss(
+    logits: torch.Tensor,
+    audio_tokens: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Summed CTC loss over the number of label tokens, or over `num_items_in_batch`.
+
+    Args:
+        logits: (B, A, 1 + V). audio_tokens: (B,) the real ones.
+        labels: (B, N) classes of the head, -100 behind each text. A clip with more of them than audio tokens
+            cannot be aligned and counts as 0; one without any is all blank.
+    """
+    targets = [row[row != -100] for row in labels]
+    lengths = torch.tensor([len(row) for row in targets])
+    log_probabilities = logits.log_softmax(dim=-1).transpose(0, 1)
+    loss = nn.functional.ctc_loss(
+        log_probabilities,
+        torch.cat(targets),
+        audio_tokens.to("cpu"),
+        lengths,
+        blank=BLANK,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return loss / (max(1, int(lengths.sum())) if num_items_in_batch is None else num_items_in_batch)
+
+
+def greedy_classes(logits: torch.Tensor, audio_tokens: torch.Tensor) -> list[list[int]]:
+    """The best class of each position, repetitions and blanks left out: one list for each clip."""
+    best = logits.argmax(dim=-1)
+    rows = [row[:count].unique_consecutive() for row, count in zip(best, audio_tokens.tolist(), strict=True)]
+    return [row[row != BLANK].tolist() for row in rows]
+
+
+class CtcVocabulary:
+    """Texts to classes of the head and back, by the LLM's tokenizer.
+
+    A text is tokenised as it stands inside a sentence, each word with its leading space. A token that the
+    head does not know is spelled by characters, and a character by bytes.
+    """
+
+    def __init__(self, tokenizer: Any, token_ids: Iterable[int]):
+        self.tokenizer = tokenizer
+        self.token_ids = [int(token_id) for token_id in token_ids]
+        self.classes = {token_id: place + 1 for place, token_id in enumerate(self.token_ids)}
+        self.byte_ids = byte_token_ids(tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Classes of a text; what cannot be spelled with the used tokens is left out."""
+        if not text.strip():
+            return []
+        ids = [known for token_id in sentence_ids(self.tokenizer, text) for known in self._known(token_id)]
+        return [self.classes[token_id] for token_id in ids]
+
+    def decode(self, classes: Iterable[int]) -> str:
+        """The text of some classes, no blank among them."""
+        ids = [self.token_ids[one - 1] for one in classes]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _known(self, token_id: int) -> list[int]:
+        if token_id in self.classes:
+            return [token_id]
+        spelled = []
+        for character in self.tokenizer.decode([token_id]):
+            ids = self.tokenizer(character, add_special_tokens=False)["input_ids"]
+            if not self.classes.keys() >= set(ids):
+                ids = [self.byte_ids[byte] for byte in character.encode() if byte in self.byte_ids]
+            spelled += [one for one in ids if one in self.classes]
+        return spelled
+
+
+def used_token_ids(tokenizer: Any, texts: Iterable[str]) -> list[int]:
+    """The tokens that these texts need, and those of single characters, so that any text can be spelled."""
+    texts = [text for text in texts if text.strip()]
+    characters = {character for text in texts for character in text}
+    used = {token_id for text in texts for token_id in sentence_ids(tokenizer, text)}
+    for character in characters:
+        used.update(tokenizer(character, add_special_tokens=False)["input_ids"])
+    used.update(byte_token_ids(tokenizer).values())
+    return sorted(used - {tokenizer.unk_token_id})
+
+
+def sentence_ids(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a text as they are inside a sentence, where a space stands before its first word."""
+    return tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+
+
+def byte_token_ids(tokenizer: Any) -> dict[int, int]:
+    """The token of each byte, of tokenizers that have them: byte-level BPE and SentencePiece's fallback."""
+    vocabulary = tokenizer.get_vocab()
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    byte_level = {byte: chr(byte) for byte in printable}
+    byte_level |= {byte: chr(0x100 + place) for place, byte in enumerate(others)}  # as GPT-2's
+    fallback = {byte: f"<0x{byte:02X}>" for byte in range(0x100)}
+    for names in (fallback, byte_level):
+        found = {byte: vocabulary[name] for byte, name in names.items() if name in vocabulary}
+        if len(found) > 200:  # bytes that no UTF-8 text holds may be missing
+            return found
+    return {}

@@ -1,0 +1,262 @@
+"""The alignment stage: projector and CTC head learn to listen before the LLM is loaded.
+
+CTC between the projector's output and the LLM's own input embeddings, on cached encoder frames: no LLM runs,
+so an epoch takes seconds where one with the LLM takes many minutes. It is a training run of its own in
+`<output_dir>/alignment`, with checkpoints that it goes on from; its result stays there.
+"""
+
+import copy
+import itertools
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import SchedulerType, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from modeling_slam import SlamAsrConfig
+from modeling_slam.common.files import read_json, write_json
+from modeling_slam.common.numbers import check_numbers
+from modeling_slam.data.collator import SpeechCollator
+from modeling_slam.model.audio_lengths import SAMPLING_RATE
+from modeling_slam.model.checkpoints import base_tensors, llm_embeddings, projector_scale, trained_parts
+from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes
+from modeling_slam.training.arguments import ModelArguments, RunArguments
+from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
+from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
+
+logger = logging.getLogger("slam-asr")
+
+
+@dataclass
+class AlignmentArguments:
+    """Alignment of the projector by CTC, before the LLM is loaded"""
+
+    align_epochs: float = field(
+        default=0.0, metadata={"help": "Passes over the training data, or a part of one; 0 does not align."}
+    )
+    align_learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate of this stage."})
+    align_batch_size: int = field(default=16, metadata={"help": "Clips per device and step of this stage."})
+    align_dropout: float = field(default=0.3, metadata={"help": "Dropout inside the projector."})
+    align_frame_dropout: float = field(
+        default=0.3, metadata={"help": "Share of encoder frames hidden from the projector."}
+    )
+
+    def __post_init__(self):
+        check_numbers(self, ("align_epochs", "align_learning_rate"), at_least=0)
+        check_numbers(self, ("align_batch_size",), at_least=1)
+        check_numbers(self, ("align_dropout", "align_frame_dropout"), at_least=0, below=1)
+
+
+class AlignmentModel(nn.Module):
+    """Projector and CTC head of a SLAM-ASR model, under its names, with the embeddings of the used tokens."""
+
+    accepts_loss_kwargs = True  # `num_items_in_batch`, as the whole model
+
+    def __init__(self, config: SlamAsrConfig, parts: nn.ModuleDict, embeddings: torch.Tensor):
+        super().__init__()
+        self.config = config
+        self.projector, self.ctc_head = parts["projector"], parts["ctc_head"]
+        self.register_buffer("embeddings", embeddings, persistent=False)
+
+    def forward(
+        self,
+        encoder_frames: torch.Tensor,
+        encoder_frames_mask: torch.Tensor,
+        ctc_labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **text: Any,
+    ) -> dict[str, torch.Tensor]:
+        """(B, T, D_enc) frames, (B, T) and (B, N) classes -> CTC loss, (B, A, 1 + V) logits, (B,) lengths.
+
+        What else a batch has is for the LLM.
+        """
+        frames = encoder_frames.to(next(self.projector.parameters()).dtype)
+        projected = self.projector(frames, encoder_frames_mask) * (self.config.projector_scale or 1.0)
+        counts = self.config.audio_tokens(encoder_frames_mask.sum(dim=1))
+        logits = self.ctc_head(projected, self.embeddings)
+        loss = ctc_loss(logits, counts, ctc_labels, num_items_in_batch)
+        return {"loss": loss, "logits": logits, "audio_tokens": counts}
+
+
+class AlignmentTrainer(SlamTrainer):
+    """Validates by what the head reads greedily."""
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        """Loss of a batch, its transcripts as classes (B, N), -100 behind each, and its labels likewise."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            output = model(**inputs)
+        rows = greedy_classes(output["logits"], output["audio_tokens"])
+        device = output["loss"].device
+        classes = [torch.tensor(row, dtype=torch.long, device=device) for row in rows]
+        return output["loss"], pad_sequence(classes, True, -100), inputs["ctc_labels"]
+
+
+def wants_head(
+    config: SlamAsrConfig,
+    model_args: ModelArguments,
+    arguments: AlignmentArguments,
+    run_args: RunArguments,
+) -> bool:
+    """Whether a setting needs a CTC head.
+
+    Raises:
+        ValueError: one does, and the projector's tokens have no order in time; the message names it.
+    """
+    asked = {
+        "align_epochs": arguments.align_epochs > 0,
+        "ctc_weight": run_args.ctc_weight > 0,
+        "llm_input": model_args.llm_input != "projector",
+        "drop_blanks": model_args.drop_blanks is not None,
+    }
+    flags = [f"`--{name}`" for name, is_asked in asked.items() if is_asked]
+    if flags and config.projector_queries is not None:
+        raise ValueError(
+            f"{', '.join(flags)} needs audio tokens in the order of time, and a {config.projector_type} "
+            "projector has none; take another `--projector_type`, or leave it out."
+        )
+    return bool(flags)
+
+
+def begin(config: SlamAsrConfig, token_ids: list[int]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Fresh weights of projector and CTC head, and the (V, D_llm) embeddings of the used tokens.
+
+    Sets `config.projector_scale` where it is `None`. Of the LLM, the embeddings alone are read.
+    """
+    embeddings = llm_embeddings(config, base_tensors(config))
+    if config.projector_scale is None:
+        config.projector_scale = projector_scale(embeddings)
+    parts = trained_parts(config)
+    head: Any = parts["ctc_head"]
+    head.begin(token_ids, float(embeddings.norm(dim=1).mean()), config.projector_scale)
+    return parts.state_dict(), embeddings[token_ids]
+
+
+def align(
+    config: SlamAsrConfig,
+    weights: dict[str, torch.Tensor],
+    embeddings: torch.Tensor,
+    arguments: AlignmentArguments,
+    run_args: RunArguments,
+    data: dict[str, Any],
+    collator: SpeechCollator,
+    callbacks: list[TrainerCallback],
+) -> dict[str, torch.Tensor]:
+    """The weights of projector and CTC head after the stage, which goes on where it was stopped.
+
+    Args:
+        weights, embeddings: as `begin` gives them.
+        collator: has a cache of encoder frames and the head's vocabulary.
+    """
+    directory = Path(run_args.output_dir, ALIGNMENT)
+    if not (directory / ALIGNMENT_FILE).is_file():
+        vocabulary: Any = collator.vocabulary
+        report_lengths(data["train"], config, vocabulary)
+        regularised = copy.deepcopy(config)
+        regularised.projector_dropout = arguments.align_dropout
+        regularised.projector_frame_dropout = arguments.align_frame_dropout
+        parts = trained_parts(regularised)
+        parts.load_state_dict(weights)
+        trainer = AlignmentTrainer(
+            model=AlignmentModel(config, parts, embeddings),
+            args=stage_arguments(run_args, arguments, directory),
+            train_dataset=data["train"],
+            eval_dataset=data.get("validation"),
+            data_collator=collator,
+            processing_class=collator.processor,
+            compute_metrics=ValidationMetrics(
+                lambda rows: [vocabulary.decode(row[row >= 0].tolist()) for row in rows],
+                data["train"][0]["language"],
+            ),
+            callbacks=callbacks,
+        )
+        checkpoint = find_checkpoint(directory, "last") if directory.is_dir() else None
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.save_model()
+        trainer.save_state()
+        if PartialState().is_main_process:
+            figures = stage_figures(trainer, data["train"], time.monotonic() - started)
+            for left in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+                shutil.rmtree(left)
+            write_json(directory / ALIGNMENT_FILE, figures)
+        PartialState().wait_for_everyone()
+    logger.info("Alignment: %s", json.dumps(read_json(directory / ALIGNMENT_FILE)))
+    return load_file(directory / SAFE_WEIGHTS_NAME)
+
+
+def stage_arguments(run_args: RunArguments, arguments: AlignmentArguments, directory: Path) -> RunArguments:
+    """The run's arguments with those of this stage: one validation an epoch, and the best epoch is kept."""
+    stage = copy.copy(run_args)
+    changes: dict[str, Any] = {
+        "output_dir": str(directory),
+        "num_train_epochs": arguments.align_epochs,
+        "max_steps": -1,
+        "learning_rate": arguments.align_learning_rate,
+        "projector_learning_rate": None,
+        "ctc_learning_rate": None,
+        "freeze_projector_steps": 0,
+        "ctc_weight": 0.0,
+        "per_device_train_batch_size": arguments.align_batch_size,
+        "per_device_eval_batch_size": arguments.align_batch_size,
+        "batch_seconds": None,
+        "gradient_accumulation_steps": 1,
+        "lr_scheduler_type": SchedulerType.COSINE_WITH_MIN_LR,
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.02},
+        "warmup_steps": 0.05,
+        "eval_strategy": IntervalStrategy.EPOCH if run_args.validates else IntervalStrategy.NO,
+        "save_strategy": SaveStrategy.EPOCH,
+        "save_total_limit": 1,
+        "load_best_model_at_end": run_args.validates,
+        "metric_for_best_model": "wer",
+    }
+    for name, value in changes.items():
+        setattr(stage, name, value)
+    return stage
+
+
+def report_lengths(clips: Any, config: SlamAsrConfig, vocabulary: CtcVocabulary) -> None:
+    """Warn where clips have more tokens than audio tokens: CTC cannot align them."""
+    too_long = 0
+    for seconds, text in zip(clips["duration"], clips["text"], strict=True):
+        classes = vocabulary.encode(text)
+        repeated = sum(one == other for one, other in itertools.pairwise(classes))
+        frames = config.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE))
+        too_long += len(classes) + repeated > config.audio_tokens(frames)
+    share = too_long / len(clips)
+    log = logger.warning if share > 0.01 else logger.info
+    advice = " A smaller `--projector_stack` gives more." if share > 0.01 else ""
+    log("%.1f %% of the clips have more tokens than audio tokens and do not align.%s", 100 * share, advice)
+
+
+def stage_figures(trainer: SlamTrainer, clips: Any, seconds: float) -> dict[str, Any]:
+    """What the stage came to: clips, hours, seconds, and the best validation."""
+    state = trainer.state
+    validations = [entry for entry in state.log_history if "eval_wer" in entry]
+    best = min(validations, key=lambda entry: entry["eval_wer"], default={})
+    figures = {
+        name.removeprefix("eval_"): best[name]
+        for name in ("eval_loss", "eval_wer", "eval_cer", "epoch")
+        if name in best
+    }
+    return {
+        "clips": len(clips),
+        "hours": round(sum(clips["duration"]) / 3600, 3),
+        "epochs": state.epoch,
+        "steps": state.global_step,
+        "seconds": round(seconds, 1),
+        "best": figures,
+    }
