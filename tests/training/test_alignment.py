@@ -74,7 +74,7 @@ def test_every_input_of_the_llm_trains_with_the_head_as_second_loss(world, tmp_p
 
 
 def test_a_projector_without_order_in_time_cannot_be_aligned(world, tmp_path):
-    with pytest.raises(SystemExit, match="--align_epochs.*qformer"):
+    with pytest.raises(SystemExit, match=r"--align_epochs.*qformer"):
         train.main(flags(world, tmp_path / "run", projector_type="qformer", **SETTINGS))
 
 
