@@ -125,6 +125,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             "encoder_kept": size(self.encoder),
             "encoder_removed": size(self.encoder.layers[-1]) * removed_layers,
             "projector": size(self.projector),
+            "ctc_head": 0 if self.ctc_head is None else size(self.ctc_head),
             "lora": size(self, of_lora=True),
             "llm": size(self.language_model),
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),

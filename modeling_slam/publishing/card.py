@@ -19,7 +19,7 @@ from huggingface_hub import (
 from modeling_slam.common.hub_ids import is_hub_id
 from modeling_slam.data.sources import hf_datasets
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
-from modeling_slam.publishing.evidence import Evidence, Result
+from modeling_slam.publishing.evidence import Evidence, Result, is_control
 from modeling_slam.publishing.naming import name_parts
 
 TEMPLATE_NAME = "model_card.md.jinja"
@@ -192,6 +192,8 @@ def result_rows(result: Result) -> dict[str, Any]:
 
 def baseline_name(metrics: dict[str, Any]) -> str:
     settings = metrics["settings"]
+    if is_control(metrics):
+        return "its CTC head alone, without the LLM"
     numerals = ", numerals suppressed" if settings.get("suppress_numerals") else ""
     model = settings["model"]
     shown = Path(model).name if Path(model).is_absolute() else model

@@ -93,7 +93,7 @@ def validation_of(state: dict[str, Any], whole_run: bool) -> Validation | None:
 
 
 def load_results(directories: list[str], fingerprint: str) -> list[Result]:
-    """The results in these directories, each with its baselines."""
+    """The results in these directories, each with its baselines and its CTC head's control."""
     results, baselines = [], []
     for directory in directories:
         metrics = read_json(Path(directory) / "metrics.json")
@@ -104,13 +104,16 @@ def load_results(directories: list[str], fingerprint: str) -> list[Result]:
         if metrics["settings"]["baseline"] != "none":
             baselines.append((directory, metrics))
             continue
+        if is_control(metrics):
+            baselines.append((directory, metrics))
         measured = metrics["settings"]["checkpoint"]
         if measured != fingerprint:
             raise ValueError(
                 f"{directory} was measured on another checkpoint ({metrics['settings']['model']}, content "
                 f"{measured}; this one is {fingerprint}). Evaluate this one."
             )
-        results.append(Result(metrics))
+        if not is_control(metrics):
+            results.append(Result(metrics))
     for directory, metrics in baselines:
         partners = [result for result in results if same_clips(result.metrics, metrics)]
         if not partners:
@@ -121,6 +124,11 @@ def load_results(directories: list[str], fingerprint: str) -> list[Result]:
         for result in partners:
             result.baselines.append(metrics)
     return results
+
+
+def is_control(metrics: dict[str, Any]) -> bool:
+    """Whether this is what the CTC head read by itself, a control for the model's own result."""
+    return metrics["settings"].get("decoder") == "ctc"
 
 
 def same_clips(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -101,6 +101,20 @@ def test_the_cards_in_this_repository_are_valid_and_tell_nothing_of_a_machine(pa
     assert not re.search(r"(?<![\w.:/])(/[a-z]\w+/|~/|[A-Z]:\\)", text.split("## Citation")[0])
 
 
+def test_what_the_ctc_head_reads_is_a_row_beside_the_model_and_never_its_result(evidence, trained, tmp_path):
+    control = copy.deepcopy(trained.metrics)
+    control["settings"]["decoder"] = "ctc"
+    control["wer"] = 0.4321
+    (tmp_path / "metrics.json").write_text(json.dumps(control))
+    evidence.results = load_results(
+        [str(tmp_path), str(trained.results)], trained.metrics["settings"]["checkpoint"]
+    )
+    text = str(render_card(evidence, REPO))
+    assert table(text, "its CTC head alone, without the LLM")[1] == "43.21 %"
+    indexed = {result.metric_type: result.metric_value for result in ModelCard(text).data.eval_results}
+    assert indexed["wer"] == round(100 * trained.metrics["wer"], 2)
+
+
 def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, baseline, tmp_path):
     evidence.results = load_results(
         [str(baseline), str(trained.results)], trained.metrics["settings"]["checkpoint"]

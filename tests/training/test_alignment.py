@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_run import flags, logged, one_thread, started
 
+import eval
 import train
 from modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.training.run_directory import how_to_go_on, is_complete
@@ -37,6 +38,19 @@ def test_the_head_learns_to_read_without_the_llm_and_the_model_begins_with_it(wo
     assert all(torch.equal(aligned[name], result[name]) for name in aligned)
     assert not list(stage.glob("checkpoint-*"))
     assert not (run / "frames").exists()
+    scores = [
+        "--model",
+        str(run),
+        "--dataset",
+        str(world.dataset),
+        "--split",
+        "validation",
+        "--decoder",
+        "ctc",
+    ]
+    eval.main([*scores, "--output_dir", str(tmp_path / "scores")])
+    metrics = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    assert (metrics["wer"], metrics["cer"]) == (figures["best"]["wer"], figures["best"]["cer"])
     model = SlamAsrForConditionalGeneration.from_pretrained(run)
     assert model.config.ctc_vocab_size == len(model.ctc_head.token_ids) > 0
 
