@@ -1,0 +1,147 @@
+"""How many encoder layers does a language need? An answer in minutes, without the LLM.
+
+    python -m modeling_slam.training.depth_probe recipes/digits-en.yaml --output_dir runs/probe
+
+The encoder runs once over the clips and gives the frames of all depths; then projector and CTC head are
+aligned at each depth (`alignment.py`), and what the head reads of the validation clips is scored. A table and
+a plot come out. Stopped, the same command goes on.
+"""
+
+import copy
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")  # files only, so a machine without a screen will do
+
+from accelerate import PartialState
+from matplotlib import pyplot as plt
+from transformers import set_seed
+
+from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.files import read_json, write_json, write_text
+from modeling_slam.common.stopping import ends_in_one_line
+from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.data.collator import SpeechCollator, check_lengths
+from modeling_slam.model.ctc_head import CtcVocabulary, used_token_ids
+from modeling_slam.training.alignment import AlignmentArguments, align, begin, wants_head
+from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
+from modeling_slam.training.assembly import build_config, build_processor, frozen_dtype
+from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
+from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE
+
+DESCRIPTION = "Error rate of the CTC head at every depth of the encoder: which depths are worth a full run?"
+USAGE = "python -m modeling_slam.training.depth_probe [RECIPE.yaml] [--flag value ...]"
+DEFAULTS = {"align_epochs": 6.0}  # of this command, where `train.py` has others
+
+
+@dataclass
+class ProbeArguments:
+    """Which depths are tried"""
+
+    depths: list[int] = field(
+        default_factory=list, metadata={"help": "Numbers of kept layers to try; every one if not given."}
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    groups = (
+        ProbeArguments, ModelArguments, LoraArguments, DataArguments, CacheArguments, AlignmentArguments,
+        RunArguments,
+    )  # fmt: skip
+    arguments = parse_arguments(*groups, description=DESCRIPTION, argv=argv, usage=USAGE)
+    logging.basicConfig(
+        level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
+    )
+    with ends_in_one_line(lambda: "The same command goes on where it stopped."), clear_errors():
+        probe(*arguments)
+
+
+def probe(
+    probe_args: ProbeArguments,
+    model_args: ModelArguments,
+    lora_args: LoraArguments,
+    data_args: DataArguments,
+    cache_args: CacheArguments,
+    align_args: AlignmentArguments,
+    run_args: RunArguments,
+) -> list[dict[str, Any]]:
+    """One row a depth, from the deepest: `layers`, `wer`, `cer` and `loss` of the head on validation clips.
+
+    Raises:
+        ValueError: a depth that the encoder does not have, or settings that cannot be aligned.
+    """
+    align_args.align_epochs = align_args.align_epochs or DEFAULTS["align_epochs"]
+    config = build_config(model_args, lora_args)
+    wants_head(config, model_args, align_args, run_args)
+    depths = sorted(probe_args.depths or range(1, config.num_encoder_layers + 1), reverse=True)
+    config.num_encoder_layers = depths[0]
+    processor = build_processor(model_args, config)
+    data = {}
+    for split in ("train", "validation"):
+        data[split], report = load_speech(data_args, split)
+        logging.getLogger("slam-asr").info(report.summary())
+        check_lengths(data[split], processor)
+        lengths = [round(100 * seconds) for seconds in data[split]["duration"]]
+        data[split] = data[split].add_column(run_args.length_column_name, lengths)
+
+    directory = Path(run_args.output_dir)
+    cache_args.cache_features = cache_args.cache_features or str(directory / "frames")
+    cache_args.depths = depths
+    bf16 = bool(run_args.bf16)
+    cache = FeatureCache(
+        cache_args,
+        config,
+        processor,
+        Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation),
+    )
+    data, _ = cache.fill(data, run_args.dataloader_num_workers)
+    token_ids = used_token_ids(processor.tokenizer, data["train"]["text"])
+    vocabulary = CtcVocabulary(processor.tokenizer, token_ids)
+    rows = []
+    for depth in depths:
+        pruned, run = copy.deepcopy(config), copy.copy(run_args)
+        pruned.num_encoder_layers, pruned.ctc_vocab_size = depth, len(token_ids)
+        run.output_dir = str(directory / f"{depth:02d}-layers")
+        frames = cache.store.reader(cache.spaces[depth])
+        set_seed(run.seed)
+        collator = SpeechCollator(processor, frames, vocabulary)
+        align(pruned, *begin(pruned, token_ids), align_args, run, data, collator, [])
+        figures = read_json(Path(run.output_dir, ALIGNMENT, ALIGNMENT_FILE))
+        rows.append({"layers": depth, **figures["best"], "seconds": figures["seconds"]})
+    if PartialState().is_main_process:
+        write_results(rows, directory)
+    return rows
+
+
+def write_results(rows: list[dict[str, Any]], directory: Path) -> None:
+    """depth_probe.json, .md and .png in `directory`; the table goes to standard output too."""
+    write_json(directory / "depth_probe.json", rows)
+    lines = ["| layers kept | WER of the CTC head | CER | loss a token |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['layers']} | {100 * row['wer']:.1f} % | {100 * row['cer']:.1f} % | {row['loss']:.3f} |"
+        for row in rows
+    ]
+    write_text(directory / "depth_probe.md", "\n".join(lines) + "\n")
+    print("\n".join(lines))
+    figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    layers = [row["layers"] for row in rows]
+    axis.plot(layers, [100 * row["wer"] for row in rows], color="tab:red", marker="o")
+    axis.set(xlabel="encoder layers kept", ylim=(0, None))
+    axis.set_ylabel("WER of the CTC head, validation (%)", color="tab:red")
+    axis.invert_xaxis()
+    loss_axis = axis.twinx()
+    loss_axis.plot(layers, [row["loss"] for row in rows], color="tab:blue", marker="s", linestyle="--")
+    loss_axis.set_ylabel("CTC loss a token", color="tab:blue")
+    loss_axis.set_ylim(0, None)
+    figure.savefig(directory / "depth_probe.png", dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

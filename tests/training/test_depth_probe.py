@@ -1,0 +1,44 @@
+"""The depth probe: one pass of the encoder, the head aligned at each depth, a table that is gone on with."""
+
+import json
+
+from tiny_run import flags
+
+from modeling_slam.training import depth_probe
+from modeling_slam.training.feature_cache import FeatureCache
+
+
+def test_each_depth_is_aligned_on_frames_of_one_pass_and_stands_in_the_table(
+    world, tmp_path, monkeypatch, capsys
+):
+    passes = []
+    encode = FeatureCache._encode
+    monkeypatch.setattr(
+        FeatureCache,
+        "_encode",
+        lambda cache, missing, *rest: passes.append(len(missing)) or encode(cache, missing, *rest),
+    )
+    settings = flags(world, tmp_path / "probe", depths=[3, 1], align_epochs=8, align_learning_rate=1e-2)
+    settings = [flag for flag in settings if not flag.startswith(("--depths", "--keep_layers"))]
+    depth_probe.main([*settings, "--depths", "3", "1"])
+    rows = json.loads((tmp_path / "probe" / "depth_probe.json").read_text())
+    assert [row["layers"] for row in rows] == [3, 1]
+    assert passes == [56]  # every clip once
+    assert f"| 1 | {100 * rows[1]['wer']:.1f} %" in capsys.readouterr().out
+    assert (tmp_path / "probe" / "depth_probe.png").stat().st_size > 1000
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("alignment.json")}
+    depth_probe.main([*settings, "--depths", "3", "2", "1"])  # one depth more
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+    rows = json.loads((tmp_path / "probe" / "depth_probe.json").read_text())
+    assert [row["layers"] for row in rows] == [3, 2, 1]
+
+
+def test_the_lead_of_a_depth_comes_from_its_own_frames(world, tmp_path):
+    """The probe of one depth alone gives what it gives among others."""
+    rows = {}
+    for name, depths in {"alone": ["1"], "among": ["3", "1"]}.items():
+        settings = flags(world, tmp_path / name, align_epochs=4, align_learning_rate=1e-2)
+        settings = [flag for flag in settings if not flag.startswith("--keep_layers")]
+        depth_probe.main([*settings, "--depths", *depths])
+        rows[name] = json.loads((tmp_path / name / "depth_probe.json").read_text())[-1]
+    assert rows["alone"]["loss"] == rows["among"]["loss"]
