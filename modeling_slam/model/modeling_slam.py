@@ -32,7 +32,7 @@ from .audio_encoders import ENCODERS
 from .audio_lengths import MAX_TOKENS_PER_SECOND
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
-from .ctc_head import BLANK, CtcHead, ctc_loss
+from .ctc_head import BLANK, HEAD_WEIGHTS, CtcHead, ctc_loss
 from .lora import is_trained
 from .projectors import PROJECTORS
 
@@ -88,7 +88,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         self.ctc_head = CtcHead(config) if config.has_ctc_head else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.trained_in_float32:
-            self._keep_in_fp32_modules_strict = {"projector", "ctc_head"}
+            # Of the head by name: the ids of its tokens must stay integers.
+            self._keep_in_fp32_modules_strict = {"projector", *(f"ctc_head.{name}" for name in HEAD_WEIGHTS)}
         self.post_init()
         self.put_in_own_lora()
 
