@@ -35,6 +35,9 @@ class SlamTrainer(Seq2SeqTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        # From torch 2.11 on, cuDNN's attention has gradients of NaN for some lengths under a mask on an H100;
+        # flash and memory-efficient attention take its place. https://github.com/pytorch/pytorch/issues/196678
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self._positions = [0, 0]  # of the batches since the last log line: real ones, and all
 
     def get_train_dataloader(self) -> DataLoader:
