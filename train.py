@@ -37,6 +37,7 @@ from modeling_slam.training.assembly import (
     usual_length,
 )
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
+from modeling_slam.training.init_from import fitting, read_start, report, take_lora
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
 from modeling_slam.training.run_checks import check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
@@ -68,6 +69,9 @@ def main(argv: list[str] | None = None) -> None:
             processor = build_processor(model_args, config)
             check_model(config, model_args)
             has_head = wants_head(config, model_args, align_args, run_args)
+            start = {}
+            if run_args.init_from is not None and run.checkpoint is None:
+                start = read_start(run_args.init_from, config)
             check_destination(push_args, config, data_args.language)
 
             data, reports = {}, {}
@@ -89,16 +93,22 @@ def main(argv: list[str] | None = None) -> None:
                 data, frames = cache.fill(data, run_args.dataloader_num_workers)
             begins = BeginsRun(lambda: run.begin(reports), bool(run.changed))
             set_seed(run_args.seed)
+            token_ids: list[int] = []
             if has_head:
                 token_ids = used_token_ids(processor.tokenizer, data["train"]["text"])
                 config.ctc_vocab_size = len(token_ids)
                 vocabulary = CtcVocabulary(processor.tokenizer, token_ids)
+            if has_head or start:
                 trained, embeddings = begin(config, token_ids)
+                trained |= fitting(start, trained)
             collator = SpeechCollator(processor, frames, vocabulary)
             if trained is not None and align_args.align_epochs and run.checkpoint is None:
                 trained = align(config, trained, embeddings, align_args, run_args, data, collator, [begins])
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), trained)
+            if start:
+                taken = [*fitting(start, trained or {}), *take_lora(model, start)]
+                report(str(run_args.init_from), start, taken, model)
             releases = ReleaseCallback(push_args)
             trainer = SlamTrainer(
                 model=model,

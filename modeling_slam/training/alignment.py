@@ -140,8 +140,9 @@ def begin(config: SlamAsrConfig, token_ids: list[int]) -> tuple[dict[str, torch.
     if config.projector_scale is None:
         config.projector_scale = projector_scale(embeddings)
     parts = trained_parts(config)
-    head: Any = parts["ctc_head"]
-    head.begin(token_ids, float(embeddings.norm(dim=1).mean()), config.projector_scale)
+    if config.has_ctc_head:
+        head: Any = parts["ctc_head"]
+        head.begin(token_ids, float(embeddings.norm(dim=1).mean()), config.projector_scale)
     return parts.state_dict(), embeddings[token_ids]
 
 

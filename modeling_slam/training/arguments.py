@@ -151,6 +151,12 @@ class RunArguments(Seq2SeqTrainingArguments):
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "A checkpoint directory, or `last` for the newest one in output_dir."}
     )
+    init_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "A model whose projector, CTC head and LoRA a new run begins with, where they fit."
+        },
+    )
     resume_anyway: bool = field(
         default=False,
         metadata={"help": "Go on with other settings than the run began with; run.json records the change."},
