@@ -36,8 +36,8 @@ def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
     same = theirs.text_model_id is not None and theirs.text_model_id == config.text_model_id
     if not same and theirs.text_model_digest not in (None, base_digests(config, base_tensors(config))[1]):
         raise ValueError(
-            f"`--init_from {source}` was trained with the LLM {theirs.text_model_id}, in whose embeddings its "
-            f"projector speaks, and `--llm` is {config.text_model_id}. Take the same LLM."
+            f"`--init_from {source}` was trained with the LLM {theirs.text_model_id}, whose embeddings its "
+            f"projector speaks in, and `--llm` is {config.text_model_id}. Take the same LLM."
         )
     if config.projector_scale is None:
         config.projector_scale = theirs.projector_scale
