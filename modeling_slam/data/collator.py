@@ -38,7 +38,7 @@ class SpeechCollator:
 
     def _speech(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         transcripts = [row["text"] for row in rows]
-        if self.cache is None:
+        if self.cache is None or CLIP_DIGEST not in rows[0]:
             return dict(self.processor(audio=[row["audio"] for row in rows], text=transcripts))
         frames = [self.cache[row[CLIP_DIGEST]] for row in rows]  # each (T_i, D)
         lengths = [len(clip) for clip in frames]
