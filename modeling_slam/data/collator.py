@@ -22,7 +22,8 @@ CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encode
 class SpeechCollator:
     """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache.
 
-    Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. With the vocabulary of a CTC head a batch has `ctc_labels` too, (B, N), -100 behind each transcript.
+    Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. With the vocabulary of a CTC head a
+    batch has `ctc_labels` too, (B, N), -100 behind each transcript.
     """
 
     processor: SlamAsrProcessor
