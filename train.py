@@ -36,6 +36,7 @@ from modeling_slam.training.assembly import (
     frozen_dtype,
     usual_length,
 )
+from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
 from modeling_slam.training.init_from import fitting, read_start, report, take_lora
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
@@ -47,14 +48,14 @@ from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMet
 logger = logging.getLogger("slam-asr")
 GROUPS = {
     "model": ModelArguments, "lora": LoraArguments, "data": DataArguments, "cache": CacheArguments,
-    "align": AlignmentArguments, "run": RunArguments, "push": PushArguments,
+    "augment": AugmentationArguments, "align": AlignmentArguments, "run": RunArguments, "push": PushArguments,
 }  # fmt: skip
 DESCRIPTION = "Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder."
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(*GROUPS.values(), description=DESCRIPTION, argv=argv)
-    model_args, lora_args, data_args, cache_args, align_args, run_args, push_args = arguments
+    model_args, lora_args, data_args, cache_args, augment_args, align_args, run_args, push_args = arguments
     logging.basicConfig(
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
     )
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         with clear_errors():
             # Everything that can be wrong with the settings shows before the first data are read.
             check_installed(run_args)
+            augment_args.check_cache(cache_args.cache_features)
             settings = record(**dict(zip(GROUPS, arguments, strict=True)))
             run = stack.enter_context(run_directory(run_args, settings))
             config = build_config(model_args, lora_args, run.checkpoint)
@@ -101,9 +103,12 @@ def main(argv: list[str] | None = None) -> None:
             if has_head or start:
                 trained, embeddings = begin(config, token_ids)
                 trained |= fitting(start, trained)
-            collator = SpeechCollator(processor, frames, vocabulary)
+            collator, data["train"], epochs = augment(
+                augment_args, SpeechCollator(processor, frames, vocabulary), data["train"], run_args
+            )
+            callbacks = [begins, *epochs]
             if trained is not None and align_args.align_epochs and run.checkpoint is None:
-                trained = align(config, trained, embeddings, align_args, run_args, data, collator, [begins])
+                trained = align(config, trained, embeddings, align_args, run_args, data, collator, callbacks)
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), trained)
             if start:
@@ -120,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
                 compute_metrics=ValidationMetrics(
                     functools.partial(decode_tokens, processor), data["train"][0]["language"]
                 ),
-                callbacks=[begins, releases, *early_stopping(run_args)],
+                callbacks=[*callbacks, releases, *early_stopping(run_args)],
             )
         logger.info(describe_parameters(model.parameter_counts()))
         logger.info("Processes: %d", run_args.world_size)

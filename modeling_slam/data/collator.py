@@ -22,7 +22,8 @@ CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encode
 class SpeechCollator:
     """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache.
 
-    With the vocabulary of a CTC head a batch has `ctc_labels` too, (B, N), -100 behind each transcript.
+    Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. With the vocabulary of a CTC head a
+    batch has `ctc_labels` too, (B, N), -100 behind each transcript.
     """
 
     processor: SlamAsrProcessor
@@ -38,7 +39,7 @@ class SpeechCollator:
 
     def _speech(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         transcripts = [row["text"] for row in rows]
-        if self.cache is None:
+        if self.cache is None or CLIP_DIGEST not in rows[0]:
             return dict(self.processor(audio=[row["audio"] for row in rows], text=transcripts))
         frames = [self.cache[row[CLIP_DIGEST]] for row in rows]  # each (T_i, D)
         lengths = [len(clip) for clip in frames]

@@ -32,6 +32,7 @@ from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import base_tensors, llm_embeddings, projector_scale, trained_parts
 from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes
 from modeling_slam.training.arguments import ModelArguments, RunArguments
+from modeling_slam.training.augmentation import on_cached_frames
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
 
@@ -176,7 +177,7 @@ def align(
             args=stage_arguments(run_args, arguments, directory),
             train_dataset=data["train"],
             eval_dataset=data.get("validation"),
-            data_collator=collator,
+            data_collator=on_cached_frames(collator),
             processing_class=collator.processor,
             compute_metrics=ValidationMetrics(
                 lambda rows: [vocabulary.decode(row[row >= 0].tolist()) for row in rows],
