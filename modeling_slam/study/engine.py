@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from modeling_slam.data.sources import find_source
+from modeling_slam.data.joining import open_parts
 from modeling_slam.study.cost import estimate
 from modeling_slam.study.grid import PlannedRun, Study
 from modeling_slam.study.runner import REPOSITORY, Outcome, Task
@@ -134,9 +134,8 @@ def check_scripts() -> None:
 def check_data(runs: Sequence[PlannedRun]) -> None:
     """Open all data once, so that a wrong path shows now and not hours later."""
     for data in {repr(run.data): run.data for run in runs}.values():
-        source = find_source(data.dataset)
         for split in (data.train_split, data.test_split):
-            source.open_source(data, split)
+            open_parts(data, split)
 
 
 def share_of_cpus(scheduler: Scheduler) -> int:
