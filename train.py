@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
                 bf16 = bool(run_args.bf16)
                 encoding = Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
                 cache = FeatureCache(cache_args, config, processor, encoding)
-                data, frames = cache.fill(data, run_args.dataloader_num_workers)
+                data, frames = cache.fill_what_fits(data, run_args.dataloader_num_workers)
             begins = BeginsRun(lambda: run.begin(reports), bool(run.changed))
             set_seed(run_args.seed)
             token_ids: list[int] = []
@@ -108,7 +108,10 @@ def main(argv: list[str] | None = None) -> None:
             )
             callbacks = [begins, *epochs]
             if trained is not None and align_args.align_epochs and run.checkpoint is None:
-                trained = align(config, trained, embeddings, align_args, run_args, data, collator, callbacks)
+                encoder = cache.encoder() if frames is None else None
+                trained = align(
+                    config, trained, embeddings, align_args, run_args, data, collator, callbacks, encoder
+                )
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), trained)
             if start:

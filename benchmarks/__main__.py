@@ -207,13 +207,13 @@ def add_answer(row: Row, answer: dict[str, Any], ours: dict[str, Any]) -> None:
         row["output"] = f"{same} of {len(of_ours)} transcripts as ours"
 
 
-def about(arguments: BenchmarkArguments, dataset: str, sides: Iterable[str]) -> dict[str, Any]:
+def about(arguments: BenchmarkArguments, dataset: list[str], sides: Iterable[str]) -> dict[str, Any]:
     """What the figures depend on, without directories of this machine."""
     values = asdict(arguments)
     return {
         "encoder": short_name(arguments.encoder),
         "llm": short_name(arguments.llm),
-        "dataset": short_name(dataset),
+        "dataset": " + ".join(map(short_name, dataset)),
         "checkpoint": short_name(arguments.checkpoint) if arguments.checkpoint else "untrained",
         **{name: values[name] for name in NUMBERS},
         "threads": torch.get_num_threads(),

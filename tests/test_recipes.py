@@ -42,7 +42,7 @@ def test_the_papers_nine_recipes_hold_the_papers_values(language, size):
     assert (lora.lora_rank, lora.lora_alpha) == LORA[language]
     assert lora.lora_dropout == 0.1
     assert set(lora.lora_target_modules) == {"q_proj", "k_proj", "v_proj", "o_proj"}
-    assert Path(data.dataset).name == "cv-corpus-22.0-2025-06-20"
+    assert Path(data.dataset[0]).name == "cv-corpus-22.0-2025-06-20"
     assert data.language == language
     assert (data.min_seconds, data.max_seconds) == (0.5, 30.0)
     assert data.max_train_hours == (100 if language == "en" else None)

@@ -135,7 +135,11 @@ def run_row(directory: str | os.PathLike) -> dict[str, Any]:
     """
     directory = Path(directory)
     record = read_json(directory / RUN_FILE)
-    spec = {name: value for name, value in record["spec"].items() if not isinstance(value, dict)}
+    spec = {
+        name: " + ".join(value) if isinstance(value, list) else value  # several datasets
+        for name, value in record["spec"].items()
+        if not isinstance(value, dict)
+    }
     scores = scores_row(directory)
     return {
         **spec,

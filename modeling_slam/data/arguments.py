@@ -13,10 +13,10 @@ from modeling_slam.common.numbers import check_numbers
 class DataArguments:
     """Which speech to read, and which of its clips to use."""
 
-    dataset: str = field(
+    dataset: list[str] = field(
         metadata={
-            "help": "A Common Voice folder or .tar.gz, a directory of <split>/metadata.csv, a Hub id or "
-            "local directory for `datasets`, or mdc:<id> at the Mozilla Data Collective."
+            "help": "One or more, read as one: Common Voice folders or .tar.gz, directories of "
+            "<split>/metadata.csv, Hub ids or local directories for `datasets`, mdc:<id>."
         }
     )
     dataset_config: str | None = field(
@@ -61,7 +61,9 @@ class DataArguments:
     subset_seed: int = field(default=42, metadata={"help": "Seed of the subsets above."})
 
     def __post_init__(self):
-        if not self.dataset.strip():
+        if isinstance(self.dataset, str):  # as Python callers may write it
+            self.dataset = [self.dataset]
+        if not self.dataset or not all(name.strip() for name in self.dataset):
             raise ValueError("`dataset` is empty; give a folder, an archive, a Hub id or mdc:<id>.")
         if self.language is not None and not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?", self.language):
             raise ValueError(
@@ -72,3 +74,8 @@ class DataArguments:
                 f"Expected 0 <= `min_seconds` < `max_seconds`, got {self.min_seconds} and {self.max_seconds}."
             )
         check_numbers(self, ("max_train_hours", "max_validation_clips", "max_test_clips"), above=0)
+
+    @property
+    def recorded_dataset(self) -> str | list[str]:
+        """`dataset` as files of settings record it: one by its name alone, as older files do."""
+        return self.dataset[0] if len(self.dataset) == 1 else self.dataset

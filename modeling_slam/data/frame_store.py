@@ -9,6 +9,7 @@ mapped: a clip costs the bytes of its own frames. When room is needed, shards us
 
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 SHARD_BYTES = 2**27  # 128 MiB: what a killed process loses at most, and what is evicted at a time
+
+
+class StoreFullError(ValueError):
+    """Frames do not fit, whatever is deleted for them; the message says what they take and what there is."""
 
 
 class FrameStore:
@@ -48,17 +53,19 @@ class FrameStore:
         """Delete the shards used least recently, but none `in_use`, until `wanted_bytes` more fit.
 
         Raises:
-            ValueError: they would not fit beside what is in use.
+            StoreFullError: they would not fit beside what is in use, by `max_bytes` or by what the disk has.
         """
         sizes = {shard: shard.stat() for shard in self.directory.glob("*/*.safetensors")}
-        excess = sum(stat.st_size for stat in sizes.values()) + wanted_bytes - max_bytes
+        stored = sum(stat.st_size for stat in sizes.values())
+        on_disk = stored + shutil.disk_usage(self.directory).free
+        excess = stored + wanted_bytes - min(max_bytes, on_disk)
         oldest_first = sorted(sizes.keys() - in_use, key=lambda shard: sizes[shard].st_mtime)
         if excess > sum(sizes[shard].st_size for shard in oldest_first):
             needed = wanted_bytes + sum(sizes[shard].st_size for shard in in_use & sizes.keys())
-            raise ValueError(
-                f"The encoder frames of this run take {needed / 1e9:.3g} GB in {self.directory}, and "
-                f"`cache_max_gb` allows {max_bytes / 1e9:.3g}. Raise it, name fewer `cache_depths`, or train "
-                "without `cache_features`."
+            limit = "`--cache_max_gb` allows" if max_bytes <= on_disk else "its disk has room for"
+            raise StoreFullError(
+                f"The encoder frames take {needed / 1e9:.3g} GB in {self.directory}, and {limit} "
+                f"{min(max_bytes, on_disk) / 1e9:.3g}: give them more room, or store fewer depths."
             )
         for shard in oldest_first:
             if excess <= 0:

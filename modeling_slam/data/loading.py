@@ -1,4 +1,4 @@
-"""`load_speech`: any source in, a checked `datasets.Dataset` and its report out."""
+"""`load_speech`: any sources in, a checked `datasets.Dataset` and its report out."""
 
 import atexit
 import contextlib
@@ -16,9 +16,9 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import DataError, Source
+from modeling_slam.data.joining import as_one, open_parts, reports_of
 from modeling_slam.data.report import DataReport
 from modeling_slam.data.selection import KeptClip, Limits, select_clips
-from modeling_slam.data.sources import find_source
 from modeling_slam.data.text import normalize_text
 
 # Written as a plain struct and only then called audio: encoding through `datasets.Audio` needs torchcodec.
@@ -43,7 +43,7 @@ ROWS_PER_BATCH = 100  # Audio bytes of a batch are held in memory, and Arrow wan
 def load_speech(
     arguments: DataArguments, split: Literal["train", "validation", "test"]
 ) -> tuple[datasets.Dataset, DataReport]:
-    """Read, check and select the clips of one split.
+    """Read, check and select the clips of one split; several datasets are read as one.
 
     The dataset has the columns `id`, `audio` (undecoded `{"bytes", "path"}`), `text` (normalised),
     `raw_text`, `duration` (seconds of the decoded audio), `speaker` and `language`.
@@ -53,8 +53,9 @@ def load_speech(
         "validation": arguments.validation_split,
         "test": arguments.test_split,
     }[split]
-    source = find_source(arguments.dataset).open_source(arguments, split_name)
-    report = DataReport(arguments.dataset, source.kind, source.split, source.language)
+    parts = open_parts(arguments, split_name)
+    source = as_one(parts, split_name)
+    report = DataReport(" + ".join(arguments.dataset), source.kind, source.split, source.language)
     limits = Limits(
         min_seconds=arguments.min_seconds,
         max_seconds=arguments.max_seconds,
@@ -65,6 +66,7 @@ def load_speech(
     report.subset = _describe_subset(limits, source)
     normalize = functools.partial(normalize_text, language=source.language)
     dataset = _write(select_clips(source, limits, normalize, report), source)
+    report.parts = reports_of(parts, report, dataset)
     if not report.kept_clips:
         raise DataError(f"No clip is left to use.\n{report.summary()}")
     return dataset, report

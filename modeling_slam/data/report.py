@@ -26,7 +26,10 @@ class Drop:
 
 @dataclass
 class DataReport:
-    """What one split of one source gave. Clips neither kept nor dropped were not needed, nor looked at."""
+    """What one split gave. Clips neither kept nor dropped were not needed, nor looked at.
+
+    `parts` has a report on each dataset where several were read; all else is of all of them together.
+    """
 
     source: str
     kind: str
@@ -37,6 +40,7 @@ class DataReport:
     kept_seconds: float = 0.0
     dropped: list[Drop] = field(default_factory=list)
     subset: str | None = None
+    parts: list["DataReport"] = field(default_factory=list)
 
     @property
     def kept_hours(self) -> float:
@@ -63,11 +67,17 @@ class DataReport:
             ids = [drop.id for drop in self.dropped if drop.reason == reason]
             more = f" and {count - LISTED_IN_SUMMARY:,} more" if count > LISTED_IN_SUMMARY else ""
             lines.append(f"  dropped {count:,}, {reason}: {', '.join(ids[:LISTED_IN_SUMMARY])}{more}")
+        lines += [f"  {part.summary().splitlines()[0]}" for part in self.parts]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         fields = asdict(self)
         dropped = fields.pop("dropped")
+        fields["parts"] = [part.to_dict() for part in self.parts]
+        for part in fields["parts"]:
+            del part["dropped"]  # they stand in the list of the whole
+        if not self.parts:
+            del fields["parts"]
         return {
             **fields,
             "kept_hours": self.kept_hours,

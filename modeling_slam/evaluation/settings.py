@@ -82,7 +82,7 @@ def decoding_settings(
         "num_beams": arguments.num_beams,
         "max_new_tokens": arguments.max_new_tokens,
         "dtype": dtype,
-        "dataset": data.dataset,
+        "dataset": data.recorded_dataset,
         "split": arguments.split,
         "language": data.language,
         "utterances": len(dataset),

@@ -75,7 +75,7 @@ def render_card(
         ],
         parameters=evidence.parameters,
         reports=evidence.data,
-        title=dataset_title,
+        title=report_title,
         settings=shown_settings(evidence.run),
         run=evidence.run,
         steps=evidence.steps,
@@ -121,15 +121,13 @@ def card_data(
 
 
 def training_datasets(evidence: Evidence) -> list[str]:
-    report = evidence.data.get("train")
-    return [report["source"]] if report and hub_dataset(report["source"], report["kind"]) else []
+    read = parts_of(evidence.data["train"]) if "train" in evidence.data else []
+    return [report["source"] for report in read if hub_dataset(report["source"], report["kind"])]
 
 
 def eval_results(metrics: dict[str, Any]) -> list[EvalResult]:
     """The error rates of one metrics.json, in per cent, for the card's model-index."""
-    settings = metrics["settings"]
-    kind = metrics["data"]["kind"]
-    name = dataset_title(settings["dataset"], kind)
+    settings, name = metrics["settings"], report_title(metrics["data"])
     place: dict[str, Any] = {
         "task_type": TASK,
         "task_name": "Speech recognition",
@@ -156,12 +154,12 @@ def eval_results_file(evidence: Evidence, task_id: str) -> str:
         ValueError: there is not exactly one result, or its dataset is not on the Hub.
     """
     found = [result.metrics for result in evidence.results]
-    if len(found) != 1 or not hub_dataset(found[0]["settings"]["dataset"], found[0]["data"]["kind"]):
-        named = ", ".join(metrics["settings"]["dataset"] for metrics in found) or "none"
+    if len(found) != 1 or not hub_dataset(found[0]["data"]["source"], found[0]["data"]["kind"]):
+        named = ", ".join(metrics["data"]["source"] for metrics in found) or "none"
         raise ValueError(f"`eval_task` needs the result of one benchmark dataset of the Hub, got {named}.")
     settings = found[0]["settings"]
     entry = EvalResultEntry(
-        dataset_id=settings["dataset"],
+        dataset_id=found[0]["data"]["source"],
         task_id=task_id,
         value=in_percent(found[0]["wer"]),
         notes=f"WER in per cent, split {settings['split']}, {settings['num_beams']} beams",
@@ -184,7 +182,7 @@ def result_rows(result: Result) -> dict[str, Any]:
         "rates": {name: METRICS[name] for name in shown_rates(scores)},
         "failures": {name: METRICS[name] for name in failures if all(name in metrics for metrics in scores)},
         "settings": result.metrics["settings"],
-        "dataset": dataset_title(result.metrics["settings"]["dataset"], result.metrics["data"]["kind"]),
+        "dataset": report_title(result.metrics["data"]),
         "metrics": result.metrics,
         "rows": [("this model", result.metrics), *((baseline_name(b), b) for b in result.baselines)],
     }
@@ -213,6 +211,16 @@ def shown_settings(run: dict[str, Any] | None) -> list[tuple[str, str]]:
 def hub_dataset(dataset: str, kind: str) -> bool:
     """Whether a data report's source is an id of the Hub; a relative path can look like one."""
     return kind == hf_datasets.KIND and is_hub_id(dataset) and not Path(dataset).exists()
+
+
+def parts_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data reports of the single datasets that a report is about."""
+    return report.get("parts") or [report]
+
+
+def report_title(report: dict[str, Any]) -> str:
+    """What a data report is about, for people."""
+    return " + ".join(dataset_title(part["source"], part["kind"]) for part in parts_of(report))
 
 
 def dataset_title(dataset: str, kind: str) -> str:

@@ -50,13 +50,13 @@ def read_clips(study: StudyResults, run: str, wanted: list[str]) -> list[tuple[s
     split = read_json(directory / METRICS_FILE)["settings"]["split"]
     known = DataArguments.__dataclass_fields__
     flags = {name: value for name, value in spec["eval_flags"].items() if name in known}
-    dataset, _ = load_speech(
+    dataset, read = load_speech(
         DataArguments(dataset=spec["dataset"], language=spec["language"], **flags), split
     )
     places = {clip: place for place, clip in enumerate(dataset["id"])}
     if missing := [clip for clip in wanted if clip not in places]:
         raise ValueError(
-            f"{spec['dataset']} has no clip {missing[0]} (and {len(missing) - 1} more) that {run} was "
+            f"{read.source} has no clip {missing[0]} (and {len(missing) - 1} more) that {run} was "
             "evaluated on. Restore the dataset, or make the report without `--clips`."
         )
     return [(clip, load_audio(dataset[places[clip]]["audio"])) for clip in wanted]

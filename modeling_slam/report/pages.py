@@ -110,8 +110,10 @@ def write_into(directory: Path, study: StudyResults, view: View, clips: int, wit
 
 
 def without_directory(value: Any) -> Any:
-    """The last part of a directory of this machine; anything else as it is."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    """The last part of a directory of this machine, or of several; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return " + ".join(Path(one).name if Path(one).is_absolute() else one for one in value.split(" + "))
 
 
 def without_texts(table: ReportTable, languages: Sequence[str]) -> ReportTable:

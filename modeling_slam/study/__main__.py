@@ -65,6 +65,7 @@ def run(argv: list[str]) -> None:
                 arguments.keep_models,
                 arguments.only,
                 arguments.cache_features,
+                arguments.cache_max_gb,
             )
         except KeyboardInterrupt:
             print(f"\nStopped. The same command goes on; see {PROGRAM} list {directory}", file=sys.stderr)

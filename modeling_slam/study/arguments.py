@@ -6,6 +6,8 @@ from typing import Literal
 import yaml
 
 from modeling_slam.common.hub_ids import check_repo_id
+from modeling_slam.common.numbers import check_numbers
+from modeling_slam.training.feature_cache import CacheArguments
 
 
 @dataclass
@@ -45,6 +47,10 @@ class RunStudyArguments:
         default=None,
         metadata={"help": "Directory to keep the encoder's output in, for all runs that share an encoder."},
     )
+    cache_max_gb: float = field(
+        default=CacheArguments.cache_max_gb,
+        metadata={"help": "Size of that directory; what was used least recently goes first."},
+    )
     ray_address: str | None = field(
         default=None, metadata={"help": "Ray cluster to use, such as auto; one of its own if not given."}
     )
@@ -58,6 +64,7 @@ class RunStudyArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        check_numbers(self, ("cache_max_gb",), above=0)
         if self.ray_address is not None and self.scheduler != "ray":
             raise ValueError("`ray_address` belongs to `--scheduler ray`.")
         if self.slurm and self.scheduler != "slurm":

@@ -55,7 +55,7 @@ AXES: dict[str, Axis] = {
     "language": Axis(
         "language", "{}",
         values=lambda file, chosen: list(file.datasets),
-        flags=lambda language, pair: {"dataset": pair.dataset.dataset, "language": language},
+        flags=lambda language, pair: {"dataset": pair.recorded_dataset, "language": language},
     ),
     "max_train_hours": Axis("hours of training speech", "{:g}h"),
     "seed": Axis("seed", "s{}", values=lambda file, chosen: file.seeds),

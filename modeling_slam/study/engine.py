@@ -13,13 +13,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from modeling_slam.data.sources import find_source
+from modeling_slam.data.joining import open_parts
 from modeling_slam.study.cost import estimate
 from modeling_slam.study.grid import PlannedRun, Study
 from modeling_slam.study.runner import REPOSITORY, Outcome, Task
 from modeling_slam.study.schedulers import Local, Outcomes, Scheduler, visible_gpus
 from modeling_slam.study.specs import BaselineSpec, RunSpec
 from modeling_slam.study.store import StudyStore
+from modeling_slam.training.feature_cache import CacheArguments
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def run_study(
     keep_models: bool = True,
     only: Sequence[str] = (),
     cache_features: str | None = None,
+    cache_max_gb: float = CacheArguments.cache_max_gb,
 ) -> StudyOutcome:
     """Run what is not finished yet.
 
@@ -50,7 +52,9 @@ def run_study(
         max_attempts: how often a run is started, each time from its checkpoint, before it counts as failed.
         keep_models: whether a run's checkpoint stays after its evaluation.
         only: patterns such as "base-4L-*"; runs and baselines that match none are left for another time.
-        cache_features: directory for the frozen encoders' output, computed once for all depths and runs.
+        cache_features: directory for the frozen encoders' output, computed once for the depths of all runs
+            that are not finished.
+        cache_max_gb: how large that directory may become; what does not fit is computed batch by batch.
 
     Raises:
         ValueError: the study does not fit the directory, its data cannot be opened, or `only` matches
@@ -72,11 +76,11 @@ def run_study(
     check_data([run for run in study.runs if run.spec.name in names])
     store.claim(study.name, study.specs, study.axes)
     cpus = threads or share_of_cpus(scheduler)
+    cache = {} if cache_features is None else {"cache_features": cache_features, "cache_max_gb": cache_max_gb}
     tasks = [
-        Task(spec, str(store.directory), str(Path.cwd()), cpus, max_attempts, keep_models,
-             cache_flags(study, spec, cache_features))
+        Task(spec, str(store.directory), str(Path.cwd()), cpus, max_attempts, keep_models, cache)
         for spec in left
-    ]  # fmt: skip
+    ]
 
     failures = []
     with Progress(study, store, chosen, left, scheduler.workers) as progress:
@@ -104,15 +108,6 @@ def in_two_rounds(scheduler: Scheduler, tasks: Sequence[Task]) -> Outcomes:
         yield from scheduler.run([task for task in tasks if task.spec.name in busy], wait=True)
 
 
-def cache_flags(study: Study, spec: RunSpec | BaselineSpec, directory: str | None) -> dict[str, str]:
-    """Flags of train.py that keep the encoder's output, at all depths which this study needs of it."""
-    if directory is None or isinstance(spec, BaselineSpec):
-        return {}
-    shared = (spec.encoder, spec.dataset, spec.language)
-    depths = {s.keep_layers for s in study.specs if (s.encoder, s.dataset, s.language) == shared}
-    return {"cache_features": directory, "cache_depths": ",".join(map(str, sorted(depths, reverse=True)))}
-
-
 def check_system() -> None:
     """Runs share locks and end with their engine in ways that only POSIX has."""
     if os.name != "posix":
@@ -134,9 +129,8 @@ def check_scripts() -> None:
 def check_data(runs: Sequence[PlannedRun]) -> None:
     """Open all data once, so that a wrong path shows now and not hours later."""
     for data in {repr(run.data): run.data for run in runs}.values():
-        source = find_source(data.dataset)
         for split in (data.train_split, data.test_split):
-            source.open_source(data, split)
+            open_parts(data, split)
 
 
 def share_of_cpus(scheduler: Scheduler) -> int:

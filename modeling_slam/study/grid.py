@@ -122,7 +122,8 @@ class Pair:
         self.lora = self.dataset.lora or file.lora or lora_of(recipe)
         self.audio_config, self.text_config = base_config(self.encoder.model), base_config(self.llm)
         self.parsed: dict[str, list[Any]] = {}
-        self.parse(EVAL_TYPES, self.eval_flags(self.train) | {"output_dir": "-", "model": "-"})
+        _, data = self.parse(EVAL_TYPES, self.eval_flags(self.train) | {"output_dir": "-", "model": "-"})
+        self.recorded_dataset = data.recorded_dataset
 
     def further_flags(self, file: StudyFile) -> set[str]:
         """Flags that the axes set which this file spans beside those of every study."""
@@ -205,7 +206,7 @@ class Pair:
             name=f"{self.name}-{self.language}",
             encoder=self.encoder.model,
             encoder_name=self.name,
-            dataset=self.dataset.dataset,
+            dataset=self.recorded_dataset,
             language=self.language,
             eval_flags=self.eval_flags(self.train) | {"num_beams": BASELINE_BEAMS},
         )

@@ -41,7 +41,7 @@ class Task:
     threads: int
     max_attempts: int
     keep_models: bool
-    cache_flags: Mapping[str, Any] = field(default_factory=dict)  # of train.py; they change no result
+    cache: Mapping[str, Any] = field(default_factory=dict)  # flags of train.py; they change no result
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -158,7 +158,7 @@ def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "P
             shutil.rmtree(model, ignore_errors=True)  # what a run left that was killed before its first save
         begun = time.monotonic()
         try:
-            processes.run("train.py", {**train_flags(spec, model), **task.cache_flags})
+            processes.run("train.py", {**train_flags(spec, model), **cache_flags(spec, task)})
             state.trained = True
         finally:
             state.train_seconds += time.monotonic() - begun
@@ -207,6 +207,21 @@ def train_flags(spec: RunSpec, model: Path) -> dict[str, Any]:
         "resume_from_checkpoint": "last", "disable_tqdm": True,
     }  # fmt: skip
     return own | lora | spec.train_flags
+
+
+def cache_flags(spec: RunSpec, task: Task) -> dict[str, Any]:
+    """The task's, with the depths of this encoder and data that runs still need, now that this one begins."""
+    if not task.cache:
+        return {}
+    store = StudyStore(task.study_dir)
+    _, specs = store.read()
+    shared = (spec.encoder, spec.dataset, spec.language)
+    depths = {
+        other.keep_layers
+        for other in specs
+        if (other.encoder, other.dataset, other.language) == shared and not store.is_finished(other)
+    }
+    return {**task.cache, "cache_depths": ",".join(map(str, sorted(depths, reverse=True)))}
 
 
 def eval_flags(spec: RunSpec, model: Path, directory: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class RunSpec:
     encoder_layers: int  # of the full encoder
     keep_layers: int
     llm: str
-    dataset: str
+    dataset: str | list[str]
     language: str
     mode: Mode
     lora_rank: int  # 0 for projector
@@ -44,7 +44,7 @@ class BaselineSpec:
     name: str  # "base-en"
     encoder: str
     encoder_name: str
-    dataset: str
+    dataset: str | list[str]
     language: str
     eval_flags: dict[str, Any]
 

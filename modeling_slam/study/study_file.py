@@ -63,7 +63,7 @@ class DataSize:
 class DatasetEntry:
     """One language's data; the key above it is the language."""
 
-    dataset: str
+    dataset: str | list[str]
     recipe: str | None = None
     keep_layers: list[int] | None = None  # only these of the encoders' depths
     lora: LoraSetting | None = None

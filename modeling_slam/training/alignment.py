@@ -64,24 +64,32 @@ class AlignmentModel(nn.Module):
 
     accepts_loss_kwargs = True  # `num_items_in_batch`, as the whole model
 
-    def __init__(self, config: SlamAsrConfig, parts: nn.ModuleDict, embeddings: torch.Tensor):
+    def __init__(
+        self, config: SlamAsrConfig, parts: nn.ModuleDict, embeddings: torch.Tensor, encoder: Any = None
+    ):
         super().__init__()
         self.config = config
+        self._encoder = [encoder]  # in a list, so that it is none of the weights that are saved
         self.projector, self.ctc_head = parts["projector"], parts["ctc_head"]
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     def forward(
         self,
-        encoder_frames: torch.Tensor,
-        encoder_frames_mask: torch.Tensor,
         ctc_labels: torch.Tensor,
+        encoder_frames: Any = None,
+        encoder_frames_mask: Any = None,
+        input_features: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **text: Any,
     ) -> dict[str, torch.Tensor]:
         """(B, T, D_enc) frames, (B, T) and (B, N) classes -> CTC loss, (B, A, 1 + V) logits, (B,) lengths.
 
-        What else a batch has is for the LLM.
+        Without frames the encoder computes them from the features. What else a batch has is for the LLM.
         """
+        if encoder_frames is None:
+            with torch.no_grad():
+                encoder_frames, encoder_frames_mask = self._encoder[0](input_features, input_features_mask)
         frames = encoder_frames.to(next(self.projector.parameters()).dtype)
         projected = self.projector(frames, encoder_frames_mask) * (self.config.projector_scale or 1.0)
         counts = self.config.audio_tokens(encoder_frames_mask.sum(dim=1))
@@ -92,6 +100,8 @@ class AlignmentModel(nn.Module):
 
 class AlignmentTrainer(SlamTrainer):
     """Validates by what the head reads greedily."""
+
+    reads_head = True
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -156,12 +166,14 @@ def align(
     data: dict[str, Any],
     collator: SpeechCollator,
     callbacks: list[TrainerCallback],
+    encoder: Any = None,
 ) -> dict[str, torch.Tensor]:
     """The weights of projector and CTC head after the stage, which goes on where it was stopped.
 
     Args:
         weights, embeddings: as `begin` gives them.
-        collator: has a cache of encoder frames and the head's vocabulary.
+        collator: has the head's vocabulary, and a cache of encoder frames unless there is an `encoder`.
+        encoder: the frozen one, on the run's device; for each batch, where the frames were too many to keep.
     """
     directory = Path(run_args.output_dir, ALIGNMENT)
     if not (directory / ALIGNMENT_FILE).is_file():
@@ -173,7 +185,7 @@ def align(
         parts = trained_parts(regularised)
         parts.load_state_dict(weights)
         trainer = AlignmentTrainer(
-            model=AlignmentModel(config, parts, embeddings),
+            model=AlignmentModel(config, parts, embeddings, encoder),
             args=stage_arguments(run_args, arguments, directory),
             train_dataset=data["train"],
             eval_dataset=data.get("validation"),

@@ -5,7 +5,7 @@
 Before training, the clips that the cache lacks go through an encoder of the deepest depth, which gives all
 depths in one pass; then the encoder never runs again. A space of the store is named by the digest of all that
 its frames depend on: every byte of the encoder's weights up to that depth, its config, types, how clips are
-prepared.
+prepared. What does not fit is not stored, and the run computes it batch by batch, as without a cache.
 """
 
 import contextlib
@@ -15,18 +15,21 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_slam import SlamAsrConfig, SlamAsrProcessor
 from modeling_slam.common.cpu_products import use_onednn
+from modeling_slam.common.numbers import check_numbers
 from modeling_slam.data.collator import CLIP_DIGEST
-from modeling_slam.data.frame_store import FrameReader, FrameStore, clip_digests
+from modeling_slam.data.frame_store import FrameReader, FrameStore, StoreFullError, clip_digests
 from modeling_slam.model.audio_encoders import ENCODERS
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
@@ -63,8 +66,7 @@ class CacheArguments:
         self.depths = sorted({int(word) for word in words if word})
         if self.depths and self.cache_features is None:
             raise ValueError("`cache_depths` needs `cache_features`: the directory to keep them in.")
-        if self.cache_max_gb <= 0:
-            raise ValueError(f"`cache_max_gb` must be positive, got {self.cache_max_gb}.")
+        check_numbers(self, ("cache_max_gb",), above=0)
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,8 @@ class FeatureCache:
             "pad_to_seconds": self.processor.pad_to_seconds,
             "encoding": dataclasses.astuple(self.encoding),
         }
-        prefix = self.encoder_class.layer_prefix
         for depth in self.depths:
-            below = {
-                name: digest
-                for name, digest in digests.items()
-                if not name.startswith(prefix) or int(name.removeprefix(prefix).split(".")[0]) < depth
-            }
+            below = {name: digests[name] for name in self._weights_of(depth)}
             text = json.dumps([settings, below], sort_keys=True, default=str)
             yield f"{depth:02d}-layers-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
@@ -155,45 +152,78 @@ class FeatureCache:
         Under `accelerate launch` each process computes its share.
 
         Raises:
-            ValueError: the frames do not fit into `cache_max_gb`.
+            StoreFullError: the frames of all depths do not fit into `cache_max_gb`, or on the disk.
         """
+        splits = with_digests(splits)
+        return splits, self._fill(splits, self.depths, num_workers)
+
+    def fill_what_fits(
+        self, splits: dict[str, Any], num_workers: int
+    ) -> tuple[dict[str, Any], FrameReader | None]:
+        """As `fill`; where not all depths fit, this run's alone, and where it does not, there is no reader.
+
+        The log has a warning then: the run is slower, and its result the same but for rounding.
+        """
+        splits = with_digests(splits)
+        for depths in [self.depths] if self.depths == [self.depth] else [self.depths, [self.depth]]:
+            try:
+                return splits, self._fill(splits, depths, num_workers)
+            except StoreFullError as error:
+                goes_on = (
+                    "The run goes on without the cache and encodes each batch anew."
+                    if depths == [self.depth]
+                    else f"This run's depth, {self.depth} layers, is stored if it fits alone."
+                )
+                if PartialState().is_main_process:
+                    logger.warning("%s %s", error, goes_on)
+        return splits, None
+
+    def _fill(self, splits: dict[str, Any], depths: list[int], num_workers: int) -> FrameReader:
         state = PartialState()
-        splits = {
-            name: split.add_column(CLIP_DIGEST, list(clip_digests(split))) for name, split in splits.items()
-        }
+        clips = {clip.digest: clip for split in splits.values() for clip in clip_places(split)}
         with self.store.lock() if state.is_main_process else contextlib.nullcontext():
             state.wait_for_everyone()
-            readers = {depth: self.store.reader(space) for depth, space in self.spaces.items()}
-            clips = {clip.digest: clip for split in splits.values() for clip in clip_places(split)}
+            readers = {depth: self.store.reader(self.spaces[depth]) for depth in depths}
             in_use = {shard for reader in readers.values() for shard in reader.hold(clips)}
-            missing = [
-                clip
-                for digest, clip in clips.items()
-                if any(digest not in reader for reader in readers.values())
-            ]
-            if missing and state.is_main_process:
-                self.store.make_room(self._bytes(missing), self.max_bytes, in_use)
-            state.wait_for_everyone()
+            lacking = [
+                clip for reader in readers.values() for digest, clip in clips.items() if digest not in reader
+            ]  # once for each depth
+            missing = list({clip.digest: clip for clip in lacking}.values())
             if missing:
+                self._make_room(sum(map(self._bytes, lacking)), in_use)
                 self._encode(missing[state.process_index :: state.num_processes], readers, num_workers)
             state.wait_for_everyone()
-        reader = self.store.reader(self.spaces[self.depth])
-        reader.hold(clips)
+            # Under the lock: once it is released, another run may need the room.
+            reader = self.store.reader(self.spaces[self.depth])
+            reader.hold(clips)
+            state.wait_for_everyone()
         logger.info(
             "Encoder frames: %d clips computed, %d in the cache", len(missing), len(clips) - len(missing)
         )
-        return splits, reader
+        return reader
 
-    def _bytes(self, missing: list[ClipPlace]) -> int:
-        seconds = sum(max(clip.seconds, self.processor.pad_to_seconds or 0) for clip in missing)
-        frames = self.config.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE)) + len(missing)
-        width = self.config.audio_config.hidden_size * self.encoding.stored_dtype.itemsize
-        return frames * width * len(self.depths)
+    def _make_room(self, wanted_bytes: int, in_use: set[Path]) -> None:
+        """The main process does, and where it cannot, all processes raise."""
+        full: list[StoreFullError | None] = [None]
+        if PartialState().is_main_process:
+            try:
+                self.store.make_room(wanted_bytes, self.max_bytes, in_use)
+            except StoreFullError as error:
+                full = [error]
+        broadcast_object_list(full)
+        if full[0] is not None:
+            raise full[0]
+
+    def _bytes(self, clip: ClipPlace) -> int:
+        """Of its frames at one depth."""
+        seconds = max(clip.seconds, self.processor.pad_to_seconds or 0)
+        frames = self.config.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE))
+        return frames * self.config.audio_config.hidden_size * self.encoding.stored_dtype.itemsize
 
     @torch.no_grad()
     def _encode(self, missing: list[ClipPlace], readers: dict[int, FrameReader], num_workers: int) -> None:
-        device = PartialState().device or torch.device("cpu")
-        encoder = self._encoder().to(device)
+        depths = list(readers)
+        device, encoder = run_device(), self.encoder(depths[-1])
         longest_first: Any = sorted(missing, key=lambda clip: -clip.seconds)
         loader = DataLoader(
             longest_first,
@@ -203,34 +233,41 @@ class FeatureCache:
         )
         progress = tqdm(loader, desc="encoding", unit="batch", disable=not PartialState().is_main_process)
         with contextlib.ExitStack() as stack:
-            writers = {
-                depth: stack.enter_context(self.store.writer(space)) for depth, space in self.spaces.items()
-            }
+            writers = {depth: stack.enter_context(self.store.writer(self.spaces[depth])) for depth in depths}
             for digests, features, mask in progress:
                 # Around the encoder alone: the features, made in the workers, must not be in bf16.
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.encoding.autocast):
-                    by_depth, frame_mask = encoder.at_depths(
-                        features.to(device), mask.to(device), self.depths
-                    )
+                    by_depth, frame_mask = encoder.at_depths(features.to(device), mask.to(device), depths)
                 lengths = frame_mask.sum(dim=1).tolist()
-                for depth, frames in zip(self.depths, by_depth, strict=True):
+                for depth, frames in zip(depths, by_depth, strict=True):
                     frames = frames.to("cpu", self.encoding.stored_dtype)
                     for digest, clip, length in zip(digests, frames, lengths, strict=True):
                         if digest not in readers[depth]:
                             writers[depth].add(digest, clip[:length])
 
-    def _encoder(self) -> Any:
+    def encoder(self, depth: int | None = None) -> Any:
+        """The frozen encoder of `depth` layers, this run's if not given, on the run's device."""
+        depth = depth or self.depth
         audio_config = self.config.audio_config
         config = audio_config.from_dict(audio_config.to_dict(), attn_implementation=self.encoding.attention)
         with torch.device("meta"):
-            encoder = self.encoder_class(config, self.depths[-1])
-        weights = {name: tensor[...] for name, tensor in self.weights.items()}
+            encoder = self.encoder_class(config, depth)
+        weights = {name: self.weights[name][...] for name in self._weights_of(depth)}
         dtype = self.encoding.frozen_dtype
         encoder.load_state_dict(
             {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}, assign=True
         )
         use_onednn(encoder.requires_grad_(False))
-        return encoder.eval()
+        return encoder.eval().to(run_device())
+
+    def _weights_of(self, depth: int) -> list[str]:
+        """The names of an encoder's weights that has the lowest `depth` layers."""
+        prefix = self.encoder_class.layer_prefix
+        return [
+            name
+            for name in sorted(self.weights)
+            if not name.startswith(prefix) or int(name.removeprefix(prefix).split(".")[0]) < depth
+        ]
 
 
 @dataclass(frozen=True)
@@ -240,6 +277,15 @@ class FeatureCollator:
     def __call__(self, clips: list[ClipPlace]) -> tuple[list[str], torch.Tensor, torch.Tensor]:
         batch = self.processor(audio=[clip.split[clip.row]["audio"] for clip in clips])
         return [clip.digest for clip in clips], batch["input_features"], batch["input_features_mask"]
+
+
+def run_device() -> torch.device:
+    return PartialState().device or torch.device("cpu")
+
+
+def with_digests(splits: dict[str, Any]) -> dict[str, Any]:
+    """The splits with the column that says under which name a clip's frames are stored."""
+    return {name: split.add_column(CLIP_DIGEST, list(clip_digests(split))) for name, split in splits.items()}
 
 
 def clip_places(split: datasets.Dataset) -> Iterator[ClipPlace]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from modeling_slam.data import DataArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import config_settings
 from modeling_slam.training.run_checks import BY_METRIC
@@ -58,6 +59,8 @@ def record(**groups: Any) -> Settings:
         settings[name] = {key: value for key, value in asdict(group).items() if key in asked}
         if isinstance(group, RunArguments):
             settings[name]["world_size"] = group.world_size
+        if isinstance(group, DataArguments):
+            settings[name]["dataset"] = group.recorded_dataset
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -35,10 +35,19 @@ class SlamTrainer(Seq2SeqTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        head = getattr(self.model, "ctc_head", None)
+        if head is not None and not self.reads_head:
+            head.requires_grad_(False)  # or DDP would wait for its gradients
         # From torch 2.11 on, cuDNN's attention has gradients of NaN for some lengths under a mask on an H100;
         # flash and memory-efficient attention take its place. https://github.com/pytorch/pytorch/issues/196678
         torch.backends.cuda.enable_cudnn_sdp(False)
         self._positions = [0, 0]  # of the batches since the last log line: real ones, and all
+
+    @property
+    def reads_head(self) -> bool:
+        """Whether a loss reaches the CTC head."""
+        model: Any = self.model
+        return self.args.ctc_weight > 0 or model.config.llm_input != "projector"
 
     def get_train_dataloader(self) -> DataLoader:
         if self.args.batch_seconds is None:

@@ -2,12 +2,13 @@
 
 import os
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from modeling_slam.data import frame_store
-from modeling_slam.data.frame_store import FrameStore
+from modeling_slam.data.frame_store import FrameStore, StoreFullError
 
 
 def frames(number: int, length: int = 10) -> torch.Tensor:
@@ -82,9 +83,22 @@ def test_room_is_made_by_what_was_used_least_recently(store):
     assert [shard.exists() for shard in shards] == [True, True, False, True]
     store.make_room(2 * size, 4 * size, in_use={shards[0]})
     assert [shard.exists() for shard in shards] == [True, True, False, False]
-    with pytest.raises(ValueError, match="`cache_max_gb` allows"):
+    with pytest.raises(StoreFullError, match="`--cache_max_gb` allows"):
         store.make_room(4 * size, 4 * size, in_use={shards[0]})
     assert shards[1].exists(), "nothing is deleted in vain"
+
+
+def test_a_disk_that_is_full_is_a_limit_too(store, monkeypatch):
+    for number in range(2):
+        write(store, f"space {number}", number)
+    old, new = (store.reader(f"space {number}").shards[f"clip {number}"] for number in range(2))
+    os.utime(old, (1, 1))
+    size = old.stat().st_size
+    monkeypatch.setattr(frame_store.shutil, "disk_usage", lambda path: SimpleNamespace(free=size // 2))
+    store.make_room(size, 100 * size, in_use=set())
+    assert (old.exists(), new.exists()) == (False, True)
+    with pytest.raises(StoreFullError, match="its disk has room for"):
+        store.make_room(2 * size, 100 * size, in_use={new})
 
 
 def test_reading_counts_as_use(store):

@@ -1,6 +1,7 @@
 """`eval.py` end to end: files, scores, resume, refusals. In two processes: `training/test_distributed.py`."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,22 @@ def test_a_finished_run_is_scored_again_without_decoding_and_gives_the_same(comm
     rows, metrics = read(results)
     assert rows == before[0]
     assert metrics["decode_seconds"] == before[1]["decode_seconds"]
+
+
+def test_several_datasets_are_one_test_set_and_one_is_recorded_by_its_name_alone(command, results):
+    speech = command[command.index("--dataset") + 1]
+    eval_script.main(command)
+    assert read(results)[1]["settings"]["dataset"] == speech
+    other = shutil.copytree(speech, Path(speech).with_name("more"))
+    both = ["--dataset", speech, str(other), "--output_dir", str(results / "both")]
+    for _ in range(2):  # the second time it is scored again, by the same settings
+        eval_script.main([*command, *both])
+    rows, metrics = read(results / "both")
+    assert [row["id"] for row in rows] == [
+        f"{name}/{number}.wav" for name in ("speech", "more") for number in range(5)
+    ]
+    assert metrics["settings"]["dataset"] == [speech, str(other)]
+    assert [part["kept_clips"] for part in metrics["data"]["parts"]] == [5, 5]
 
 
 def test_other_settings_in_the_same_directory_are_refused_and_nothing_is_overwritten(command, results):

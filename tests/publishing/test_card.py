@@ -161,6 +161,28 @@ def test_parameters_and_recipe_are_those_of_the_model_and_the_run(evidence, trai
     assert str(trained.run.parent) not in text
 
 
+def test_each_of_several_datasets_is_named_and_none_by_its_directory(evidence, trained):
+    part = {**evidence.data["train"], "kept_clips": 7, "source": "owner/speech", "kind": "datasets"}
+    parts = [part, {**part, "kept_clips": 9, "source": "/somewhere/mine", "kind": "AudioFolder"}]
+    evidence.data["train"] |= {
+        "source": "owner/speech + /somewhere/mine",
+        "kind": "2 datasets",
+        "parts": parts,
+    }
+    metrics = copy.deepcopy(trained.metrics)
+    metrics["data"] |= evidence.data["train"]
+    evidence.results = [Result(metrics)]
+    card = render_card(evidence, REPO)
+    assert "- train: owner/speech + mine, split train" in card.text
+    assert "\n  - owner/speech: 7 clips" in card.text
+    assert "\n  - mine: 9 clips" in card.text
+    assert "/somewhere" not in str(card)
+    assert card.data.datasets == ["owner/speech"]
+    assert card.data.eval_results[0].dataset_name == "owner/speech + mine"
+    with pytest.raises(ValueError, match="one benchmark dataset of the Hub"):
+        eval_results_file(evidence, "asr")
+
+
 def test_without_results_the_card_says_so_and_holds_no_rate(evidence):
     evidence.results, evidence.validation, evidence.check = [], None, None
     text = str(render_card(evidence, REPO))
@@ -203,7 +225,7 @@ def test_eval_results_are_written_for_a_dataset_of_the_hub_alone(evidence, train
     with pytest.raises(ValueError, match="one benchmark dataset of the Hub"):
         eval_results_file(evidence, "asr")
     metrics = copy.deepcopy(trained.metrics)
-    metrics["settings"]["dataset"], metrics["data"]["kind"] = "owner/benchmark", "datasets"
+    metrics["data"] |= {"source": "owner/benchmark", "kind": "datasets"}
     evidence.results = [Result(metrics)]
     (entry,) = yaml.safe_load(eval_results_file(evidence, "asr"))
     assert entry["dataset"] == {"id": "owner/benchmark", "task_id": "asr"}

@@ -89,10 +89,13 @@ def test_csv_has_plain_numbers_that_pandas_reads_back(report, study):
 
 
 def test_directories_of_this_machine_stand_nowhere(tmp_path):
-    spec = spec_of(6, "projector", "en") | {"encoder": "/models/whisper-base", "dataset": "/corpora/digits"}
+    spec = spec_of(6, "projector", "en") | {
+        "encoder": "/models/whisper-base",
+        "dataset": ["/corpora/digits", "/corpora/more"],
+    }
     report = write_report(write_study(tmp_path / "study", [(spec, [row(0, "one two", "one two")])]))
     runs = pd.read_csv(report / "tables" / "runs.csv")
-    assert runs[["encoder", "dataset"]].values.tolist() == [["whisper-base", "digits"]]
+    assert runs[["encoder", "dataset"]].values.tolist() == [["whisper-base", "digits + more"]]
     for file in report.rglob("*.*"):
         assert b"/models/" not in file.read_bytes(), file
 

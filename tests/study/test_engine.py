@@ -160,11 +160,11 @@ def test_only_names_the_runs_that_are_run(study_file, stand_ins, tmp_path):
 
 
 def test_runs_that_share_an_encoder_share_its_cached_output(study_file, stand_ins, tmp_path):
-    """All depths of the study are stored by whichever run comes first; no specification changes."""
-    run_study(load_study(study_file()), tmp_path / "out", cache_features="cache")
-    for name in RUNS:
+    """A run stores all depths that are not finished when it begins; no specification changes."""
+    run_study(load_study(study_file()), tmp_path / "out", cache_features="cache", cache_max_gb=7.5)
+    for name, depths in zip(RUNS, ("3,1", "1"), strict=True):
         log = (tmp_path / "out" / "runs" / name / "log.txt").read_text()
-        assert "--cache_features cache --cache_depths 3,1\n" in log
+        assert f"--cache_features cache --cache_max_gb 7.5 --cache_depths {depths}\n" in log
     assert run_study(load_study(study_file()), tmp_path / "out").finished == 2
 
 

@@ -2,12 +2,15 @@
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from modeling_slam.analysis.parameters import parameter_counts
 from modeling_slam.study import load_study
+from modeling_slam.study.engine import check_data
+from modeling_slam.study.runner import train_flags
 
 ROOT = Path(__file__).parents[2]
 TABLE_2 = ROOT / "modeling_slam" / "paper" / "tables" / "table2_wer.csv"
@@ -60,6 +63,17 @@ def test_the_real_study_and_its_settings_from_the_command_line():
     assert {spec.llm for spec in study.specs} == {"Qwen/Qwen2.5-1.5B"}
     assert {spec.dataset for spec in study.specs} == {"/digits", "data/dialogue-nl"}
     assert [baseline.name for baseline in study.baselines] == ["base-en", "base-nl"]
+
+
+def test_a_language_may_have_several_datasets_and_one_is_written_as_ever(study_file, world, tmp_path):
+    speech, other = str(world.dataset), shutil.copytree(world.dataset, tmp_path / "other")
+    one = load_study(study_file()).specs
+    assert load_study(study_file(datasets={"en": {"dataset": [speech]}})).specs == one
+    assert {spec.dataset for spec in one} == {speech}
+    study = load_study(study_file(), [f"datasets.en.dataset=[{speech}, {other}]"])
+    assert [spec.dataset for spec in study.specs] == [[speech, str(other)]] * 2
+    check_data(study.runs)
+    assert train_flags(study.specs[0], tmp_path)["dataset"] == [speech, str(other)]
 
 
 WRONG = {

@@ -122,3 +122,11 @@ def test_two_processes_decode_each_clip_once_and_agree_with_one(runs):
     assert together == alone
     metrics = json.loads((runs.tested_by_two / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["settings"]["processes"] == 2
+
+
+def test_a_cache_that_is_too_small_stops_neither_process(world, tmp_path):
+    cache = {"cache_features": tmp_path / "cache", "cache_depths": "3,2", "cache_max_gb": 1e-6}
+    argv = flags(world, tmp_path / "run", max_steps=2, eval_strategy="no", **cache)
+    with started(tmp_path / "log", *TWO_PROCESSES, "train.py", *argv) as process:
+        assert process.wait() == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().count("The run goes on without the cache") == 1

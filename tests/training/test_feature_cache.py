@@ -1,5 +1,7 @@
 """Training from cached encoder frames: the same run, and the encoder does not run in it."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,6 +10,9 @@ from tiny_run import flags, logged
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 import train
+from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.data.collator import SpeechCollator
+from modeling_slam.data.frame_store import StoreFullError
 from modeling_slam.model.audio_encoders import PrunedWhisperEncoder
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_processor
@@ -47,7 +52,9 @@ def test_a_run_from_the_cache_is_the_run_without_it(world, tmp_path, encoded, ca
         for name in ("loss", "eval_loss", "eval_wer"):
             assert logged(tmp_path / other, name) == pytest.approx(logged(tmp_path / "plain", name), rel=1e-5)
     plain, first = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "first"))
-    assert max((plain[name] - first[name]).abs().max() for name in plain) <= 1e-5
+    # But for a few: where a gradient is all but zero, Adam makes a whole step of its rounding.
+    differences = torch.cat([(plain[name] - first[name]).abs().flatten() for name in plain])
+    assert (differences <= 1e-5).float().mean() > 0.999
     shallower = {"keep_layers": 2, "lora_rank": 0, "cache_features": tmp_path / "cache"}
     run(world, tmp_path / "shallow", **shallower, max_steps=1)
     assert sum(encoded) == 48 + 8, "the other depth was stored in the same pass"
@@ -120,10 +127,61 @@ def test_one_changed_byte_of_the_encoder_is_another_encoder(world, tmp_path):
     assert [*cache._spaces()] != [space]
 
 
-def test_a_run_too_large_for_the_cache_ends_before_it_starts(world, tmp_path):
-    with pytest.raises(SystemExit, match="`cache_max_gb` allows 1e-06"):
-        run(world, tmp_path / "run", cache_features=tmp_path / "cache", cache_max_gb=1e-6)
-    assert not (tmp_path / "run").exists()
+SHORT = {"max_steps": 3, "logging_steps": 1, "eval_strategy": "no"}
+
+
+def test_a_run_too_large_for_the_cache_warns_and_goes_on_without_it(world, tmp_path, caplog):
+    run(world, tmp_path / "plain", **SHORT)
+    run(world, tmp_path / "run", **SHORT, cache_features=tmp_path / "cache", cache_max_gb=1e-6)
+    assert re.search(r"`--cache_max_gb` allows 1e-06.* The run goes on without the cache", caplog.text)
+    assert not list((tmp_path / "cache").glob("*/*.safetensors"))
+    assert logged(tmp_path / "run", "loss") == logged(tmp_path / "plain", "loss")
+
+
+def test_where_not_all_depths_fit_the_runs_own_is_stored(world, tmp_path, encoded, caplog):
+    run(world, tmp_path / "one", **SHORT, cache_features=tmp_path / "measured")
+    (shard,) = (tmp_path / "measured").glob("*/*.safetensors")
+    cache = {"cache_features": tmp_path / "cache", "cache_max_gb": 1.5e-9 * shard.stat().st_size}
+    for name in ("first", "again"):
+        encoded.clear()
+        run(world, tmp_path / name, **SHORT, **cache, cache_depths="3,2")
+        assert sum(encoded) == (48 if name == "first" else 0)
+        assert "This run's depth, 3 layers, is stored if it fits alone." in caplog.text
+    assert [path.name[:2] for path in (tmp_path / "cache").glob("*-layers-*")] == ["03"]
+    assert logged(tmp_path / "first", "loss") == logged(tmp_path / "one", "loss")
+
+
+def test_a_depth_that_is_stored_already_needs_no_room_again(world, tmp_path, caplog):
+    run(world, tmp_path / "one", **SHORT, cache_features=tmp_path / "cache")
+    (shard,) = (tmp_path / "cache").glob("*/*.safetensors")
+    room = {"cache_features": tmp_path / "cache", "cache_max_gb": 2.1e-9 * shard.stat().st_size}
+    run(world, tmp_path / "both", **SHORT, **room, cache_depths="3,2")
+    assert "cache_max_gb" not in caplog.text
+    assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 2
+
+
+def test_projector_and_head_are_aligned_alike_with_and_without_room_for_the_frames(world, tmp_path):
+    losses = []
+    for name, room in (("roomy", 100.0), ("full", 1e-6)):
+        settings = SHORT | {"align_epochs": 1, "eval_strategy": "epoch", "cache_max_gb": room}
+        run(world, tmp_path / name, **settings, max_train_hours=0.005)
+        losses.append(logged(tmp_path / name / "alignment", "eval_loss"))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_any_code_trains_from_a_cache_in_a_directory_of_its_own(world, tmp_path):
+    """Fill it, give its reader to a collator: a batch then has the frames of the encoder itself."""
+    cache = cache_of(world, tmp_path / "mine")
+    clips, _ = load_speech(DataArguments(str(world.dataset)), "validation")
+    data, reader = cache.fill({"validation": clips}, num_workers=0)
+    rows = [data["validation"][row] for row in (0, 1)]
+    batch = SpeechCollator(cache.processor, reader)(rows)
+    features = cache.processor(audio=[row["audio"] for row in rows])
+    frames, mask = cache.encoder()(features["input_features"], features["input_features_mask"])
+    assert torch.equal(batch["encoder_frames_mask"], mask)
+    assert torch.allclose(batch["encoder_frames"], frames, atol=1e-5)
+    with pytest.raises(StoreFullError, match="give them more room, or store fewer depths"):
+        cache_of(world, tmp_path / "small", cache_max_gb=1e-6).fill({"validation": clips}, num_workers=0)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +190,7 @@ def test_a_run_too_large_for_the_cache_ends_before_it_starts(world, tmp_path):
         ({"cache_depths": "3"}, "`cache_depths` needs `cache_features`"),
         ({"cache_features": "{dataset}/cache", "cache_depths": "3,many"}, "must be numbers of layers"),
         ({"cache_features": "{dataset}/cache", "cache_depths": "5"}, "names 5 layers, the encoder has 4"),
-        ({"cache_features": "{dataset}/cache", "cache_max_gb": 0}, "`cache_max_gb` must be positive"),
+        ({"cache_features": "{dataset}/cache", "cache_max_gb": 0}, "`cache_max_gb` must be above 0"),
     ],
 )
 def test_refuses_settings_that_cannot_work(world, tmp_path, capsys, changes, message):

@@ -24,7 +24,7 @@ def settings_of(run_args: RunArguments, dataset: str = "speech", **lora) -> dict
     )
 
 
-def start(directory: Path, resume: str | None = None, *, dataset: str = "speech", lora=None, **fields) -> Run:
+def start(directory: Path, resume: str | None = None, *, dataset="speech", lora=None, **fields) -> Run:
     """A run that claims the directory and ends at once; it begins only if asked to."""
     begins = fields.pop("begins", False)
     run_args = run_arguments(directory, resume_from_checkpoint=resume, **fields)
@@ -119,6 +119,17 @@ def test_resuming_with_other_settings_names_each_difference(run):
     assert "another `--output_dir`" in str(error.value)
     assert "`--resume_anyway`" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_one_dataset_is_recorded_by_its_name_alone_and_several_as_a_list(run, tmp_path):
+    """So a run that an older version began with a plain string goes on."""
+    assert recorded(run)["data"]["dataset"] == "speech"
+    assert claim(run, "last", dataset=["speech"]) == str(run / "checkpoint-10")
+    with pytest.raises(ValueError, match=r"dataset was 'speech', is \['speech', 'more'\]"):
+        claim(run, "last", dataset=["speech", "more"])
+    start(tmp_path / "two", dataset=["speech", "more"], begins=True)
+    assert recorded(tmp_path / "two")["data"]["dataset"] == ["speech", "more"]
+    assert claim(tmp_path / "two", "last", dataset=["speech", "more"]) is None
 
 
 def test_a_checkpoint_without_its_runs_settings_is_refused(run):

@@ -1,6 +1,7 @@
 """The trainer: what it validates on, what it scores, and which model it leaves behind."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +114,17 @@ def test_the_loss_falls(run):
     losses = list(logged(run.directory, "loss").values())
     assert len(losses) == 60
     assert sum(losses[-12:]) < 0.8 * sum(losses[:12])
+
+
+def test_a_run_on_several_datasets_trains_and_validates_on_all_of_them(world, tmp_path):
+    both = ["--dataset", str(world.dataset), str(shutil.copytree(world.dataset, tmp_path / "more"))]
+    trainer = run_training([*flags(world, tmp_path / "run", max_steps=1), *both])
+    assert (len(trainer.train_dataset), len(trainer.eval_dataset)) == (2 * 48, 2 * 8)
+    assert {clip.split("/")[0] for clip in trainer.eval_dataset["id"]} == {"speech", "more"}
+    read = json.loads((tmp_path / "run" / "data_train.json").read_text(encoding="utf-8"))
+    assert [part["kept_clips"] for part in read["parts"]] == [48, 48]
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert recorded["data"]["dataset"] == both[1:]
 
 
 def test_training_stops_when_the_wer_no_longer_falls(world, tmp_path):

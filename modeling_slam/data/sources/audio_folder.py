@@ -23,8 +23,8 @@ def recognises(dataset: str) -> bool:
     return bool(_metadata_files(Path(dataset).expanduser()))
 
 
-def open_source(arguments: DataArguments, split: str) -> Source:
-    root = Path(arguments.dataset).expanduser()
+def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+    root = Path(dataset).expanduser()
     metadata_files = _metadata_files(root)
     metadata = metadata_files[pick_split(split, metadata_files, root)]
     columns, rows = _read_rows(metadata)

@@ -27,8 +27,8 @@ def recognises(dataset: str) -> bool:
     return (path.is_file() and path.name.endswith(SUFFIXES)) or bool(_language_folders(path))
 
 
-def open_source(arguments: DataArguments, split: str) -> Source:
-    return open_release(Path(arguments.dataset).expanduser(), arguments.language, split)
+def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+    return open_release(Path(dataset).expanduser(), arguments.language, split)
 
 
 def open_release(path: Path, language: str | None, split: str) -> Source:

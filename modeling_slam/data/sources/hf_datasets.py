@@ -32,9 +32,9 @@ def recognises(dataset: str) -> bool:
     return not path.exists() and is_hub_id(dataset)
 
 
-def open_source(arguments: DataArguments, split: str) -> Source:
-    table = _open_table(arguments, split)
-    where = f"{arguments.dataset}, split {split}"
+def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+    table = _open_table(dataset, arguments, split)
+    where = f"{dataset}, split {split}"
     wanted = {
         name: getattr(arguments, name)
         for name in ("audio_column", "text_column", "id_column", "speaker_column")
@@ -57,8 +57,10 @@ def open_source(arguments: DataArguments, split: str) -> Source:
     )
 
 
-def _open_table(arguments: DataArguments, split: str) -> datasets.Dataset | datasets.IterableDataset:
-    path = Path(arguments.dataset).expanduser()
+def _open_table(
+    dataset: str, arguments: DataArguments, split: str
+) -> datasets.Dataset | datasets.IterableDataset:
+    path = Path(dataset).expanduser()
     if any((path / name).is_file() for name in SAVED_NAMES):
         saved = datasets.load_from_disk(path)
         # A dataset saved without splits is taken for training data, so it cannot also be the test set.
@@ -68,7 +70,7 @@ def _open_table(arguments: DataArguments, split: str) -> datasets.Dataset | data
     if path.exists():
         name, kind = str(path), "a local directory"
     else:
-        name, kind = arguments.dataset, "no local path, so taken for a Hub id"
+        name, kind = dataset, "no local path, so taken for a Hub id"
     try:
         return datasets.load_dataset(
             name, arguments.dataset_config, split=split, streaming=arguments.streaming

@@ -20,19 +20,19 @@ def recognises(dataset: str) -> bool:
     return dataset.startswith(PREFIX)
 
 
-def open_source(arguments: DataArguments, split: str) -> Source:
-    dataset_id = arguments.dataset.removeprefix(PREFIX)
+def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+    dataset_id = dataset.removeprefix(PREFIX)
     if not dataset_id:
         raise DataError("`dataset` is 'mdc:' without an id; copy the id from the dataset's page.")
     try:
         import datacollective  # Optional. Importing it also reads a .env file, which may hold the key.
     except ImportError as error:
         raise DataError(
-            f'{arguments.dataset} needs the package datacollective: `pip install "slam-asr[mdc]"`.'
+            f'{dataset} needs the package datacollective: `pip install "slam-asr[mdc]"`.'
         ) from error
     if not os.environ.get("MDC_API_KEY"):
         raise DataError(
-            f"{arguments.dataset} needs your key: create one at "
+            f"{dataset} needs your key: create one at "
             "https://mozilladatacollective.com and set it as MDC_API_KEY in the environment."
         )
     archive = datacollective.download_dataset(dataset_id)

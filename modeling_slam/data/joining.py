@@ -1,0 +1,121 @@
+"""Several datasets read as one: `--dataset A B`.
+
+A clip's id and its speaker get the name of its dataset in front, so that equal ones stay apart. Selection
+then sees one source: limits and the seed of a subset apply to all clips together.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.clips import Clip, DataError, Source
+from modeling_slam.data.report import DataReport
+from modeling_slam.data.sources import find_source
+
+
+@dataclass
+class Part:
+    """One of the datasets of a run, under the name that its ids get, with what it gave."""
+
+    name: str
+    source: Source
+    report: DataReport
+
+    def clips(self) -> Iterator[Clip]:
+        """Its clips as those of the whole; their locator is the source with its own clip."""
+        for clip in self.source.clips:
+            self.report.read_clips += 1
+            speaker = None if clip.speaker is None else f"{self.name}/{clip.speaker}"
+            yield dataclasses.replace(
+                clip, id=f"{self.name}/{clip.id}", speaker=speaker, locator=(self.source, clip)
+            )
+
+
+def open_parts(arguments: DataArguments, split: str) -> list[Part]:
+    """The split of each dataset that the arguments name.
+
+    Raises:
+        DataError: one cannot be opened or is named twice, or they are in different languages.
+    """
+    parts = []
+    for name, dataset in zip(names_of(arguments.dataset), arguments.dataset, strict=True):
+        source = find_source(dataset).open_source(dataset, arguments, split)
+        report = DataReport(dataset, source.kind, source.split, source.language)
+        parts.append(Part(name, source, report))
+    languages = {part.source.language: part.report.source for part in parts if part.source.language}
+    if len(languages) > 1:
+        there = ", ".join(f"{language!r} in {dataset}" for language, dataset in languages.items())
+        raise DataError(
+            f"`dataset` names datasets of different languages: {there}. A run reads one language."
+        )
+    return parts
+
+
+def names_of(dataset: Sequence[str]) -> list[str]:
+    """The last part of each path or Hub id, and as many of those before it as tell all apart.
+
+    Raises:
+        DataError: one stands there twice.
+    """
+    places = [os.path.realpath(Path(name).expanduser()) for name in dataset]
+    for name, place in zip(dataset, places, strict=True):
+        if places.count(place) > 1:
+            raise DataError(f"`dataset` names {name} twice; each dataset is read once.")
+    words = [[word for word in Path(name).parts if word not in ("/", "..")] or [name] for name in dataset]
+    for count in range(1, max(map(len, words)) + 1):
+        names = ["/".join(word[-count:]) for word in words]
+        if len(set(names)) == len(names):
+            return names
+    raise DataError(f"`dataset` names {', '.join(dataset)}, whose names do not differ; rename one of them.")
+
+
+def as_one(parts: Sequence[Part], split: str) -> Source:
+    """The clips of all parts; streams take turns, so that a limit cuts off none of them. One is as it is."""
+    if len(parts) == 1:
+        return parts[0].source
+    sources = [part.source for part in parts]
+    streaming = any(source.streaming for source in sources)
+    clips = [part.clips() for part in parts]
+    return Source(
+        kind=f"{len(parts)} datasets",
+        split=sources[0].split if len({source.split for source in sources}) == 1 else split,
+        language=next((source.language for source in sources if source.language), None),
+        clips=in_turn(clips) if streaming else itertools.chain.from_iterable(clips),
+        read_audio=read_audio,
+        streaming=streaming,
+    )
+
+
+def read_audio(clip: Clip) -> dict[str, Any]:
+    source, own = clip.locator
+    return source.read_audio(own)
+
+
+def in_turn(streams: Sequence[Iterator[Clip]]) -> Iterator[Clip]:
+    for clips in itertools.zip_longest(*streams):
+        yield from (clip for clip in clips if clip is not None)
+
+
+def reports_of(parts: Sequence[Part], whole: DataReport, kept: datasets.Dataset) -> list[DataReport]:
+    """What each part gave, of the report on all of them and the clips kept; none where there is one part."""
+    if len(parts) == 1:
+        return []
+    # The longest first: the name of one dataset may begin with another's.
+    owners = sorted(parts, key=lambda part: -len(part.name))
+
+    def report_of(clip_id: str) -> DataReport:
+        return next(part.report for part in owners if clip_id.startswith(f"{part.name}/"))
+
+    for clip_id, seconds in zip(kept["id"], kept["duration"], strict=True):
+        report_of(clip_id).kept_clips += 1
+        report_of(clip_id).kept_seconds += seconds
+    for drop in whole.dropped:
+        report_of(drop.id).dropped.append(drop)
+    return [part.report for part in parts]
