@@ -234,6 +234,7 @@ def assembled(job: Job) -> tuple[Any, Any, ModelArguments]:
     transformers.set_seed(job["seed"])
     model_args = ModelArguments(encoder=job["encoder"], llm=job["llm"], keep_layers=job["keep_layers"])
     config = build_config(model_args, LoraArguments(lora_rank=job["lora_rank"]))
+    config.projector_scale = 1.0  # the paper's model, which all sides can compute
     return config, build_processor(model_args, config), model_args
 
 
