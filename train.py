@@ -42,6 +42,7 @@ from modeling_slam.training.init_from import fitting, read_start, report, take_l
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
 from modeling_slam.training.run_checks import check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
+from modeling_slam.training.run_health import RunError, RunHealth, describe_best
 from modeling_slam.training.run_settings import record
 from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMetrics, decode_tokens
 
@@ -118,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
                 taken = [*fitting(start, trained or {}), *take_lora(model, start)]
                 report(str(run_args.init_from), start, taken, model)
             releases = ReleaseCallback(push_args)
+            health = RunHealth(data.get("validation", data["train"]), collator, align_args.align_epochs > 0)
             trainer = SlamTrainer(
                 model=model,
                 args=run_args,
@@ -128,24 +130,27 @@ def main(argv: list[str] | None = None) -> None:
                 compute_metrics=ValidationMetrics(
                     functools.partial(decode_tokens, processor), data["train"][0]["language"]
                 ),
-                callbacks=[*callbacks, releases, *early_stopping(run_args)],
+                callbacks=[*callbacks, health, releases, *early_stopping(run_args)],
             )
         logger.info(describe_parameters(model.parameter_counts()))
         logger.info("Processes: %d", run_args.world_size)
 
-        if run.checkpoint is not None and run.has_ended(run_args.max_steps):
-            trainer.restore_ended(run.checkpoint)
-            logger.info("The run had ended at step %d; no step is added.", trainer.state.global_step)
-            trainer.save_model()
-        else:
-            result = trainer.train(resume_from_checkpoint=run.checkpoint)
-            trainer.save_model()
-            trainer.save_metrics("train", result.metrics)
+        with clear_errors((RunError,)):
+            if run.checkpoint is not None and run.has_ended(run_args.max_steps):
+                trainer.restore_ended(run.checkpoint)
+                logger.info("The run had ended at step %d; no step is added.", trainer.state.global_step)
+                trainer.save_model()
+            else:
+                result = trainer.train(resume_from_checkpoint=run.checkpoint)
+                trainer.save_model()
+                trainer.save_metrics("train", result.metrics)
         trainer.save_state()
         if own_cache and run_args.process_index == 0:
             shutil.rmtree(str(cache_args.cache_features), ignore_errors=True)
         with clear_errors():
             releases.push_result(run_args.output_dir)
+    if best := describe_best(trainer.state.log_history, run_args):
+        logger.info(best)
     logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)
 
 

@@ -48,11 +48,13 @@ def parse_arguments(
 
 
 @contextlib.contextmanager
-def clear_errors() -> Generator[None]:
-    """What a user can mend ends the program with its message instead of a traceback."""
+def clear_errors(
+    kinds: tuple[type[Exception], ...] = (ValueError, OSError, ImportError),
+) -> Generator[None]:
+    """What a user can mend, errors of these kinds, ends the program with its message, without a traceback."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except kinds as error:
         if debugging():
             raise
         raise SystemExit(f"error: {error}") from error

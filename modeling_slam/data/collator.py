@@ -15,6 +15,7 @@ from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 from modeling_slam.model.ctc_head import CtcVocabulary
 from modeling_slam.model.processing_slam import SlamAsrProcessor, padding_mask
 
+CLIP_IDS = "clip_ids"  # in a batch: whose rows these are, to name them; nothing for the model
 CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encoder frames are cached
 
 
@@ -23,21 +24,24 @@ class SpeechCollator:
     """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache.
 
     Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. With the vocabulary of a CTC head a
-    batch has `ctc_labels` too, (B, N), -100 behind each transcript.
+    batch has `ctc_labels` too, (B, N), -100 behind each transcript. Where rows have an `id`, `CLIP_IDS` lists
+    them; the trainer takes the list out before the model gets the batch.
     """
 
     processor: SlamAsrProcessor
     cache: FrameReader | None = None
     vocabulary: CtcVocabulary | None = None
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = self._speech(rows)
         if self.vocabulary is not None:
             classes = [torch.tensor(self.vocabulary.encode(row["text"]), dtype=torch.long) for row in rows]
             batch["ctc_labels"] = pad_sequence(classes, batch_first=True, padding_value=-100)
+        if all("id" in row for row in rows):
+            batch[CLIP_IDS] = [row["id"] for row in rows]
         return batch
 
-    def _speech(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def _speech(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         transcripts = [row["text"] for row in rows]
         if self.cache is None or CLIP_DIGEST not in rows[0]:
             return dict(self.processor(audio=[row["audio"] for row in rows], text=transcripts))

@@ -34,6 +34,7 @@ from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes
 from modeling_slam.training.arguments import ModelArguments, RunArguments
 from modeling_slam.training.augmentation import on_cached_frames
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
+from modeling_slam.training.run_health import readable
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
 
 logger = logging.getLogger("slam-asr")
@@ -102,6 +103,7 @@ class AlignmentTrainer(SlamTrainer):
     """Validates by what the head reads greedily."""
 
     reads_head = True
+    rate_flag = "--align_learning_rate"
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -110,6 +112,7 @@ class AlignmentTrainer(SlamTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(**inputs)
+        self.note_loss(output["loss"])
         rows = greedy_classes(output["logits"], output["audio_tokens"])
         device = output["loss"].device
         classes = [torch.tensor(row, dtype=torch.long, device=device) for row in rows]
@@ -209,7 +212,8 @@ def align(
             write_json(directory / ALIGNMENT_FILE, figures)
         PartialState().wait_for_everyone()
     logger.info("Alignment: %s", json.dumps(read_json(directory / ALIGNMENT_FILE)))
-    return load_file(directory / SAFE_WEIGHTS_NAME)
+    with readable(directory):
+        return load_file(directory / SAFE_WEIGHTS_NAME)
 
 
 def stage_arguments(run_args: RunArguments, arguments: AlignmentArguments, directory: Path) -> RunArguments:

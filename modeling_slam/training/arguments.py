@@ -266,6 +266,7 @@ class RunArguments(Seq2SeqTrainingArguments):
     restore_callback_states_from_checkpoint: bool = fixed(True, "must stay on: early stopping goes on.")
     ignore_data_skip: bool = fixed(False, "must stay off: a resumed run meets the clips it had not met.")
     dataloader_in_order: bool = fixed(True, "must stay on: the order of clips follows from the seed.")
+    logging_nan_inf_filter: bool = fixed(False, "must stay off: a loss that is not finite ends the run.")
     save_only_model: bool = fixed(False, "must stay off: a run goes on from its optimizer's state.")
     enable_jit_checkpoint: bool = fixed(
         False, "would let a stopped run look finished; `save_strategy steps` keeps what was trained."

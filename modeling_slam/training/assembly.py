@@ -26,7 +26,12 @@ from transformers.utils.hub import resolve_revision
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.common.command_line import one_line
 from modeling_slam.common.cpu_products import use_onednn
-from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS, audio_geometry
+from modeling_slam.model.audio_lengths import (
+    MAX_CLIP_SECONDS,
+    MIN_CHUNK_SECONDS,
+    SAMPLING_RATE,
+    audio_geometry,
+)
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
 
@@ -130,8 +135,16 @@ def check_model(config: SlamAsrConfig, model_args: ModelArguments) -> None:
     """Build the model without memory for its weights: what would end in an error does so now.
 
     Raises:
-        ValueError: the attention is not there, or LoRA finds no layer of its names.
+        ValueError: the attention is not there, LoRA finds no layer of its names, or an audio token is
+            longer than a clip can be.
     """
+    geometry = config.audio_geometry
+    frames = geometry.frames_of_samples(round((geometry.max_seconds or MAX_CLIP_SECONDS) * SAMPLING_RATE))
+    if config.projector_stack > frames:
+        raise ValueError(
+            f"`--projector_stack` must be at most {frames}, the encoder frames of the longest clip that it "
+            f"hears, got {config.projector_stack}."
+        )
     attention = model_args.attn_implementation
     try:
         with torch.device("meta"):

@@ -104,7 +104,7 @@ class AugmentingCollator(SpeechCollator):
             return super().__call__(rows)
         draws = [row[DRAW] for row in rows]
         if not self.groups.isdisjoint(WAVEFORM_AUGMENTATIONS):
-            rows = [self.heard(row) for row in rows]
+            rows = [self.heard(row) | {"id": row["id"]} for row in rows]
         batch = super().__call__(rows)
         if "masking" in self.groups:
             self.mask(batch, draws)

@@ -17,6 +17,7 @@ from transformers.integrations import get_available_reporting_integrations
 from modeling_slam.common.command_line import one_line
 from modeling_slam.common.numbers import check_numbers
 from modeling_slam.evaluation.metrics import METRICS
+from modeling_slam.training.run_health import RunError
 
 # Error rates, which follow from transcripts alone: what a validation has beside its loss.
 RATES = [name for name, metric in METRICS.items() if metric.counts is not None]
@@ -56,8 +57,18 @@ def check_run_numbers(run: Any) -> None:
     check_numbers(run, ("seed", "data_seed"), at_least=0, below=2**32)
     if run.max_steps != -1:
         check_numbers(run, ("max_steps",), at_least=1)
+        check_warmup(run, run.max_steps)
     if run.batch_seconds is not None and run.dataloader_drop_last:
         raise ValueError("`dataloader_drop_last` does nothing beside `batch_seconds`; leave one out.")
+
+
+def check_warmup(run: Any, steps: int) -> None:
+    """Refuse a warm-up that lasts longer than the run of `steps` steps: its rate would never come up."""
+    if run.get_warmup_steps(steps) > steps:
+        raise RunError(
+            f"`warmup_steps` {run.warmup_steps:g} must not be more than the {steps} steps of the run; a "
+            "number below 1 is a share of them."
+        )
 
 
 def check_validation(run: Any) -> None:
@@ -165,5 +176,7 @@ def check_installed(run: Any) -> None:
             f"`report_to` names {', '.join(missing)}, which is not installed here, or unknown to "
             f"transformers. Installed: {', '.join(available) or 'none'}."
         )
+    if run.fsdp and run.world_size == 1:
+        raise ValueError("`fsdp` needs several processes: start by `accelerate launch`, or leave it out.")
     if run.fp16 and not torch.cuda.is_available():
         raise ValueError("`fp16` needs a GPU; leave it out, or take `bf16`.")

@@ -23,7 +23,7 @@ IGNORED = {
     "run": {
         "output_dir", "resume_from_checkpoint", "resume_anyway", "local_rank", "use_cpu",
         # what is logged
-        "logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter",
+        "logging_strategy", "logging_steps", "logging_first_step",
         "log_on_each_node", "log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name",
         "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
         "include_num_input_tokens_seen", "skip_memory_metrics",

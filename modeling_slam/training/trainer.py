@@ -5,6 +5,7 @@ Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transfor
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.metrics import METRICS, Scored
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.arguments import RunArguments
-from modeling_slam.training.run_checks import RATES
+from modeling_slam.training.run_checks import RATES, check_warmup
+from modeling_slam.training.run_health import WatchedTrainer, show_clips
 from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches
 
 
-class SlamTrainer(Seq2SeqTrainer):
+class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
     """Trains on the transcript's tokens; validates with `generate` on the prompt alone."""
 
     args: RunArguments
@@ -122,10 +124,11 @@ class SlamTrainer(Seq2SeqTrainer):
             )
         return self.optimizer
 
-    def create_scheduler(self, *args: Any, **kwargs: Any) -> LRScheduler:
+    def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> LRScheduler:
         """As in transformers; projector and head wait for `freeze_projector_steps`."""
         is_new = self.lr_scheduler is None
-        schedule: Any = super().create_scheduler(*args, **kwargs)
+        check_warmup(self.args, num_training_steps)
+        schedule: Any = super().create_scheduler(num_training_steps, *args, **kwargs)
         frozen = self.args.freeze_projector_steps
         if is_new and frozen:
             groups = schedule.optimizer.param_groups
@@ -217,6 +220,7 @@ class SlamTrainer(Seq2SeqTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = model(**inputs).loss
+            self.note_loss(loss)
             if prediction_loss_only or not self.args.predict_with_generate:
                 return loss, None, None
             tokens = transcribe(
@@ -280,12 +284,16 @@ class ValidationMetrics:
         self.language = language
 
     def __call__(self, output: EvalPrediction) -> dict[str, float]:
-        predictions = self._texts(output.predictions)
-        scored = Scored(self._texts(output.label_ids), predictions)
+        references, predictions = self._texts(output.label_ids), self._texts(output.predictions)
+        show_clips(references, predictions)
+        scored = Scored(references, predictions)
+        wrong = [text for text, reference in zip(predictions, references, strict=True) if text != reference]
         return {
             **{name: METRICS[name].value(scored) for name in RATES},
             "clips": len(predictions),
             "empty": sum(not prediction for prediction in predictions) / len(predictions),
+            # of the wrong transcript that most clips got
+            "same": max(Counter(wrong).values(), default=0) / len(predictions),
         }
 
     def _texts(self, ids: Any) -> list[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from safetensors.torch import load_file
-from tiny_run import flags, logged, one_thread, started
+from tiny_run import TWO_PROCESSES, flags, logged, one_thread, started
 from tiny_world import TinyWorld
 from transformers import AutoTokenizer
 
@@ -29,11 +29,6 @@ SETTINGS = {
     "max_validation_clips": CLIPS,
     "per_device_eval_batch_size": 2,
 }
-# `--cpu` instead of `--multi_gpu` would start a single process, without a word.
-TWO_PROCESSES = (
-    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
-)  # fmt: skip
 
 
 # Beside training, so that two processes are started once for both.

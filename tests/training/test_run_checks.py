@@ -117,6 +117,7 @@ def test_a_number_that_cannot_be_meant_is_refused_by_its_name(tmp_path, capsys, 
         ({"eval_strategy": "no", "save_strategy": "best"}, ["`save_strategy best`", "`eval_strategy`"]),
         ({"eval_strategy": "no", "lr_scheduler_type": "greedy"}, ["`lr_scheduler_type`", "`eval_strategy`"]),
         ({"predict_with_generate": False}, ["`predict_with_generate`", "`metric_for_best_model loss`"]),
+        ({"max_steps": 10, "warmup_steps": 11}, ["`warmup_steps` 11", "10 steps"]),
         ({"batch_seconds": 5.0, "dataloader_drop_last": True}, ["`dataloader_drop_last`", "`batch_seconds`"]),
     ],
 )
@@ -161,6 +162,8 @@ def test_an_optimizer_that_is_not_here_or_not_meant_for_this_is_refused_by_its_f
         ({"optim": "adamw_torch_8bit"}, "`optim`"),
         ({"report_to": "neptune"}, "`report_to`"),
         ({"fp16": True}, "`fp16`"),
+        ({"fsdp": "full_shard"}, "`fsdp`"),
+        ({"projector_stack": 100_000}, "`--projector_stack`"),
         ({"attn_implementation": "flash_attention_2"}, "`attn_implementation`"),
         ({"attn_implementation": "nonsense"}, "`attn_implementation`"),
         ({"llm": "{encoder}"}, "`llm`"),
@@ -198,3 +201,8 @@ def test_an_encoder_only_model_is_no_llm(world, tmp_path):
     BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path / "bert")
     with pytest.raises(SystemExit, match=r"`llm` .* is a bert"):
         train.main(flags(world, tmp_path / "run", llm=tmp_path / "bert"))
+
+
+def test_a_warm_up_longer_than_the_run_is_refused_when_its_steps_are_known(world, tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: `warmup_steps` 13 must not be more than the 12 steps"):
+        train.main(flags(world, tmp_path / "run", num_train_epochs=1, warmup_steps=13))

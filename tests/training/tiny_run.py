@@ -15,6 +15,11 @@ from tiny_world import TinyWorld
 REPOSITORY = Path(__file__).parents[2]
 # One thread: sums are then made in one order, so runs can be compared to the last digit.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+# `--cpu` instead of `--multi_gpu` would start a single process, without a word.
+TWO_PROCESSES = (
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+)  # fmt: skip
 
 
 def flags(world: TinyWorld, output_dir: Path, **changes: Any) -> list[str]:
