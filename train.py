@@ -16,6 +16,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports that Ctrl-C meets
 
 from accelerate import PartialState
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
     )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(logging_redirect_tqdm())
         stack.enter_context(ends_in_one_line(lambda: how_to_go_on(run_args.output_dir)))
         with clear_errors():
             # Everything that can be wrong with the settings shows before the first data are read.

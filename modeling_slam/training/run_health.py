@@ -20,6 +20,7 @@ import torch
 from accelerate import DistributedType, PartialState
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
+from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 
 from modeling_slam.common.command_line import one_line
@@ -42,6 +43,8 @@ class RunError(ValueError):
 
 def fail(message: str) -> NoReturn:
     """End the run. All processes call this; the main one tells why, the others leave without a word."""
+    for bar in list(getattr(tqdm, "_instances", ())):  # or the message would stand behind them
+        bar.close()
     if not PartialState().is_main_process:
         raise SystemExit(1)
     raise RunError(message)
