@@ -23,11 +23,10 @@ from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
-from modeling_slam.model.ctc_head import CtcVocabulary, used_token_ids
 from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
-from modeling_slam.training.alignment import AlignmentArguments, align, begin, wants_head
+from modeling_slam.training.alignment import AlignmentArguments, align, trained_parts_of, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
     build_config,
@@ -87,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
                 clips = calibration_clips(data["train"], processor)
                 config = build_config(model_args, lora_args, run.checkpoint, clips)
             processor = build_processor(model_args, config, usual_length(data["train"]["duration"]))
-            frames, vocabulary, trained = None, None, None
+            frames, cache = None, None
             own_cache = align_args.align_epochs > 0 and cache_args.cache_features is None
             if own_cache:
                 cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
@@ -96,29 +95,19 @@ def main(argv: list[str] | None = None) -> None:
                 encoding = Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
                 cache = FeatureCache(cache_args, config, processor, encoding)
                 data, frames = cache.fill_what_fits(data, run_args.dataloader_num_workers)
-            begins = BeginsRun(lambda: run.begin(reports), bool(run.changed))
             set_seed(run_args.seed)
-            token_ids: list[int] = []
-            if has_head:
-                token_ids = used_token_ids(processor.tokenizer, data["train"]["text"])
-                config.ctc_vocab_size = len(token_ids)
-                vocabulary = CtcVocabulary(processor.tokenizer, token_ids)
-            if has_head or start:
-                trained, embeddings = begin(config, token_ids)
-                trained |= fitting(start, trained)
+            parts = trained_parts_of(config, processor.tokenizer, data["train"]["text"], has_head, start)
             collator, data["train"], epochs = augment(
-                augment_args, SpeechCollator(processor, frames, vocabulary), data["train"], run_args
+                augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run_args
             )
-            callbacks = [begins, *epochs]
-            if trained is not None and align_args.align_epochs and run.checkpoint is None:
-                encoder = cache.encoder() if frames is None else None
-                trained = align(
-                    config, trained, embeddings, align_args, run_args, data, collator, callbacks, encoder
-                )
+            callbacks = [BeginsRun(lambda: run.begin(reports), bool(run.changed)), *epochs]
+            if align_args.align_epochs and run.checkpoint is None:
+                encoder = cache.encoder() if cache is not None and frames is None else None
+                parts.weights = align(config, parts, align_args, run_args, data, collator, callbacks, encoder)
                 set_seed(run_args.seed)
-            model = build_model(config, processor, model_args, bool(run_args.bf16), trained)
+            model = build_model(config, processor, model_args, bool(run_args.bf16), parts.weights)
             if start:
-                taken = [*fitting(start, trained or {}), *take_lora(model, start)]
+                taken = [*fitting(start, parts.weights or {}), *take_lora(model, start)]
                 report(str(run_args.init_from), start, taken, model)
             releases = ReleaseCallback(push_args)
             health = RunHealth(data.get("validation", data["train"]), collator, align_args.align_epochs > 0)

@@ -30,9 +30,10 @@ from modeling_slam.common.numbers import check_numbers
 from modeling_slam.data.collator import SpeechCollator
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import base_tensors, llm_embeddings, projector_scale, trained_parts
-from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes
+from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes, used_token_ids
 from modeling_slam.training.arguments import ModelArguments, RunArguments
 from modeling_slam.training.augmentation import on_cached_frames
+from modeling_slam.training.init_from import fitting
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
 from modeling_slam.training.run_health import readable
 from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
@@ -145,6 +146,34 @@ def wants_head(
     return bool(flags)
 
 
+@dataclass
+class TrainedParts:
+    """What is trained beside LoRA, before the LLM is loaded: weights of projector and CTC head.
+
+    `vocabulary` of the head, and the (V, D_llm) `embeddings` of its tokens; `None` without a head.
+    """
+
+    weights: dict[str, torch.Tensor] | None = None
+    vocabulary: CtcVocabulary | None = None
+    embeddings: torch.Tensor | None = None
+
+
+def trained_parts_of(
+    config: SlamAsrConfig, tokenizer: Any, texts: list[str], has_head: bool, start: dict[str, torch.Tensor]
+) -> TrainedParts:
+    """Fresh weights, or those of `start` where they fit; with a head, one for the tokens of these texts.
+
+    Sets `config.ctc_vocab_size`, and `config.projector_scale` where it is `None`.
+    """
+    if not has_head and not start:
+        return TrainedParts()  # fresh ones, made with the model
+    token_ids = used_token_ids(tokenizer, texts) if has_head else []
+    config.ctc_vocab_size = len(token_ids)
+    weights, embeddings = begin(config, token_ids)
+    vocabulary = CtcVocabulary(tokenizer, token_ids) if has_head else None
+    return TrainedParts(weights | fitting(start, weights), vocabulary, embeddings)
+
+
 def begin(config: SlamAsrConfig, token_ids: list[int]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Fresh weights of projector and CTC head, and the (V, D_llm) embeddings of the used tokens.
 
@@ -162,8 +191,7 @@ def begin(config: SlamAsrConfig, token_ids: list[int]) -> tuple[dict[str, torch.
 
 def align(
     config: SlamAsrConfig,
-    weights: dict[str, torch.Tensor],
-    embeddings: torch.Tensor,
+    parts: TrainedParts,
     arguments: AlignmentArguments,
     run_args: RunArguments,
     data: dict[str, Any],
@@ -174,21 +202,22 @@ def align(
     """The weights of projector and CTC head after the stage, which goes on where it was stopped.
 
     Args:
-        weights, embeddings: as `begin` gives them.
-        collator: has the head's vocabulary, and a cache of encoder frames unless there is an `encoder`.
+        parts: with a head.
+        collator: has its vocabulary, and a cache of encoder frames unless there is an `encoder`.
         encoder: the frozen one, on the run's device; for each batch, where the frames were too many to keep.
     """
     directory = Path(run_args.output_dir, ALIGNMENT)
     if not (directory / ALIGNMENT_FILE).is_file():
-        vocabulary: Any = collator.vocabulary
+        vocabulary: Any = parts.vocabulary
+        embeddings: Any = parts.embeddings
         report_lengths(data["train"], config, vocabulary)
         regularised = copy.deepcopy(config)
         regularised.projector_dropout = arguments.align_dropout
         regularised.projector_frame_dropout = arguments.align_frame_dropout
-        parts = trained_parts(regularised)
-        parts.load_state_dict(weights)
+        modules = trained_parts(regularised)
+        modules.load_state_dict(dict(parts.weights or {}))
         trainer = AlignmentTrainer(
-            model=AlignmentModel(config, parts, embeddings, encoder),
+            model=AlignmentModel(config, modules, embeddings, encoder),
             args=stage_arguments(run_args, arguments, directory),
             train_dataset=data["train"],
             eval_dataset=data.get("validation"),

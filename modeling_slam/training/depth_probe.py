@@ -27,8 +27,7 @@ from modeling_slam.common.files import read_json, write_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
-from modeling_slam.model.ctc_head import CtcVocabulary, used_token_ids
-from modeling_slam.training.alignment import AlignmentArguments, align, begin, wants_head
+from modeling_slam.training.alignment import AlignmentArguments, align, trained_parts_of, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import build_config, build_processor, frozen_dtype
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
@@ -101,17 +100,16 @@ def probe(
         Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation),
     )
     data, _ = cache.fill(data, run_args.dataloader_num_workers)
-    token_ids = used_token_ids(processor.tokenizer, data["train"]["text"])
-    vocabulary = CtcVocabulary(processor.tokenizer, token_ids)
     rows = []
     for depth in depths:
         pruned, run = copy.deepcopy(config), copy.copy(run_args)
-        pruned.num_encoder_layers, pruned.ctc_vocab_size = depth, len(token_ids)
+        pruned.num_encoder_layers = depth
         run.output_dir = str(directory / f"{depth:02d}-layers")
         frames = cache.store.reader(cache.spaces[depth])
         set_seed(run.seed)
-        collator = SpeechCollator(processor, frames, vocabulary)
-        align(pruned, *begin(pruned, token_ids), align_args, run, data, collator, [])
+        parts = trained_parts_of(pruned, processor.tokenizer, data["train"]["text"], True, {})
+        collator = SpeechCollator(processor, frames, parts.vocabulary)
+        align(pruned, parts, align_args, run, data, collator, [])
         figures = read_json(Path(run.output_dir, ALIGNMENT, ALIGNMENT_FILE))
         rows.append({"layers": depth, **figures["best"], "seconds": figures["seconds"]})
     if PartialState().is_main_process:
