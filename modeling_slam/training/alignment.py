@@ -210,7 +210,7 @@ def align(
     if not (directory / ALIGNMENT_FILE).is_file():
         vocabulary: Any = parts.vocabulary
         embeddings: Any = parts.embeddings
-        report_lengths(data["train"], config, vocabulary)
+        too_long = share_too_long(data["train"], config, vocabulary)
         regularised = copy.deepcopy(config)
         regularised.projector_dropout = arguments.align_dropout
         regularised.projector_frame_dropout = arguments.align_frame_dropout
@@ -236,6 +236,7 @@ def align(
         trainer.save_state()
         if PartialState().is_main_process:
             figures = stage_figures(trainer, data["train"], time.monotonic() - started)
+            figures["too_long"] = round(too_long, 4)
             for left in directory.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
                 shutil.rmtree(left)
             write_json(directory / ALIGNMENT_FILE, figures)
@@ -275,8 +276,8 @@ def stage_arguments(run_args: RunArguments, arguments: AlignmentArguments, direc
     return stage
 
 
-def report_lengths(clips: Any, config: SlamAsrConfig, vocabulary: CtcVocabulary) -> None:
-    """Warn where clips have more tokens than audio tokens: CTC cannot align them."""
+def share_too_long(clips: Any, config: SlamAsrConfig, vocabulary: CtcVocabulary) -> float:
+    """Share of the clips that have more tokens than audio tokens, which CTC cannot align; it is logged."""
     too_long = 0
     for seconds, text in zip(clips["duration"], clips["text"], strict=True):
         classes = vocabulary.encode(text)
@@ -287,6 +288,7 @@ def report_lengths(clips: Any, config: SlamAsrConfig, vocabulary: CtcVocabulary)
     log = logger.warning if share > 0.01 else logger.info
     advice = " A smaller `--projector_stack` gives more." if share > 0.01 else ""
     log("%.1f %% of the clips have more tokens than audio tokens and do not align.%s", 100 * share, advice)
+    return share
 
 
 def stage_figures(trainer: SlamTrainer, clips: Any, seconds: float) -> dict[str, Any]:

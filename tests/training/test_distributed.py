@@ -125,3 +125,21 @@ def test_a_cache_that_is_too_small_stops_neither_process(world, tmp_path):
     with started(tmp_path / "log", *TWO_PROCESSES, "train.py", *argv) as process:
         assert process.wait() == 0, (tmp_path / "log").read_text()
     assert (tmp_path / "log").read_text().count("The run goes on without the cache") == 1
+
+
+def test_two_processes_align_as_one_does_and_train_on_without_the_heads_loss(world, tmp_path):
+    settings = {
+        "align_epochs": 1, "align_dropout": 0, "align_frame_dropout": 0, "max_steps": 1,
+        "projector_dropout": 0, "train_sampling_strategy": "sequential", "max_validation_clips": CLIPS,
+    }  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    argv = flags(world, two, **settings, align_batch_size=2, per_device_train_batch_size=2)
+    with started(tmp_path / "log", *TWO_PROCESSES, "train.py", *argv) as process, one_thread():
+        train.main(flags(world, one, **settings, align_batch_size=4))
+        assert process.wait(timeout=300) == 0, (tmp_path / "log").read_text()
+    ours, theirs = (load_file(run / "alignment" / "model.safetensors") for run in (one, two))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) <= 1e-4
+    wer = [
+        json.loads((run / "alignment" / "alignment.json").read_text())["best"]["wer"] for run in (one, two)
+    ]
+    assert wer[0] == wer[1]
