@@ -1,6 +1,7 @@
 """Train a SLAM-ASR model: recipe in, checkpoint out.
 
-python train.py recipes/nl-medium.yaml --keep_layers 22
+accelerate launch train.py --keep_layers 22
+python train.py recipes/en-small.yaml --keep_layers 10
 accelerate launch train.py recipes/nl-medium.yaml --dataset my-speech --output_dir runs/mine
 """
 
@@ -9,6 +10,7 @@ import functools
 import logging
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
+from modeling_slam.publishing.default_run import with_default_recipe
 from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
 from modeling_slam.training.alignment import AlignmentArguments, align, trained_parts_of, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
@@ -37,6 +40,7 @@ from modeling_slam.training.assembly import (
     usual_length,
 )
 from modeling_slam.training.augmentation import AugmentationArguments, augment
+from modeling_slam.training.by_projector import settle
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
 from modeling_slam.training.init_from import fitting, read_start, report, take_lora
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
@@ -52,10 +56,14 @@ GROUPS = {
     "augment": AugmentationArguments, "align": AlignmentArguments, "run": RunArguments, "push": PushArguments,
 }  # fmt: skip
 DESCRIPTION = "Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder."
+DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "nl-medium.yaml"
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(*GROUPS.values(), description=DESCRIPTION, argv=argv)
+    parse = functools.partial(parse_arguments, *GROUPS.values(), description=DESCRIPTION)
+    with clear_errors():
+        argv = with_default_recipe(list(sys.argv[1:] if argv is None else argv), DEFAULT_RECIPE, parse)
+    arguments = parse(argv=argv)
     model_args, lora_args, data_args, cache_args, augment_args, align_args, run_args, push_args = arguments
     logging.basicConfig(
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
@@ -66,13 +74,14 @@ def main(argv: list[str] | None = None) -> None:
         with clear_errors():
             # Everything that can be wrong with the settings shows before the first data are read.
             check_installed(run_args)
+            settle(model_args.projector_type, align_args, run_args)
             augment_args.check_cache(cache_args.cache_features)
             settings = record(**dict(zip(GROUPS, arguments, strict=True)))
             run = stack.enter_context(run_directory(run_args, settings))
             config = build_config(model_args, lora_args, run.checkpoint)
             processor = build_processor(model_args, config)
             check_model(config, model_args)
-            has_head = wants_head(config, model_args, align_args, run_args)
+            has_head = wants_head(config, align_args, run_args)
             start = {}
             if run_args.init_from is not None and run.checkpoint is None:
                 start = read_start(run_args.init_from, config)
@@ -87,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
                 config = build_config(model_args, lora_args, run.checkpoint, clips)
             processor = build_processor(model_args, config, usual_length(data["train"]["duration"]))
             frames, cache = None, None
-            own_cache = align_args.align_epochs > 0 and cache_args.cache_features is None
+            own_cache = bool(align_args.align_epochs) and cache_args.cache_features is None
             if own_cache:
                 cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
             if cache_args.cache_features is not None:
@@ -110,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
                 taken = [*fitting(start, parts.weights or {}), *take_lora(model, start)]
                 report(str(run_args.init_from), start, taken, model)
             releases = ReleaseCallback(push_args)
-            health = RunHealth(data.get("validation", data["train"]), collator, align_args.align_epochs > 0)
+            health = RunHealth(data.get("validation", data["train"]), collator, bool(align_args.align_epochs))
             trainer = SlamTrainer(
                 model=model,
                 args=run_args,

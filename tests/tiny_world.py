@@ -25,6 +25,11 @@ SAMPLING_RATE = 16_000
 TONE_SECONDS = 0.18
 GAP_SECONDS = 0.08
 CLIPS = {"train": 48, "validation": 8, "test": 8}
+# Settings of runs that train projector and LoRA alone, whatever the defaults are.
+PLAIN = {
+    "projector_stack": 5, "projector_context": 1, "projector_dropout": 0.1, "projector_frame_dropout": 0.0,
+    "llm_input": "projector", "drop_blanks": 1.0, "align_epochs": 0.0, "ctc_weight": 0.0,
+}  # fmt: skip
 # Fundamental of each half of a word, in Hz: so far apart that no speaker's pitch sounds like another word.
 WORDS = {
     "north": (220, 220),

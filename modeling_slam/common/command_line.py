@@ -3,9 +3,10 @@
     python train.py recipes/nl-medium.yaml --lora_rank 8
 
 A recipe's lines become flags placed before those of the command line, so one parser checks the names and
-choices of both and the command line has the last word. `--help` shows our settings; `--help_all` those
-inherited from transformers too. What a user can mend ends a script with one line; `SLAM_DEBUG=1` in the
-environment shows the traceback as well.
+choices of both and the command line has the last word. A recipe may build on another one, which its line
+`base: other.yaml` names. `--help` shows our settings; `--help_all` those inherited from transformers too.
+What a user can mend ends a script with one line; `SLAM_DEBUG=1` in the environment shows the traceback as
+well.
 """
 
 import argparse
@@ -188,8 +189,8 @@ def recipe_flags(path: Path, parser: HfArgumentParser) -> list[str]:
             f"There is no recipe {path}. The first argument is a YAML file, or leave it out and give flags."
         )
     try:
-        recipe = read_settings(path)
-    except ValueError as error:
+        recipe = read_recipe(path)
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     known = {action.dest: action for action in reversed(parser._actions)}  # before its twin `--no_...`
     unknown = sorted(str(name) for name in recipe if name not in known)
@@ -251,6 +252,25 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold `setting: value` lines, got {type(settings).__name__}.")
     return settings
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The settings of a recipe: those of the recipe that its `base` names, if it does, and its own on top.
+
+    Raises:
+        ValueError: one of the two is not valid, or the base has a base. OSError: one cannot be read.
+    """
+    recipe = read_settings(path)
+    name = recipe.pop("base", None)
+    if name is None:
+        return recipe
+    base = path.parent / str(name)
+    if not base.is_file():
+        raise ValueError(f"{path}: its `base` {base} does not exist; it is named from the recipe's folder.")
+    settings = read_settings(base)
+    if "base" in settings:
+        raise ValueError(f"{path}: its `base` {base} builds on another recipe itself; name one without.")
+    return settings | recipe
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:

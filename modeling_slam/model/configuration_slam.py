@@ -88,7 +88,7 @@ class SlamAsrConfig(PreTrainedConfig):
             that the CTC head makes of it, or that and the output through a gate (`"gated"`).
         drop_blanks (`float`, *optional*):
             Audio tokens that the CTC head holds for blank with a higher probability than this are left out
-            before the LLM. None are by default.
+            before the LLM. With 1, as by default, none are.
         lora_rank (`int`, defaults to 0): Rank of the LLM's LoRA update; 0 leaves the LLM as it is.
         lora_alpha (`int`, defaults to 32): The update is scaled by `lora_alpha / lora_rank`.
         lora_dropout (`float`, defaults to 0.1): Dropout before LoRA's first matrix while training.
@@ -232,10 +232,10 @@ class SlamAsrConfig(PreTrainedConfig):
     def _check_ctc(self) -> None:
         if self.llm_input not in LLM_INPUTS:
             raise ValueError(f"`llm_input` must be one of {[*LLM_INPUTS]}, got {self.llm_input!r}.")
-        if self.drop_blanks is not None and not 0.0 < self.drop_blanks < 1.0:
-            raise ValueError(
-                f"`drop_blanks` must lie between 0 and 1, or be left out; got {self.drop_blanks}."
-            )
+        if self.drop_blanks is not None and not 0.0 < self.drop_blanks <= 1.0:
+            raise ValueError(f"`drop_blanks` must lie in (0, 1], or be left out; got {self.drop_blanks}.")
+        if self.drop_blanks == 1.0:
+            self.drop_blanks = None
         if self.ctc_vocab_size < 0:
             raise ValueError(
                 f"`ctc_vocab_size` must be 0 (no CTC head) or positive, got {self.ctc_vocab_size}."

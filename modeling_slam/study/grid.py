@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from transformers import WhisperConfig
 
 from modeling_slam import SlamAsrConfig
-from modeling_slam.common.command_line import as_flags, build_parser, read_settings
+from modeling_slam.common.command_line import as_flags, build_parser, read_recipe
 from modeling_slam.common.known_models import base_config
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
@@ -25,10 +25,15 @@ from modeling_slam.study.study_file import (
     StudyFile,
     read_study_file,
 )
+from modeling_slam.training.alignment import AlignmentArguments, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import architecture
+from modeling_slam.training.augmentation import AugmentationArguments
+from modeling_slam.training.by_projector import settle
 
-TRAIN_TYPES = (ModelArguments, LoraArguments, DataArguments, RunArguments)
+TRAIN_TYPES = (
+    ModelArguments, LoraArguments, DataArguments, AugmentationArguments, AlignmentArguments, RunArguments
+)  # fmt: skip
 EVAL_TYPES = (EvaluationArguments, DataArguments)
 DATA_FLAGS = {data_field.name for data_field in dataclasses.fields(DataArguments)}
 # Flags that the study's axes or its engine give; a recipe's values for them are replaced.
@@ -110,7 +115,7 @@ class Pair:
         self.name, self.encoder = name, file.encoders[name]
         self.language, self.dataset = language, file.datasets[language]
         self.where = f"{name} on {language}"
-        recipe = read_recipe(self.dataset.recipe or file.recipe, name, language)
+        recipe = recipe_of(self.dataset.recipe or file.recipe, name, language)
         given = TRAIN_OWN | self.further_flags(file)
         for flags in (file.train, self.dataset.train):
             refuse(given | {"kept_encoder_layers"}, flags, f"{self.where}: `train`")
@@ -167,12 +172,13 @@ class Pair:
         key = repr(train)
         if key not in self.parsed:
             self.parsed[key] = self.parse(TRAIN_TYPES, {**train, "output_dir": "-"})
+            settle(self.parsed[key][0].projector_type, *self.parsed[key])
         return self.parsed[key]
 
     def run(self, chosen: Chosen) -> PlannedRun:
         own = flags_of(chosen, self)
         train = self.train | {name: value for name, value in own.items() if name not in TRAIN_OWN}
-        model_args, lora_args, data, run_args = parsed = self.settings(train)
+        model_args, lora_args, data, _, align_args, run_args = parsed = self.settings(train)
         chosen = {name: as_read(parsed, name, value) for name, value in chosen.items()}
         spec = RunSpec(
             name=name_of(chosen),
@@ -197,6 +203,7 @@ class Pair:
         lora_args = dataclasses.replace(lora_args, lora_rank=spec.lora_rank, lora_alpha=spec.lora_alpha)
         try:
             config = architecture(model_args, lora_args, self.audio_config, self.text_config)
+            wants_head(config, align_args, run_args)  # refuses what cannot have one
         except ValueError as error:
             raise ValueError(f"{spec.name}: {error}") from error
         return PlannedRun(spec, config, data, run_args, self.dataset.size)
@@ -218,7 +225,7 @@ def as_read(parsed: Sequence[Any], axis: str, value: Any) -> Any:
     return getattr(groups[0], axis) if groups else value
 
 
-def read_recipe(template: str | None, encoder: str, language: str) -> dict[str, Any]:
+def recipe_of(template: str | None, encoder: str, language: str) -> dict[str, Any]:
     if template is None:
         return {}
     try:
@@ -227,7 +234,7 @@ def read_recipe(template: str | None, encoder: str, language: str) -> dict[str, 
         raise ValueError(
             f"`recipe` {template!r}: expected a path with {{encoder}} and {{language}} at most."
         ) from error
-    return read_settings(Path(path))
+    return read_recipe(Path(path))
 
 
 def refuse(own: frozenset[str], flags: Mapping[str, Any], where: str) -> None:

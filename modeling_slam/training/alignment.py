@@ -31,8 +31,9 @@ from modeling_slam.data.collator import SpeechCollator
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import base_tensors, llm_embeddings, projector_scale, trained_parts
 from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes, used_token_ids
-from modeling_slam.training.arguments import ModelArguments, RunArguments
+from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.augmentation import on_cached_frames
+from modeling_slam.training.by_projector import by_projector
 from modeling_slam.training.init_from import fitting
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
 from modeling_slam.training.run_health import readable
@@ -45,8 +46,8 @@ logger = logging.getLogger("slam-asr")
 class AlignmentArguments:
     """Alignment of the projector by CTC, before the LLM is loaded"""
 
-    align_epochs: float = field(
-        default=0.0, metadata={"help": "Passes over the training data, or a part of one; 0 does not align."}
+    align_epochs: float | None = by_projector(
+        "align_epochs", "Passes over the training data, or a part of one; 0 does not align."
     )
     align_learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate of this stage."})
     align_batch_size: int = field(default=16, metadata={"help": "Clips per device and step of this stage."})
@@ -120,22 +121,17 @@ class AlignmentTrainer(SlamTrainer):
         return output["loss"], pad_sequence(classes, True, -100), inputs["ctc_labels"]
 
 
-def wants_head(
-    config: SlamAsrConfig,
-    model_args: ModelArguments,
-    arguments: AlignmentArguments,
-    run_args: RunArguments,
-) -> bool:
+def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: RunArguments) -> bool:
     """Whether a setting needs a CTC head.
 
     Raises:
         ValueError: one does, and the projector's tokens have no order in time; the message names it.
     """
     asked = {
-        "align_epochs": arguments.align_epochs > 0,
-        "ctc_weight": run_args.ctc_weight > 0,
-        "llm_input": model_args.llm_input != "projector",
-        "drop_blanks": model_args.drop_blanks is not None,
+        "align_epochs": bool(arguments.align_epochs),
+        "ctc_weight": bool(run_args.ctc_weight),
+        "llm_input": config.llm_input != "projector",
+        "drop_blanks": config.drop_blanks is not None,
     }
     flags = [f"`--{name}`" for name, is_asked in asked.items() if is_asked]
     if flags and config.projector_queries is not None:

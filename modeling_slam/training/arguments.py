@@ -19,6 +19,7 @@ from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
 from modeling_slam.model.configuration_slam import LLM_INPUTS
 from modeling_slam.model.processing_slam import INSTRUCTION
 from modeling_slam.model.projectors import PROJECTORS
+from modeling_slam.training.by_projector import by_projector, settle
 from modeling_slam.training.layer_choice import LAYER_CHOICES
 from modeling_slam.training.run_checks import (
     VALIDATION_METRICS,
@@ -80,9 +81,8 @@ class ModelArguments:
         default=None, metadata={"help": "Audio tokens per clip of a qformer projector."}
     )
     projector_layers: int = field(default=8, metadata={"help": "Transformer layers of a qformer projector."})
-    projector_context: int = field(
-        default=1,
-        metadata={"help": "Audio tokens that a stack_mlp projector sees around each; 1 is the paper's."},
+    projector_context: int | None = by_projector(
+        "projector_context", "Audio tokens that a stack_mlp projector sees around each; 1 is the paper's."
     )
     projector_frame_dropout: float = field(
         default=0.0, metadata={"help": "Share of encoder frames hidden from the projector while training."}
@@ -91,17 +91,14 @@ class ModelArguments:
         default=None,
         metadata={"help": "Factor on its output; by default that of the LLM's embeddings, 1 is the paper's."},
     )
-    llm_input: str = field(
-        default="projector",
-        metadata={
-            "help": "What the LLM reads: the projector's output, the expected embedding of the CTC head, or "
-            "both through a gate.",
-            "choices": LLM_INPUTS,
-        },
+    llm_input: str | None = by_projector(
+        "llm_input",
+        "What the LLM reads: the projector's output, the CTC head's expected embedding, or both by a gate.",
+        choices=LLM_INPUTS,
     )
-    drop_blanks: float | None = field(
-        default=None,
-        metadata={"help": "Leave out audio tokens that the CTC head holds for blank above this probability."},
+    drop_blanks: float | None = by_projector(
+        "drop_blanks",
+        "Leave out audio tokens that the CTC head holds for blank above this probability; 1 keeps all.",
     )
     instruction: str = field(
         default=INSTRUCTION,
@@ -118,6 +115,9 @@ class ModelArguments:
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention of encoder and LLM: sdpa, eager, flash_attention_2."}
     )
+
+    def __post_init__(self):
+        settle(self.projector_type, self)
 
 
 @dataclass
@@ -180,9 +180,7 @@ class RunArguments(Seq2SeqTrainingArguments):
     freeze_projector_steps: int = field(
         default=0, metadata={"help": "Steps for which projector and CTC head stay as they are."}
     )
-    ctc_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the CTC head's loss beside the LLM's."}
-    )
+    ctc_weight: float | None = by_projector("ctc_weight", "Weight of the CTC head's loss beside the LLM's.")
     lr_scheduler_type: str = field(
         default="cosine_with_min_lr",
         metadata={"help": "Learning-rate schedule.", "choices": [kind.value for kind in SchedulerType]},

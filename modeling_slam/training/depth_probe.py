@@ -30,6 +30,7 @@ from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.training.alignment import AlignmentArguments, align, trained_parts_of, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import build_config, build_processor, frozen_dtype
+from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE
 
@@ -50,8 +51,8 @@ class ProbeArguments:
 def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     groups = (
-        ProbeArguments, ModelArguments, LoraArguments, DataArguments, CacheArguments, AlignmentArguments,
-        RunArguments,
+        ProbeArguments, ModelArguments, LoraArguments, DataArguments, CacheArguments, AugmentationArguments,
+        AlignmentArguments, RunArguments,
     )  # fmt: skip
     arguments = parse_arguments(*groups, description=DESCRIPTION, argv=argv, usage=USAGE)
     logging.basicConfig(
@@ -67,6 +68,7 @@ def probe(
     lora_args: LoraArguments,
     data_args: DataArguments,
     cache_args: CacheArguments,
+    augment_args: AugmentationArguments,
     align_args: AlignmentArguments,
     run_args: RunArguments,
 ) -> list[dict[str, Any]]:
@@ -77,7 +79,7 @@ def probe(
     """
     align_args.align_epochs = align_args.align_epochs or DEFAULTS["align_epochs"]
     config = build_config(model_args, lora_args)
-    wants_head(config, model_args, align_args, run_args)
+    wants_head(config, align_args, run_args)
     depths = sorted(probe_args.depths or range(1, config.num_encoder_layers + 1), reverse=True)
     config.num_encoder_layers = depths[0]
     processor = build_processor(model_args, config)
@@ -108,8 +110,10 @@ def probe(
         frames = cache.store.reader(cache.spaces[depth])
         set_seed(run.seed)
         parts = trained_parts_of(pruned, processor.tokenizer, data["train"]["text"], True, {})
-        collator = SpeechCollator(processor, frames, parts.vocabulary)
-        align(pruned, parts, align_args, run, data, collator, [])
+        collator, clips, epochs = augment(
+            augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run
+        )
+        align(pruned, parts, align_args, run, data | {"train": clips}, collator, epochs)
         figures = read_json(Path(run.output_dir, ALIGNMENT, ALIGNMENT_FILE))
         rows.append({"layers": depth, **figures["best"], "seconds": figures["seconds"]})
     if PartialState().is_main_process:

@@ -49,7 +49,7 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
     def reads_head(self) -> bool:
         """Whether a loss reaches the CTC head."""
         model: Any = self.model
-        return self.args.ctc_weight > 0 or model.config.llm_input != "projector"
+        return bool(self.args.ctc_weight) or model.config.llm_input != "projector"
 
     def get_train_dataloader(self) -> DataLoader:
         if self.args.batch_seconds is None:

@@ -57,6 +57,20 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_defaults(tmp_path):
     )
 
 
+def test_a_recipe_builds_on_another_one_in_its_own_folder_and_has_the_last_word(tmp_path):
+    (tmp_path / "pots.yaml").write_text("leaves: [keemun]\nminutes: 4.5\nmilk: last\n", encoding="utf-8")
+    path = recipe(tmp_path, "base: pots.yaml\nminutes: 2\n")
+    assert parse(path) == PotArguments(leaves=["keemun"], minutes=2.0, milk="last")
+    assert parse(path, "--milk", "none") == PotArguments(leaves=["keemun"], minutes=2.0)
+
+
+def test_a_base_that_is_not_there_or_builds_on_another_one_itself_is_named(tmp_path, capsys):
+    path = recipe(tmp_path, "base: pots.yaml\n")
+    assert f"its `base` {tmp_path / 'pots.yaml'} does not exist" in error_of(capsys, path)
+    (tmp_path / "pots.yaml").write_text("base: recipe.yaml\n", encoding="utf-8")
+    assert "builds on another recipe itself" in error_of(capsys, path)
+
+
 def test_settings_that_are_dictionaries_can_stand_in_a_recipe(tmp_path):
     path = recipe(tmp_path, f"output_dir: {tmp_path}\nlr_scheduler_kwargs: {{min_lr_rate: 0.25}}\n")
     (run,) = parse_arguments(RunArguments, description="", argv=[path])

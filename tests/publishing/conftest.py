@@ -6,7 +6,7 @@ import pytest
 from fake_hub import FakeHub
 from programs import run_script
 from published_run import TRAINED_ID, TrainedWorld
-from tiny_world import build_tiny_world
+from tiny_world import PLAIN, build_tiny_world
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
@@ -32,8 +32,9 @@ def trained(tmp_path_factory) -> Iterator[TrainedWorld]:
         hub.add_directory("tiny/qwen2", world.llm)
         environment = hub.environment(directory)
         common = ["--dataset", world.dataset, "--language", "en"]
+        plain = [word for name, value in PLAIN.items() for word in (f"--{name}", value)]
         training = run_script(
-            "train.py", environment, *common,
+            "train.py", environment, *common, *plain,
             "--encoder", "tiny/whisper", "--llm", "tiny/qwen2", "--output_dir", run, "--keep_layers", 3,
             "--projector_hidden_size", 64, "--lora_rank", 4, "--learning_rate", 3e-3, "--max_steps", 12,
             "--eval_strategy", "steps", "--eval_steps", 6, "--save_strategy", "steps", "--save_steps", 6,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_world import TinyWorld, build_tiny_world
+from tiny_world import PLAIN, TinyWorld, build_tiny_world
 
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS, interval_of
 from modeling_slam.study import runner
@@ -57,8 +57,9 @@ def study_file(world, tmp_path) -> Callable[..., Path]:
             "datasets": {"en": {"dataset": str(world.dataset)}},
             "modes": ["projector"],
             "lora": {"rank": 4, "alpha": 8},
-            "train": {"projector_hidden_size": 64, "max_steps": 30, "save_strategy": "steps",
-                      "save_steps": 10, "eval_strategy": "no", "dataloader_num_workers": 0, "use_cpu": True},
+            "train": PLAIN
+            | {"projector_hidden_size": 64, "max_steps": 30, "save_strategy": "steps", "save_steps": 10,
+               "eval_strategy": "no", "dataloader_num_workers": 0, "use_cpu": True},
             "eval": {"num_workers": 0, "max_new_tokens": 16},
         }  # fmt: skip
         path = tmp_path / "study.yaml"

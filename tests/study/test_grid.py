@@ -38,6 +38,7 @@ def test_the_papers_study_is_its_table_2():
         stated = expected.pop((spec.encoder_name, spec.keep_layers, spec.language, spec.mode))
         assert 100 * parameter_counts(run.config).reduction == pytest.approx(stated, abs=0.1)
         assert spec.llm == "Qwen/Qwen2.5-3B"
+        assert (run.config.projector_scale, spec.train_flags["align_epochs"]) == (1.0, 0)
         lora = (8, 16) if spec.language == "da" else (16, 32)
         assert (spec.lora_rank, spec.lora_alpha) == (lora if spec.mode == "lora" else (0, 0))
     assert not expected
@@ -90,6 +91,7 @@ WRONG = {
     "train.keep_layers=3": "sets keep_layers, which the study itself gives to each run",
     "train.cache_features=x": "sets cache_features, which the study itself gives",
     "train.projector_type=x": "invalid choice: 'x'",
+    "train={projector_type: qformer, align_epochs: 1}": "-en-s42: `--align_epochs` needs audio tokens in the",
     "eval.num_beams=0": "`num_beams` must be at least 1, got 0",
     "lora.alpha=0": "`lora_alpha` must be positive, got 0",
     "recipe=recipes/{size}.yaml": "expected a path with {encoder} and {language} at most",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_world import TinyWorld
+from tiny_world import PLAIN, TinyWorld
 
 REPOSITORY = Path(__file__).parents[2]
 # One thread: sums are then made in one order, so runs can be compared to the last digit.
@@ -24,7 +24,7 @@ TWO_PROCESSES = (
 
 def flags(world: TinyWorld, output_dir: Path, **changes: Any) -> list[str]:
     """Command line of `train.py`: 48 clips of the miniature world, batches of 4, so 12 steps an epoch."""
-    settings = {
+    settings = PLAIN | {
         "encoder": world.encoder,
         "llm": world.llm,
         "dataset": world.dataset,
