@@ -183,7 +183,8 @@ class Benchmark:
 
     def needed_flop(self, clips: list[dict[str, Any]], rank: int) -> float | None:
         """For one step on every batch; unknown for encoders other than Whisper's."""
-        model_args = ModelArguments(**{name: getattr(self.arguments, name) for name in MODEL_FLAGS})
+        flags = {name: getattr(self.arguments, name) for name in MODEL_FLAGS}
+        model_args = ModelArguments(**flags, projector_stack=5, projector_context=1)  # the workers' model
         config = build_config(model_args, LoraArguments(lora_rank=rank))
         if not isinstance(config.audio_config, WhisperConfig):
             return None

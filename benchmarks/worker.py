@@ -42,6 +42,11 @@ Batch = dict[str, torch.Tensor]
 Transcriber = Callable[[list[Clip]], list[str]]
 
 DEVICE = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+# The paper's, which all sides can compute, whatever this code's defaults are.
+PAPER_PROJECTOR = {
+    "projector_scale": 1.0, "projector_stack": 5, "projector_context": 1, "projector_dropout": 0.1,
+    "projector_frame_dropout": 0.0, "llm_input": "projector", "drop_blanks": None,
+}  # fmt: skip
 # As eval.py chooses: bfloat16 on a GPU that computes in it, else float32.
 DTYPE = EvaluationArguments(model="unused", output_dir="unused").torch_dtype(DEVICE)
 BF16 = DTYPE is torch.bfloat16
@@ -234,7 +239,7 @@ def assembled(job: Job) -> tuple[Any, Any, ModelArguments]:
     transformers.set_seed(job["seed"])
     model_args = ModelArguments(encoder=job["encoder"], llm=job["llm"], keep_layers=job["keep_layers"])
     config = build_config(model_args, LoraArguments(lora_rank=job["lora_rank"]))
-    config.projector_scale = 1.0  # the paper's model, which all sides can compute
+    config.update(PAPER_PROJECTOR)
     return config, build_processor(model_args, config), model_args
 
 
