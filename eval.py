@@ -46,7 +46,7 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
     # Everything that can be wrong is found before a weight is loaded.
     with clear_errors():
         check_writable(arguments.output_dir, "output_dir")
-        config_path = check_checkpoint(arguments.model, arguments.baseline)
+        config_path = check_checkpoint(arguments.model, arguments.baseline, arguments.decoder)
         with state.local_main_process_first():  # one process of a machine unpacks an archive for all
             dataset, data_report = load_speech(data, arguments.split)
         check_clip_lengths(dataset)

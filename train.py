@@ -105,7 +105,10 @@ def main(argv: list[str] | None = None) -> None:
                 cache = FeatureCache(cache_args, config, processor, encoding)
                 data, frames = cache.fill_what_fits(data, run_args.dataloader_num_workers)
             set_seed(run_args.seed)
-            parts = trained_parts_of(config, processor.tokenizer, data["train"]["text"], has_head, start)
+            parts = trained_parts_of(
+                config, processor.tokenizer, data["train"]["text"], has_head, start, run.checkpoint
+            )
+            probed = data.get("validation", data["train"])
             collator, data["train"], epochs = augment(
                 augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run_args
             )
@@ -119,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
                 taken = [*fitting(start, parts.weights or {}), *take_lora(model, start)]
                 report(str(run_args.init_from), start, taken, model)
             releases = ReleaseCallback(push_args)
-            health = RunHealth(data.get("validation", data["train"]), collator, bool(align_args.align_epochs))
+            health = RunHealth(probed, collator, bool(align_args.align_epochs))
             trainer = SlamTrainer(
                 model=model,
                 args=run_args,

@@ -21,7 +21,7 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 MODEL_TYPES = {"none": "slam_asr", "whisper": "whisper"}
 
 
-def check_checkpoint(name: str, baseline: str) -> Path:
+def check_checkpoint(name: str, baseline: str, decoder: str = "llm") -> Path:
     """The config.json of a checkpoint of the right kind, or an error that says what `name` is instead."""
     directory = Path(name)
     if directory.is_dir() and not (directory / "config.json").is_file():
@@ -34,7 +34,8 @@ def check_checkpoint(name: str, baseline: str) -> Path:
         raise ValueError(
             f"`--model {name}` is neither a directory nor a model that can be fetched from the Hub ({error})."
         ) from error
-    model_type = read_json(path).get("model_type")
+    config = read_json(path)
+    model_type = config.get("model_type")
     if model_type != MODEL_TYPES[baseline]:
         advice = {
             ("none", "whisper"): " To decode with Whisper's own decoder, add `--baseline whisper`.",
@@ -42,6 +43,10 @@ def check_checkpoint(name: str, baseline: str) -> Path:
         }.get((baseline, model_type), "")
         raise ValueError(
             f"`--model {name}` is a {model_type!r} checkpoint; expected {MODEL_TYPES[baseline]!r}.{advice}"
+        )
+    if decoder == "ctc" and not config.get("ctc_vocab_size"):
+        raise ValueError(
+            f"`--decoder ctc` needs a CTC head, and {name} has none: train one with `--align_epochs`."
         )
     return path
 

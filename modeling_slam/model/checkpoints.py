@@ -221,6 +221,10 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         ones (`trained_parts`); a CTC head needs them. `kwargs` go to transformers' `from_pretrained`
         (`dtype`, `device_map`, `attn_implementation`, `token`, ...).
         """
+        if config.has_ctc_head and "ctc_head.token_ids" not in (trained or {}):
+            raise ValueError("A CTC head needs `trained` weights, its `token_ids` among them.")
+        if not config.has_ctc_head and (config.llm_input != "projector" or config.drop_blanks is not None):
+            raise ValueError("`llm_input` and `drop_blanks` need a CTC head: set `ctc_vocab_size`.")
         base = base_tensors(config, **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs})
         if config.projector_scale is None:
             config = copy.deepcopy(config)

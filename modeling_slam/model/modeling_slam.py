@@ -68,7 +68,7 @@ class TranscriptGuard(LogitsProcessor):
 
 
 class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin):  # ty: ignore[incompatible-method-override]
-    """Speech in, text out. Train `model.projector` and the LLM's LoRA; everything else stays frozen."""
+    """Speech in, text out. Trained are projector, CTC head and the LLM's LoRA; the rest stays frozen."""
 
     base_model_prefix = ""
     main_input_name = "input_features"
@@ -96,7 +96,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
     # ---------------------------------------------------------------- what is trained
 
     def freeze(self) -> None:
-        """Leave gradients to the projector and LoRA, and put new layers into the mode of the rest."""
+        """Leave gradients to projector, CTC head and LoRA, and put new layers into the mode of the rest."""
         for name, parameter in self.named_parameters():
             if parameter.is_floating_point():  # quantised weights cannot have gradients
                 parameter.requires_grad_(is_trained(name))
@@ -181,7 +181,8 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         counts = self.config.audio_tokens(frame_mask.sum(dim=1))
         if self.ctc_head is None:
             return AudioEmbeddings(projected, counts, None, None)
-        used = self.get_input_embeddings()(self.ctc_head.token_ids).to(projected.device)
+        # Not by a call: hooks such as NEFTune's are for the embeddings of text.
+        used = self.get_input_embeddings().forward(self.ctc_head.token_ids).to(projected.device)
         logits = self.ctc_head(projected, used)
         if self.config.llm_input != "projector":
             projected = self.ctc_head.llm_input(logits, projected, used)
@@ -415,7 +416,7 @@ def without_positions(
     Returns: (B, L', D) embeddings, (B, L') attention mask and (B, L') labels.
     """
     if attention_mask is not None:
-        is_kept = is_kept & attention_mask.bool()
+        is_kept = is_kept & attention_mask.bool().to(is_kept.device)
     longest = int(is_kept.sum(dim=1).max())
     order = is_kept.to(torch.uint8).argsort(dim=1, descending=padding_side == "right", stable=True)
     order = order[:, :longest] if padding_side == "right" else order[:, -longest:]

@@ -30,9 +30,17 @@ SHOWN_SETTINGS = {
     "run": (
         "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
         "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-        "world_size", "bf16", "seed", "optim",
+        "world_size", "bf16", "seed", "optim", "projector_learning_rate", "ctc_learning_rate",
+        "lora_learning_rate", "freeze_projector_steps", "ctc_weight", "init_from",
     ),
-    "model": ("projector_dropout", "instruction", "pad_to_seconds"),
+    "align": (
+        "align_epochs", "align_learning_rate", "align_batch_size", "align_dropout", "align_frame_dropout",
+    ),
+    "augment": ("augment",),
+    "model": (
+        "projector_context", "projector_dropout", "projector_frame_dropout", "llm_input", "drop_blanks",
+        "instruction", "pad_to_seconds",
+    ),
 }  # fmt: skip
 
 
@@ -203,7 +211,7 @@ def shown_settings(run: dict[str, Any] | None) -> list[tuple[str, str]]:
     if run is None:
         return []
     overridden = "num_train_epochs" if run["run"]["max_steps"] > 0 else "max_steps"
-    rows = [(name, run[group].get(name)) for group, names in SHOWN_SETTINGS.items() for name in names]
+    rows = [(name, run.get(group, {}).get(name)) for group, names in SHOWN_SETTINGS.items() for name in names]
     rows = [(name, value) for name, value in rows if value is not None and name != overridden]
     return [(name, repr(value) if isinstance(value, str) else str(value)) for name, value in rows]
 

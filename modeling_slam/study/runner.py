@@ -24,6 +24,7 @@ from modeling_slam.common.files import write_json
 from modeling_slam.evaluation.report import package_versions
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
 from modeling_slam.study.store import LOCK, RunState, StudyStore
+from modeling_slam.training.run_directory import ALIGNMENT, of_a_start
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("child.py")
@@ -154,7 +155,7 @@ def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "P
     state.write(directory)
 
     if not state.trained:
-        if not any(model.glob("checkpoint-*")):
+        if not any(model.glob("checkpoint-*")) and of_a_start(model / ALIGNMENT):
             shutil.rmtree(model, ignore_errors=True)  # what a run left that was killed before its first save
         begun = time.monotonic()
         try:

@@ -29,7 +29,13 @@ from modeling_slam.common.files import read_json, write_json
 from modeling_slam.common.numbers import check_numbers
 from modeling_slam.data.collator import SpeechCollator
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
-from modeling_slam.model.checkpoints import base_tensors, llm_embeddings, projector_scale, trained_parts
+from modeling_slam.model.checkpoints import (
+    base_tensors,
+    lazy_tensors,
+    llm_embeddings,
+    projector_scale,
+    trained_parts,
+)
 from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes, used_token_ids
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.augmentation import on_cached_frames
@@ -74,6 +80,9 @@ class AlignmentModel(nn.Module):
         self.config = config
         self._encoder = [encoder]  # in a list, so that it is none of the weights that are saved
         self.projector, self.ctc_head = parts["projector"], parts["ctc_head"]
+        gate: Any = getattr(self.ctc_head, "gate", None)
+        if gate is not None:
+            gate.requires_grad_(False)  # no loss reaches it here, and DDP would wait for its gradient
         self.register_buffer("embeddings", embeddings, persistent=False)
 
     def forward(
@@ -155,15 +164,25 @@ class TrainedParts:
 
 
 def trained_parts_of(
-    config: SlamAsrConfig, tokenizer: Any, texts: list[str], has_head: bool, start: dict[str, torch.Tensor]
+    config: SlamAsrConfig,
+    tokenizer: Any,
+    texts: list[str],
+    has_head: bool,
+    start: dict[str, torch.Tensor],
+    checkpoint: str | None = None,
 ) -> TrainedParts:
     """Fresh weights, or those of `start` where they fit; with a head, one for the tokens of these texts.
+
+    The tokens of a run that goes on from `checkpoint` are those that it began with.
 
     Sets `config.ctc_vocab_size`, and `config.projector_scale` where it is `None`.
     """
     if not has_head and not start:
         return TrainedParts()  # fresh ones, made with the model
-    token_ids = used_token_ids(tokenizer, texts) if has_head else []
+    token_ids = used_token_ids(tokenizer, texts) if has_head and checkpoint is None else []
+    if has_head and checkpoint is not None:
+        with readable(checkpoint):
+            token_ids = lazy_tensors(checkpoint)["ctc_head.token_ids"][...].tolist()
     config.ctc_vocab_size = len(token_ids)
     weights, embeddings = begin(config, token_ids)
     vocabulary = CtcVocabulary(tokenizer, token_ids) if has_head else None
@@ -266,6 +285,11 @@ def stage_arguments(run_args: RunArguments, arguments: AlignmentArguments, direc
         "save_total_limit": 1,
         "load_best_model_at_end": run_args.validates,
         "metric_for_best_model": "wer",
+        # What is meant for the LLM.
+        "eval_delay": 0,
+        "neftune_noise_alpha": None,
+        "activation_checkpointing": False,
+        "gradient_checkpointing": False,
     }
     for name, value in changes.items():
         setattr(stage, name, value)

@@ -193,9 +193,10 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=0.05, metadata={"help": "Linear warm-up: steps, or a share of all if below 1."}
     )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
-    max_grad_norm: float = field(
-        default=1.0, metadata={"help": "The gradient of each part is clipped to this norm."}
+    clip_by_part: bool = field(
+        default=True, metadata={"help": "Clip projector, CTC head and LoRA each by itself, not together."}
     )
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Clips per device and step."})
     batch_seconds: float | None = field(
         default=None,

@@ -46,8 +46,9 @@ def build_config(
 ) -> SlamAsrConfig:
     """The architecture; reads the base models' configs and tokenizer, and no weights unless a choice does.
 
-    A run that goes on from `checkpoint` keeps its layers and the revisions of its base models: they may have
-    changed since. `clips` are for a layer choice that needs them.
+    A run that goes on from `checkpoint` keeps its layers, the scale and norm of its projector, and the
+    revisions of its base models: what they follow from may have changed since. `clips` are for a layer choice
+    that needs them.
 
     Raises:
         ValueError: a setting does not fit the base models. OSError: a base model cannot be found.
@@ -75,6 +76,9 @@ def build_config(
     }
     if begun is not None:
         rest["kept_encoder_layers"] = begun.kept_encoder_layers
+        rest["projector_norm"] = begun.projector_norm
+        if model_args.projector_scale is None:
+            rest["projector_scale"] = begun.projector_scale
     elif model_args.kept_encoder_layers is None:
         encoder = FullEncoder(model_args.encoder, encoder_revision, audio_config)
         n = model_args.keep_layers or encoder.num_layers
@@ -93,12 +97,12 @@ def architecture(
     check_layers(model_args, audio_config.num_hidden_layers)
     settings = {**vars(model_args), **vars(lora_args)}
     fields = {OTHER_NAMES.get(name, name): settings[name] for name in config_settings(model_args, lora_args)}
+    fields["projector_norm"] = True
     # What is trained is float32, whatever the frozen weights are.
     return SlamAsrConfig(
         audio_config=audio_config,
         text_config=text_config,
         trained_in_float32=True,
-        projector_norm=True,
         **(fields | rest),
     )
 

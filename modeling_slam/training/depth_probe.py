@@ -9,6 +9,7 @@ a plot come out. Stopped, the same command goes on.
 
 import copy
 import logging
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +34,11 @@ from modeling_slam.training.assembly import build_config, build_processor, froze
 from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE
+from modeling_slam.training.run_settings import Settings, changes, record
 
 DESCRIPTION = "Error rate of the CTC head at every depth of the encoder: which depths are worth a full run?"
 USAGE = "python -m modeling_slam.training.depth_probe [RECIPE.yaml] [--flag value ...]"
+SETTINGS_FILE = "settings.json"
 DEFAULTS = {"align_epochs": 6.0}  # of this command, where `train.py` has others
 
 
@@ -77,6 +80,8 @@ def probe(
     Raises:
         ValueError: a depth that the encoder does not have, or settings that cannot be aligned.
     """
+    if not run_args.validates:
+        raise ValueError("The probe scores the validation clips: leave out `eval_strategy no`.")
     align_args.align_epochs = align_args.align_epochs or DEFAULTS["align_epochs"]
     config = build_config(model_args, lora_args)
     wants_head(config, align_args, run_args)
@@ -92,6 +97,9 @@ def probe(
         data[split] = data[split].add_column(run_args.length_column_name, lengths)
 
     directory = Path(run_args.output_dir)
+    settings = record(model=model_args, data=data_args, align=align_args, augment=augment_args, run=run_args)
+    check_settings(directory / SETTINGS_FILE, settings)
+    own_frames = cache_args.cache_features is None
     cache_args.cache_features = cache_args.cache_features or str(directory / "frames")
     cache_args.depths = depths
     bf16 = bool(run_args.bf16)
@@ -118,7 +126,26 @@ def probe(
         rows.append({"layers": depth, **figures["best"], "seconds": figures["seconds"]})
     if PartialState().is_main_process:
         write_results(rows, directory)
+        if own_frames:
+            shutil.rmtree(str(cache_args.cache_features), ignore_errors=True)
     return rows
+
+
+def check_settings(file: Path, settings: Settings) -> None:
+    """A probe goes on with the settings that it began with; other depths may join.
+
+    Raises:
+        ValueError: the directory holds a probe with others.
+    """
+    changed = changes(read_json(file), settings) if file.exists() else {}
+    if changed:
+        raise ValueError(
+            f"`output_dir` {file.parent} holds a probe with other settings: {', '.join(sorted(changed))}. "
+            "Name another directory."
+        )
+    if PartialState().is_main_process:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, settings)
 
 
 def write_results(rows: list[dict[str, Any]], directory: Path) -> None:

@@ -180,6 +180,12 @@ def check_changes(
             "with; or start a new run in another `--output_dir`; or go on with the new ones by "
             "`--resume_anyway`, which records the change in run.json."
         )
+    aligned = [name for name in changed if name.startswith("align_")]
+    if aligned and (directory / ALIGNMENT / ALIGNMENT_FILE).is_file():
+        raise ValueError(
+            f"{directory} holds a run that is aligned: {described}. `--resume_anyway` does not change that; "
+            "start a new run in another `--output_dir`."
+        )
     if kept := in_checkpoints(changed, settings):
         raise ValueError(
             f"{directory} holds a run whose checkpoints hold the state of {', '.join(kept)}: {described}. "

@@ -37,6 +37,10 @@ MOST_NAMED = 32
 SEED = 0  # the same clips in every validation and every run
 
 
+# What torch says of a file that is whole and belongs to another model.
+MISFITS = ("size mismatch", "different number of parameter groups", "doesn't match the size of optimizer")
+
+
 class RunError(ValueError):
     """A run cannot go on; the message is for whoever started it."""
 
@@ -55,7 +59,7 @@ def readable(directory: str | Path) -> Generator[None]:
     """What is read inside the block lies in `directory`, a checkpoint or a stage's result.
 
     Raises:
-        RunError: it cannot be read.
+        RunError: it cannot be read, or is another model's.
     """
     try:
         yield
@@ -66,6 +70,11 @@ def readable(directory: str | Path) -> Generator[None]:
         OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError,
     ) as error:  # fmt: skip
         reason = one_line(error).partition(". ")[0][:150].rstrip(".")
+        if any(words in str(error) for words in MISFITS):
+            raise RunError(
+                f"{directory} does not fit this run ({reason}). It was begun with other settings or by an "
+                "older version: start a new run in another `--output_dir`."
+            ) from error
         raise RunError(
             f"{directory} is damaged ({reason}). Delete it; `--resume_from_checkpoint last` then goes on "
             "from what is left."

@@ -108,7 +108,9 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
             groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
             for name, parameter in trained.named_parameters():
                 if parameter.requires_grad:
-                    groups.setdefault((part_of(name), name in decayed), []).append(parameter)
+                    part = part_of(name)
+                    is_decayed = name in decayed and part != "ctc_head"  # blank, temperature and gate
+                    groups.setdefault((part, is_decayed), []).append(parameter)
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
             self.optimizer = optimizer_class(
                 [
@@ -142,7 +144,8 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor | None:
         """Each part to `max_grad_norm` by itself: the projector's gradient would else starve LoRA's."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # they clip whole models
+        whole = self.is_fsdp_enabled or self.is_deepspeed_enabled  # they clip whole models
+        if whole or not self.args.clip_by_part:
             return super()._clip_grad_norm(model)
         parts: dict[str, list[torch.nn.Parameter]] = {}
         for name, parameter in self.accelerator.unwrap_model(model).named_parameters():

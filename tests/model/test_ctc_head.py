@@ -235,3 +235,27 @@ def test_a_head_needs_no_change_of_the_config_it_is_built_from(base_models):
     assert model.config.projector_scale == pytest.approx(
         float(model.get_input_embeddings().weight.norm(dim=1).mean()) / config.text_config.hidden_size**0.5
     )
+
+
+def test_a_head_without_tokens_and_a_setting_without_a_head_are_refused(base_models):
+    with pytest.raises(ValueError, match="token_ids"):
+        SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models, ctc_vocab_size=4))
+    with pytest.raises(ValueError, match="ctc_vocab_size"):
+        SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models, llm_input="expected"))
+
+
+def test_tokens_stay_integers_beside_frozen_weights_in_bf16(base_models, tiny_processor, tmp_path):
+    model = with_head(base_models, tiny_processor, trained_in_float32=True)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "saved", dtype=torch.bfloat16)
+    config = model.config
+    config.trained_in_float32 = True  # saving a model of one dtype unsets it
+    mixed = SlamAsrForConditionalGeneration.from_base_models(
+        config,
+        {n: t for n, t in model.state_dict().items() if n.startswith(("projector.", "ctc_head."))},
+        dtype=torch.bfloat16,
+    )
+    for one in (loaded, mixed):
+        assert one.ctc_head.token_ids.tolist() == TOKENS
+        assert one.ctc_head.token_ids.dtype == torch.long
+    assert mixed.ctc_head.blank.dtype == torch.float32

@@ -109,3 +109,41 @@ def test_a_run_killed_while_it_aligns_ends_with_the_weights_of_one_that_was_not(
     for part in ("alignment", "."):
         one, other = (load_file(run / part / "model.safetensors") for run in (whole, killed))
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_meant_for_the_llm_does_not_reach_the_stage(world, tmp_path):
+    settings = SETTINGS | {"align_epochs": 1, "max_steps": 2, "llm_input": "expected", "ctc_weight": 0.3}
+    settings |= {"neftune_noise_alpha": 5.0, "gradient_checkpointing": True, "eval_delay": 50}
+    train.main(flags(world, tmp_path / "run", **settings))
+    assert logged(tmp_path / "run" / "alignment", "eval_wer")
+
+
+def test_a_run_goes_on_with_the_tokens_that_its_head_began_with(world, tmp_path):
+    run = tmp_path / "run"
+    settings = {"ctc_weight": 0.3, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 2}
+    train.main(flags(world, run, max_steps=2, **settings))
+    began = trained(run)["ctc_head.token_ids"]
+    fewer = {"max_train_hours": 0.002, "resume_anyway": True, "resume_from_checkpoint": "last"}
+    train.main(flags(world, run, max_steps=4, **settings, **fewer))
+    assert torch.equal(trained(run)["ctc_head.token_ids"], began)
+
+
+def test_a_finished_stage_cannot_be_given_other_settings(world, tmp_path):
+    run = tmp_path / "run"
+    settings = {"max_steps": 2, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 1}
+    train.main(flags(world, run, align_epochs=1, **settings))
+    again = {"resume_anyway": True, "resume_from_checkpoint": run / "checkpoint-1"}
+    with pytest.raises(SystemExit, match="is aligned"):
+        train.main(flags(world, run, align_epochs=2, **settings, **again))
+
+
+@pytest.mark.parametrize("by_part", [True, False])
+def test_gradients_are_clipped_by_part_or_together(world, tmp_path, by_part, monkeypatch):
+    limits = []
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda p, *rest, **k: limits.append(1) or clip(p, *rest, **k)
+    )
+    settings = {"max_steps": 2, "eval_strategy": "no", "ctc_weight": 0.3, "clip_by_part": by_part}
+    train.main(flags(world, tmp_path / "run", **settings))
+    assert len(limits) == 2 * (3 if by_part else 1)  # projector, head and LoRA

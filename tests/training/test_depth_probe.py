@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from tiny_run import flags
 
 from modeling_slam.training import depth_probe
@@ -42,3 +43,14 @@ def test_the_lead_of_a_depth_comes_from_its_own_frames(world, tmp_path):
         depth_probe.main([*settings, "--depths", *depths])
         rows[name] = json.loads((tmp_path / name / "depth_probe.json").read_text())[-1]
     assert rows["alone"]["loss"] == rows["among"]["loss"]
+
+
+def test_a_probe_goes_on_with_its_own_settings_alone(world, tmp_path):
+    def settings(epochs):
+        argv = flags(world, tmp_path / "probe", align_epochs=epochs)
+        return [*(flag for flag in argv if not flag.startswith("--keep_layers")), "--depths", "1"]
+
+    depth_probe.main(settings(1))
+    assert not (tmp_path / "probe" / "frames").exists()
+    with pytest.raises(SystemExit, match="align_epochs"):
+        depth_probe.main(settings(2))

@@ -127,9 +127,10 @@ def test_a_cache_that_is_too_small_stops_neither_process(world, tmp_path):
     assert (tmp_path / "log").read_text().count("The run goes on without the cache") == 1
 
 
-def test_two_processes_align_as_one_does_and_train_on_without_the_heads_loss(world, tmp_path):
+def test_two_processes_align_as_one_does_and_train_on(world, tmp_path):
     settings = {
-        "align_epochs": 1, "align_dropout": 0, "align_frame_dropout": 0, "max_steps": 1,
+        "llm_input": "gated", "ctc_weight": 0.3, "align_epochs": 1,
+        "align_dropout": 0, "align_frame_dropout": 0, "max_steps": 1,
         "projector_dropout": 0, "train_sampling_strategy": "sequential", "max_validation_clips": CLIPS,
     }  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tiny_run import flags
 
 import train
+from modeling_slam import SlamAsrConfig
 
 STILL = {"max_steps": 1, "learning_rate": 0.0, "eval_strategy": "no"}  # the model is saved as it was built
 
@@ -59,3 +60,15 @@ def test_alignment_goes_on_from_the_other_models_head(world, source, tmp_path):
 def test_what_is_no_model_is_refused_before_any_data_are_read(world, tmp_path):
     with pytest.raises(SystemExit, match="--init_from"):
         train.main(flags(world, tmp_path / "run", init_from=tmp_path / "nowhere", dataset="nowhere", **STILL))
+
+
+def test_a_resumed_run_keeps_the_scale_that_it_took(world, source, tmp_path):
+    paper = tmp_path / "paper"
+    train.main(flags(world, paper, projector_scale=1, max_steps=2, eval_strategy="no"))
+    run = tmp_path / "run"
+    settings = {"init_from": paper, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 2}
+    train.main(flags(world, run, max_steps=2, **settings))
+    (run / "model.safetensors").unlink()
+    train.main(flags(world, run, max_steps=2, resume_from_checkpoint="last", **settings))
+    assert SlamAsrConfig.from_pretrained(run).projector_scale == 1.0
+    assert SlamAsrConfig.from_pretrained(source).projector_scale < 1.0
