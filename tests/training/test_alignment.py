@@ -66,6 +66,7 @@ def test_the_stage_is_the_same_whoever_trains_after_it(world, tmp_path):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("llm_input", ["projector", "expected", "gated"])
 def test_every_input_of_the_llm_trains_with_the_head_as_second_loss(world, tmp_path, llm_input):
     run = tmp_path / "run"

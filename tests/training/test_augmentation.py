@@ -139,6 +139,7 @@ def test_clips_stay_within_the_lengths_of_data_and_encoder(prepared):
     assert max(seconds) > collator.longest - 0.1
 
 
+@pytest.mark.e2e
 def test_some_clips_are_two_and_some_are_nothing_but_noise(prepared):
     collator, clips = prepared("edges")
     texts = {row["text"] for row in clips}
@@ -215,6 +216,7 @@ def test_what_changes_the_sound_and_a_feature_cache_are_refused_by_name(world, t
         AugmentationArguments(["none", "speed"])
 
 
+@pytest.mark.e2e
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(world, tmp_path):
     """In the middle of the second epoch of 12 steps, with another number of workers."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -233,6 +235,7 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(world, 
     assert any(not torch.equal(one[name], start[name]) for name in one)
 
 
+@pytest.mark.e2e
 def test_alignment_and_validation_read_the_cache_and_training_hears_the_changed_clips(world, tmp_path):
     seen = []
 

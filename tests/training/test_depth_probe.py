@@ -9,6 +9,7 @@ from modeling_slam.training import depth_probe
 from modeling_slam.training.feature_cache import FeatureCache
 
 
+@pytest.mark.e2e
 def test_each_depth_is_aligned_on_frames_of_one_pass_and_stands_in_the_table(
     world, tmp_path, monkeypatch, capsys
 ):
@@ -34,6 +35,7 @@ def test_each_depth_is_aligned_on_frames_of_one_pass_and_stands_in_the_table(
     assert [row["layers"] for row in rows] == [3, 2, 1]
 
 
+@pytest.mark.e2e
 def test_the_lead_of_a_depth_comes_from_its_own_frames(world, tmp_path):
     """The probe of one depth alone gives what it gives among others."""
     rows = {}

@@ -62,6 +62,7 @@ def test_what_is_no_model_is_refused_before_any_data_are_read(world, tmp_path):
         train.main(flags(world, tmp_path / "run", init_from=tmp_path / "nowhere", dataset="nowhere", **STILL))
 
 
+@pytest.mark.e2e
 def test_a_resumed_run_keeps_the_scale_that_it_took(world, source, tmp_path):
     paper = tmp_path / "paper"
     train.main(flags(world, paper, projector_scale=1, max_steps=2, eval_strategy="no"))

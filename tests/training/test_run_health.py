@@ -230,6 +230,7 @@ def test_a_validation_shows_the_same_three_clips_in_whatever_order_they_come(cap
     assert all(text.count(text.rpartition(" ")[2]) == 2 for text in texts[0]), "reference and its transcript"
 
 
+@pytest.mark.e2e
 def test_the_end_of_a_run_names_its_best_step_and_wer(world, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     run = tmp_path / "run"
