@@ -67,7 +67,7 @@ class ModelArguments:
         default=None, metadata={"help": "The layers to keep, by index, instead of a choice."}
     )
     projector_type: str = field(default="stack_mlp", metadata={"help": "Projector.", "choices": PROJECTORS})
-    projector_stack: int = field(default=5, metadata={"help": "Encoder frames of 20 ms per audio token."})
+    projector_stack: int = field(default=4, metadata={"help": "Encoder frames of 20 ms per audio token."})
     projector_tail: Literal["pad", "drop"] = field(
         default="pad",
         metadata={"help": "Pad the last audio token, or drop frames that do not fill it (the paper's code)."},

@@ -17,8 +17,13 @@ PAPER: dict[str, Any] = {
     "ctc_weight": 0.0,
     "align_epochs": 0.0,
 }
+ALIGNED = PAPER | {"align_epochs": 6.0, "ctc_weight": 0.1}
 # A convolution sees its own context. The tokens of a qformer have no order in time, and so no CTC head.
-BY_PROJECTOR: dict[str, dict[str, Any]] = {"stack_mlp": PAPER, "conv": PAPER, "qformer": PAPER}
+BY_PROJECTOR: dict[str, dict[str, Any]] = {
+    "stack_mlp": ALIGNED | {"projector_context": 7},
+    "conv": ALIGNED,
+    "qformer": PAPER,
+}
 USUAL = "stack_mlp"  # the projector whose defaults `--help` shows
 
 
