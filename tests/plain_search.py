@@ -30,7 +30,7 @@ def plain_generate(
         "logits_processor": LogitsProcessorList([guard]),
     } | settings
     return model.language_model.generate(
-        inputs_embeds=model.prompt_embeddings(inputs["input_ids"], inputs["input_features"], mask)[0],
+        inputs_embeds=model.prompt_embeddings(inputs["input_ids"], inputs["input_features"], mask),
         attention_mask=inputs["attention_mask"],
         **settings,
     )

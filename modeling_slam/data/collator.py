@@ -24,8 +24,8 @@ class SpeechCollator:
     """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache.
 
     Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. With the vocabulary of a CTC head a
-    batch has `ctc_labels` too, (B, N), -100 behind each transcript. Where rows have an `id`, `CLIP_IDS` lists
-    them; the trainer takes the list out before the model gets the batch.
+    batch has `ctc_targets` too, (B, N), -100 behind each transcript. Where rows have an `id`, `CLIP_IDS`
+    lists them; the trainer takes the list out before the model gets the batch.
     """
 
     processor: SlamAsrProcessor
@@ -36,7 +36,7 @@ class SpeechCollator:
         batch = self._speech(rows)
         if self.vocabulary is not None:
             classes = [torch.tensor(self.vocabulary.encode(row["text"]), dtype=torch.long) for row in rows]
-            batch["ctc_labels"] = pad_sequence(classes, batch_first=True, padding_value=-100)
+            batch["ctc_targets"] = pad_sequence(classes, batch_first=True, padding_value=-100)
         if all("id" in row for row in rows):
             batch[CLIP_IDS] = [row["id"] for row in rows]
         return batch

@@ -233,7 +233,17 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             )
         return is_audio
 
-    def prompt_embeddings(
+    def prompt_embeddings(self, input_ids: torch.Tensor | None, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """(B, L) ids with placeholders, and what `get_encoder_frames` takes -> (B, L, D_llm).
+
+        The clips' audio tokens stand in their positions, those that `config.drop_blanks` leaves out too.
+
+        Raises:
+            ValueError: there are no ids, or a row does not hold one placeholder per audio token of its clip.
+        """
+        return self.read_prompt(input_ids, *args, **kwargs)[0]
+
+    def read_prompt(
         self,
         input_ids: torch.Tensor | None,
         input_features: torch.Tensor | None = None,
@@ -288,7 +298,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         logits_to_keep: int | torch.Tensor = 0,
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
-        ctc_labels: torch.Tensor | None = None,
+        ctc_targets: torch.Tensor | None = None,
         ctc_weight: float = 0.0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
@@ -306,13 +316,13 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             logits_to_keep: without labels, as in transformers' causal LMs; 0 gives (B, L, V).
             encoder_frames: (B, T, D_enc) the encoder's output, from a cache; then no features are needed.
             encoder_frames_mask: (B, T), True on real frames; all are by default.
-            ctc_labels: (B, N) the transcripts as classes of the CTC head, -100 behind each; with `labels`.
+            ctc_targets: (B, N) the transcripts as classes of the CTC head, -100 behind each; with `labels`.
             ctc_weight: weight of the CTC head's loss, which is then added to the LLM's.
 
         Where `config.drop_blanks` is set, audio tokens are left out: the logits are then of the positions
         that remain, padded on the right.
         """
-        embeddings, is_kept, audio = self.prompt_embeddings(
+        embeddings, is_kept, audio = self.read_prompt(
             input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
         )
         if is_kept is not None:
@@ -335,10 +345,10 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         count = len(next_labels) if num_items_in_batch is None else num_items_in_batch
         count = count.to(loss.device) if isinstance(count, torch.Tensor) else count
         loss = loss / count
-        if not ctc_weight or ctc_labels is None or audio is None or audio.ctc_logits is None:
+        if not ctc_weight or ctc_targets is None or audio is None or audio.ctc_logits is None:
             return CausalLMOutputWithPast(loss=loss)
         return CausalLMOutputWithPast(
-            loss=loss + ctc_weight * ctc_loss(audio.ctc_logits, audio.counts, ctc_labels, count)
+            loss=loss + ctc_weight * ctc_loss(audio.ctc_logits, audio.counts, ctc_targets, count)
         )
 
     @torch.no_grad()
@@ -365,7 +375,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             encoder_frames, encoder_frames_mask = self.get_encoder_frames(
                 input_features, input_features_mask, encoder_frames, encoder_frames_mask
             )
-        embeddings, is_kept, _ = self.prompt_embeddings(
+        embeddings, is_kept, _ = self.read_prompt(
             input_ids, encoder_frames=encoder_frames, encoder_frames_mask=encoder_frames_mask
         )
         if attention_mask is None:

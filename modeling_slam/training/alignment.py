@@ -87,7 +87,7 @@ class AlignmentModel(nn.Module):
 
     def forward(
         self,
-        ctc_labels: torch.Tensor,
+        ctc_targets: torch.Tensor,
         encoder_frames: Any = None,
         encoder_frames_mask: Any = None,
         input_features: torch.Tensor | None = None,
@@ -106,7 +106,7 @@ class AlignmentModel(nn.Module):
         projected = self.projector(frames, encoder_frames_mask) * (self.config.projector_scale or 1.0)
         counts = self.config.audio_tokens(encoder_frames_mask.sum(dim=1))
         logits = self.ctc_head(projected, self.embeddings)
-        loss = ctc_loss(logits, counts, ctc_labels, num_items_in_batch)
+        loss = ctc_loss(logits, counts, ctc_targets, num_items_in_batch)
         return {"loss": loss, "logits": logits, "audio_tokens": counts}
 
 
@@ -127,7 +127,7 @@ class AlignmentTrainer(SlamTrainer):
         rows = greedy_classes(output["logits"], output["audio_tokens"])
         device = output["loss"].device
         classes = [torch.tensor(row, dtype=torch.long, device=device) for row in rows]
-        return output["loss"], pad_sequence(classes, True, -100), inputs["ctc_labels"]
+        return output["loss"], pad_sequence(classes, True, -100), inputs["ctc_targets"]
 
 
 def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: RunArguments) -> bool:

@@ -271,7 +271,7 @@ def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, 
     lengths = (inputs["labels"] != -100).int().argmax(dim=1)
     rows = [ids[:length] for ids, length in zip(inputs["input_ids"], lengths, strict=True)]
     masks = [torch.ones_like(row) for row in rows]
-    text = {"input_ids", "attention_mask", "labels", "ctc_labels"}
+    text = {"input_ids", "attention_mask", "labels", "ctc_targets"}
     return {name: tensor for name, tensor in inputs.items() if name not in text} | {
         "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id, padding_side="left"),
         "attention_mask": pad_sequence(masks, batch_first=True, padding_side="left"),

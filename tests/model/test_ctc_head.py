@@ -13,6 +13,7 @@ from transformers import (
     GraniteConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import find_labels
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.evaluation.fast_search import transcribe
@@ -210,7 +211,7 @@ def test_ctc_weight_adds_the_heads_loss_to_the_llms(base_models, tiny_processor,
     inputs = dict(tiny_processor(audio=two_clips, text=["ab", "cd"]))
     labels = torch.tensor([[1, 2], [3, -100]])
     plain = model(**inputs).loss
-    joint = model(**inputs, ctc_labels=labels, ctc_weight=0.5).loss
+    joint = model(**inputs, ctc_targets=labels, ctc_weight=0.5).loss
     logits, counts = model.get_ctc_logits(inputs["input_features"], inputs["input_features_mask"])
     tokens = int((inputs["labels"] != -100).sum())
     torch.testing.assert_close(joint, plain + 0.5 * ctc_loss(logits, counts, labels, tokens))
@@ -259,3 +260,8 @@ def test_tokens_stay_integers_beside_frozen_weights_in_bf16(base_models, tiny_pr
         assert one.ctc_head.token_ids.tolist() == TOKENS
         assert one.ctc_head.token_ids.dtype == torch.long
     assert mixed.ctc_head.blank.dtype == torch.float32
+
+
+def test_a_plain_trainer_finds_the_labels_by_their_name():
+    """With two of them it would wait for both, and give no loss."""
+    assert find_labels(SlamAsrForConditionalGeneration) == ["labels"]

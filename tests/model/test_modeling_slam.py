@@ -60,7 +60,7 @@ def test_beam_search_equals_the_llms_own_on_the_same_embeddings(tiny_model, tiny
     inputs = tiny_processor(two_clips)
     settings = {"num_beams": 2, "max_new_tokens": 10, "eos_token_id": 1, "pad_token_id": 0}
     with torch.no_grad():
-        embeddings, _, _ = tiny_model.prompt_embeddings(
+        embeddings = tiny_model.prompt_embeddings(
             inputs["input_ids"], inputs["input_features"], inputs["input_features_mask"]
         )
     expected = tiny_model.language_model.generate(

@@ -78,7 +78,7 @@ def test_loss_and_tokens_of_an_llm_are_those_of_its_own_class(name, tiny_process
 
     settings = {"num_beams": 2, "max_new_tokens": 5, "eos_token_id": 1, "pad_token_id": 0}
     mask = prompts["attention_mask"]
-    embeddings, _, _ = model.prompt_embeddings(**{n: t for n, t in prompts.items() if n != "attention_mask"})
+    embeddings = model.prompt_embeddings(**{n: t for n, t in prompts.items() if n != "attention_mask"})
     expected = model.language_model.generate(inputs_embeds=embeddings, attention_mask=mask, **settings)
     assert torch.equal(model.generate(**prompts, **settings), expected)
     assert torch.equal(transcribe(model, **prompts, **settings), expected)

@@ -173,11 +173,11 @@ def test_a_clip_without_words_teaches_end_of_text_and_blanks(prepared, tiny_mode
         [{"audio": wave, "text": text} for wave, text in zip(two_clips, ("", "no"), strict=True)]
     )
     assert next(row[row != -100].tolist() for row in batch["labels"]) == [processor.eos_token_id]
-    assert (batch["ctc_labels"][0] == -100).all()
+    assert (batch["ctc_targets"][0] == -100).all()
     prompts = prompts_of(batch, processor.pad_token_id)
     expected = processor(two_clips)
     assert all(torch.equal(prompts[name], expected[name]) for name in expected)
-    del batch["ctc_labels"]
+    del batch["ctc_targets"]
     assert torch.isfinite(tiny_model(**batch).loss)
 
 
