@@ -36,18 +36,19 @@ from modeling_slam.training.assembly import (
     build_model,
     build_processor,
     check_model,
-    frozen_dtype,
+    encoding_of,
     usual_length,
 )
 from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.by_projector import settle
-from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
+from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
 from modeling_slam.training.init_from import fitting, read_start, report, take_lora
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
 from modeling_slam.training.run_checks import check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_health import RunError, RunHealth, describe_best
 from modeling_slam.training.run_settings import record
+from modeling_slam.training.sampling import with_lengths
 from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMetrics, decode_tokens
 
 logger = logging.getLogger("slam-asr")
@@ -100,9 +101,7 @@ def main(argv: list[str] | None = None) -> None:
             if own_cache:
                 cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
             if cache_args.cache_features is not None:
-                bf16 = bool(run_args.bf16)
-                encoding = Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
-                cache = FeatureCache(cache_args, config, processor, encoding)
+                cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args))
                 data, frames = cache.fill_what_fits(data, run_args.dataloader_num_workers)
             set_seed(run_args.seed)
             parts = trained_parts_of(
@@ -165,8 +164,7 @@ def load_split(
     with PartialState().local_main_process_first():
         dataset, report = load_speech(data_args, split)
     logger.info(report.summary() + beside_paper(report))
-    lengths = [round(100 * seconds) for seconds in dataset["duration"]]
-    return dataset.add_column(run_args.length_column_name, lengths), report
+    return with_lengths(dataset, run_args.length_column_name), report
 
 
 def describe_parameters(counts: dict[str, int]) -> str:

@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 BLANK = 0  # class of the blank; used token i is class i + 1
-HEAD_WEIGHTS = ("blank", "blank_bias", "log_temperature", "gate")
 
 
 class CtcHead(nn.Module):

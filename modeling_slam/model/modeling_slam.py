@@ -32,9 +32,9 @@ from .audio_encoders import ENCODERS
 from .audio_lengths import MAX_TOKENS_PER_SECOND
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
-from .ctc_head import BLANK, HEAD_WEIGHTS, CtcHead, ctc_loss
+from .ctc_head import BLANK, CtcHead, ctc_loss
 from .lora import is_trained
-from .projectors import PROJECTORS
+from .projectors import PROJECTORS, audio_tokens_of
 
 
 @dataclass
@@ -88,8 +88,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         self.ctc_head = CtcHead(config) if config.has_ctc_head else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         if config.trained_in_float32:
-            # Of the head by name: the ids of its tokens must stay integers.
-            self._keep_in_fp32_modules_strict = {"projector", *(f"ctc_head.{name}" for name in HEAD_WEIGHTS)}
+            # Of the head its parameters: the ids of its tokens must stay integers.
+            head = () if self.ctc_head is None else self.ctc_head.named_parameters()
+            self._keep_in_fp32_modules_strict = {"projector", *(f"ctc_head.{name}" for name, _ in head)}
         self.post_init()
         self.put_in_own_lora()
 
@@ -174,11 +175,9 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
 
     def get_audio_embeddings(self, *args: Any, **kwargs: Any) -> AudioEmbeddings:
         """What `get_encoder_frames` takes -> what the LLM reads, and how it came about."""
-        frames, frame_mask = self.get_encoder_frames(*args, **kwargs)
-        # The trained weights may be kept in another dtype than the frozen ones.
-        frames = frames.to(next(self.projector.parameters(), frames).dtype)
-        projected = self.projector(frames, frame_mask) * (self.config.projector_scale or 1.0)
-        counts = self.config.audio_tokens(frame_mask.sum(dim=1))
+        projected, counts = audio_tokens_of(
+            self.config, self.projector, *self.get_encoder_frames(*args, **kwargs)
+        )
         if self.ctc_head is None:
             return AudioEmbeddings(projected, counts, None, None)
         # Not by a call: hooks such as NEFTune's are for the embeddings of text.

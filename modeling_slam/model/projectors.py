@@ -136,6 +136,16 @@ PROJECTORS: dict[str, Any] = {
 }
 
 
+def audio_tokens_of(
+    config: Any, projector: nn.Module, frames: torch.Tensor, frame_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T, D_enc) frames and (B, T) mask -> scaled output (B, A, D_llm), (B,) number of real tokens."""
+    # The trained weights may be kept in another dtype than the frozen ones.
+    frames = frames.to(next(projector.parameters(), frames).dtype)
+    projected = projector(frames, frame_mask) * (config.projector_scale or 1.0)
+    return projected, config.audio_tokens(frame_mask.sum(dim=1))
+
+
 def whole_tokens(frames: torch.Tensor, stack: int, tail: str) -> torch.Tensor:
     """(B, T, D) -> (B, A * stack, D): by default the tail is padded, as it often holds the last phoneme."""
     remainder = frames.shape[1] % stack

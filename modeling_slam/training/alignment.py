@@ -37,6 +37,7 @@ from modeling_slam.model.checkpoints import (
     trained_parts,
 )
 from modeling_slam.model.ctc_head import CtcVocabulary, ctc_loss, greedy_classes, used_token_ids
+from modeling_slam.model.projectors import audio_tokens_of
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.augmentation import on_cached_frames
 from modeling_slam.training.by_projector import by_projector
@@ -102,9 +103,7 @@ class AlignmentModel(nn.Module):
         if encoder_frames is None:
             with torch.no_grad():
                 encoder_frames, encoder_frames_mask = self._encoder[0](input_features, input_features_mask)
-        frames = encoder_frames.to(next(self.projector.parameters()).dtype)
-        projected = self.projector(frames, encoder_frames_mask) * (self.config.projector_scale or 1.0)
-        counts = self.config.audio_tokens(encoder_frames_mask.sum(dim=1))
+        projected, counts = audio_tokens_of(self.config, self.projector, encoder_frames, encoder_frames_mask)
         logits = self.ctc_head(projected, self.embeddings)
         loss = ctc_loss(logits, counts, ctc_targets, num_items_in_batch)
         return {"loss": loss, "logits": logits, "audio_tokens": counts}

@@ -32,7 +32,8 @@ from modeling_slam.model.audio_lengths import (
     SAMPLING_RATE,
     audio_geometry,
 )
-from modeling_slam.training.arguments import LoraArguments, ModelArguments
+from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
+from modeling_slam.training.feature_cache import Encoding
 from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
 
 OTHER_NAMES = {"keep_layers": "num_encoder_layers"}  # flag -> field of the config, where they differ
@@ -225,6 +226,12 @@ def build_model(
     )
     use_onednn(model)
     return model
+
+
+def encoding_of(model_args: ModelArguments, run_args: RunArguments) -> Encoding:
+    """How the frozen encoder of a run computes."""
+    bf16 = bool(run_args.bf16)
+    return Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
 
 
 def frozen_dtype(model_args: ModelArguments, bf16: bool) -> torch.dtype:

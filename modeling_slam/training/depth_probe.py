@@ -30,16 +30,17 @@ from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.training.alignment import AlignmentArguments, align, trained_parts_of, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
-from modeling_slam.training.assembly import build_config, build_processor, frozen_dtype
+from modeling_slam.training.assembly import build_config, build_processor, encoding_of
 from modeling_slam.training.augmentation import AugmentationArguments, augment
-from modeling_slam.training.feature_cache import CacheArguments, Encoding, FeatureCache
+from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE
 from modeling_slam.training.run_settings import Settings, changes, record
+from modeling_slam.training.sampling import with_lengths
 
 DESCRIPTION = "Error rate of the CTC head at every depth of the encoder: which depths are worth a full run?"
 USAGE = "python -m modeling_slam.training.depth_probe [RECIPE.yaml] [--flag value ...]"
 SETTINGS_FILE = "settings.json"
-DEFAULTS = {"align_epochs": 6.0}  # of this command, where `train.py` has others
+ALIGN_EPOCHS = 6.0  # where the recipe does not align
 
 
 @dataclass
@@ -82,7 +83,7 @@ def probe(
     """
     if not run_args.validates:
         raise ValueError("The probe scores the validation clips: leave out `eval_strategy no`.")
-    align_args.align_epochs = align_args.align_epochs or DEFAULTS["align_epochs"]
+    align_args.align_epochs = align_args.align_epochs or ALIGN_EPOCHS
     config = build_config(model_args, lora_args)
     wants_head(config, align_args, run_args)
     depths = sorted(probe_args.depths or range(1, config.num_encoder_layers + 1), reverse=True)
@@ -93,8 +94,7 @@ def probe(
         data[split], report = load_speech(data_args, split)
         logging.getLogger("slam-asr").info(report.summary())
         check_lengths(data[split], processor)
-        lengths = [round(100 * seconds) for seconds in data[split]["duration"]]
-        data[split] = data[split].add_column(run_args.length_column_name, lengths)
+        data[split] = with_lengths(data[split], run_args.length_column_name)
 
     directory = Path(run_args.output_dir)
     settings = record(model=model_args, data=data_args, align=align_args, augment=augment_args, run=run_args)
@@ -102,13 +102,7 @@ def probe(
     own_frames = cache_args.cache_features is None
     cache_args.cache_features = cache_args.cache_features or str(directory / "frames")
     cache_args.depths = depths
-    bf16 = bool(run_args.bf16)
-    cache = FeatureCache(
-        cache_args,
-        config,
-        processor,
-        Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation),
-    )
+    cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args))
     data, _ = cache.fill(data, run_args.dataloader_num_workers)
     rows = []
     for depth in depths:

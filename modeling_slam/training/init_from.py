@@ -14,7 +14,7 @@ import torch
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.common.command_line import one_line
 from modeling_slam.model.checkpoints import base_digests, base_tensors, lazy_tensors
-from modeling_slam.model.lora import OWN_LORA_WEIGHT
+from modeling_slam.model.lora import OWN_LORA_WEIGHT, is_trained
 
 logger = logging.getLogger("slam-asr")
 TOKEN_IDS = "ctc_head.token_ids"  # of the new run's own texts
@@ -41,9 +41,7 @@ def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
         )
     if config.projector_scale is None:
         config.projector_scale = theirs.projector_scale
-    kept = ("projector.", "ctc_head.")
-    names = [name for name in tensors if name.startswith(kept) or OWN_LORA_WEIGHT.search(name)]
-    return {name: tensors[name][...] for name in names if name != TOKEN_IDS}
+    return {name: tensors[name][...] for name in tensors if is_trained(name) and name != TOKEN_IDS}
 
 
 def fitting(start: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
