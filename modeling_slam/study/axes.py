@@ -5,6 +5,8 @@ written in a run's name, and what the column or the plot's axis is called. To ad
 `train.py`, add a row; a study file then spans it by that name, and its values are a column of the index:
 
     learning_rate: [1.0e-4, 3.0e-4]
+
+The axis `variant` is over anything: its values are names, each with the flags that it changes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +60,7 @@ AXES: dict[str, Axis] = {
         flags=lambda language, pair: {"dataset": pair.recorded_dataset, "language": language},
     ),
     "max_train_hours": Axis("hours of training speech", "{:g}h"),
+    "variant": Axis("variant", "{}", flags=lambda name, pair: pair.variants[name]),
     "seed": Axis("seed", "s{}", values=lambda file, chosen: file.seeds),
 }  # fmt: skip
 # Chosen first, the outermost first; the others follow in the table's order, the last one changing fastest.
@@ -83,6 +86,7 @@ def combinations(file: "StudyFile") -> Iterator[dict[str, Any]]:
 def values_of(name: str, file: "StudyFile", chosen: Chosen) -> list[Any]:
     values = AXES[name].values
     found = file.axes[name] if values is None else list(values(file, chosen))
+    found = [*found] if isinstance(found, dict) else found
     where = f"{chosen['encoder']} on {chosen['language']}: " if "encoder" in chosen else ""
     check_list(f"{where}{name}", found)
     return found

@@ -90,7 +90,7 @@ def expand(file: StudyFile) -> Study:
     for name in ("encoders", "datasets", "modes", "seeds"):
         check_list(name, list(getattr(file, name)))
     for name, values in file.axes.items():
-        check_list(name, values)
+        check_list(name, [*values] if isinstance(values, dict) else values)
     pairs: dict[tuple[str, str], Pair] = {}
     runs, baselines = [], []
     for chosen in combinations(file):
@@ -116,6 +116,7 @@ class Pair:
         self.language, self.dataset = language, file.datasets[language]
         self.where = f"{name} on {language}"
         recipe = recipe_of(self.dataset.recipe or file.recipe, name, language)
+        self.variants = variants_of(file)
         given = TRAIN_OWN | self.further_flags(file)
         for flags in (file.train, self.dataset.train):
             refuse(given | {"kept_encoder_layers"}, flags, f"{self.where}: `train`")
@@ -131,8 +132,13 @@ class Pair:
         self.recorded_dataset = data.recorded_dataset
 
     def further_flags(self, file: StudyFile) -> set[str]:
-        """Flags that the axes set which this file spans beside those of every study."""
-        points = [{name: value} for name, values in file.axes.items() for value in values]
+        """Flags that the axes set which this file spans beside those of every study.
+
+        Those of a variant are not among them: it changes what recipe and study say.
+        """
+        points = [
+            {name: value} for name, values in file.axes.items() if name != "variant" for value in values
+        ]
         return {flag for point in points for flag in flags_of(point, self)}
 
     def eval_flags(self, train: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,6 +223,16 @@ class Pair:
             language=self.language,
             eval_flags=self.eval_flags(self.train) | {"num_beams": BASELINE_BEAMS},
         )
+
+
+def variants_of(file: StudyFile) -> dict[str, dict[str, Any]]:
+    """The flags that each variant changes; none, where the study does not span variants."""
+    variants = file.axes.get("variant", {})
+    if not isinstance(variants, dict) or not all(isinstance(flags, dict) for flags in variants.values()):
+        raise ValueError(f"`variant` must be names, each with the flags that it changes; got {variants}.")
+    for name, flags in variants.items():
+        refuse(TRAIN_OWN, flags, f"`variant` {name}")
+    return variants
 
 
 def as_read(parsed: Sequence[Any], axis: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from tiny_world import PLAIN
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.study import load_study, run_study
@@ -49,9 +50,29 @@ def test_a_study_without_further_axes_keeps_its_names_and_its_recipes_hours(stud
     assert {spec.train_flags["max_train_hours"] for spec in spanned.specs} == {1}
 
 
+VARIANTS = "variant={plain: {}, wide: {projector_stack: 2, learning_rate: 0.5}}"
+
+
+def test_a_variant_changes_what_recipe_and_study_say(study_file):
+    path = study_file(train={**PLAIN, "learning_rate": 0.25, "projector_stack": 3})
+    study = load_study(path, [VARIANTS, "encoders.tiny.keep_layers=[3]"])
+    flags = {spec.name: spec.train_flags for spec in study.specs}
+    assert list(flags) == ["tiny-3L-projector-en-plain-s42", "tiny-3L-projector-en-wide-s42"]
+    plain, wide = flags.values()
+    assert (plain["projector_stack"], plain["learning_rate"]) == (3, 0.25)
+    assert (wide["projector_stack"], wide["learning_rate"]) == (2, 0.5)
+    assert [run.config.projector_stack for run in study.runs] == [3, 2]
+    assert [spec.axes for spec in study.specs] == [{"variant": "plain"}, {"variant": "wide"}]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (["variant={deep: {keep_layers: 2}}"], "`variant` deep sets keep_layers, which the study itself"),
+        (["variant={wide: {projector_stacks: 2}}"], "unrecognized arguments: --projector_stacks"),
+        (["variant={}"], "`variant` must name at least one"),
+        (["variant=[wide]"], "`variant` must be names, each with the flags that it changes; got ['wide']"),
+        (["variant={wide: 2}"], "`variant` must be names, each with the flags that it changes"),
         (["max_train_hours=5"], "`max_train_hours` must name at least one, each once; got 5"),
         (["max_train_hours=[]"], "`max_train_hours` must name at least one"),
         (["max_train_hours=[1, null]"], "`max_train_hours` must name at least one"),
