@@ -25,9 +25,7 @@ def batch_needs(config: SlamAsrConfig, batch: dict[str, Any]) -> float:
     labels = int((batch["labels"] != -100).sum())
     encoder = sum(encoder_products(config, frames) for frames in mel_frames)
     llm = sum(llm_products(config, length) for length in positions)
-    # Forward, and back to the hidden states.
-    vocabulary = 2 * 2.0 * labels * config.text_config.hidden_size * config.text_config.vocab_size
-    return encoder + projector_products(config, audio_tokens) + llm + vocabulary
+    return encoder + projector_products(config, audio_tokens) + llm + vocabulary_products(config, labels)
 
 
 def encoder_products(config: SlamAsrConfig, mel_frames: int) -> float:
@@ -59,6 +57,11 @@ def llm_products(config: SlamAsrConfig, positions: int) -> float:
     # A frozen layer has one product back for one forward. Attention has two for each, and so has LoRA, whose
     # weights have gradients.
     return config.text_config.num_hidden_layers * (2 * linear + 3 * attention + 3 * lora)
+
+
+def vocabulary_products(config: SlamAsrConfig, labels: int) -> float:
+    """Logits of so many positions, and back to their hidden states."""
+    return 2 * 2.0 * labels * config.text_config.hidden_size * config.text_config.vocab_size
 
 
 def llm_shapes(text: Any) -> dict[str, tuple[int, int]]:
