@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 from http.server import BaseHTTPRequestHandler
+from pathlib import PurePath
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -188,12 +189,13 @@ class Answers(BaseHTTPRequestHandler):
 
     @route("GET", f"/api/models/{REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?")
     def tree(self, repo: str, revision: str, folder: str | None) -> list[dict]:
-        rows = []
+        rows, folders = [], set()
         for path, file in self.commit_of(repo, revision).files.items():
             if folder is None or path.startswith(f"{folder}/"):
                 row = {"type": "file", "path": path, "size": len(file.content), "oid": file.oid}
                 rows.append(row | ({"lfs": self.lfs_fields(file)} if file.is_lfs else {}))
-        return rows
+                folders |= {str(parent) for parent in PurePath(path).parents} - {".", folder}
+        return rows + [{"type": "directory", "path": name, "oid": "0" * 40} for name in sorted(folders)]
 
     @staticmethod
     def lfs_fields(file: File) -> dict:

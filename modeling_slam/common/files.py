@@ -1,11 +1,11 @@
-"""Files that are there as a whole or not at all: written under a temporary name, then renamed."""
+"""Files that are there as a whole or not at all, written under a temporary name; and those of a directory."""
 
 import contextlib
 import json
 import os
 import tempfile
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +59,18 @@ def check_writable(directory: str | os.PathLike, flag: str) -> None:
         raise ValueError(
             f"`{flag}` {directory} cannot be written ({nearest}: {error.strerror}). Name another directory."
         ) from error
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """The files of a directory and of those in it, in order, but for hidden ones and those of `__MACOSX`.
+
+    Links to directories are followed, but for those that lead back up.
+    """
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here = Path(folder).resolve()
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith((".", "__")) and not here.is_relative_to((here / name).resolve())
+        )
+        yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")

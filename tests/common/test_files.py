@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_slam.common.files import check_writable, replacing, write_json, write_text
+from modeling_slam.common.files import check_writable, files_below, replacing, write_json, write_text
 
 
 def fill_half(path):
@@ -36,3 +36,15 @@ def test_a_place_below_a_file_or_a_dead_link_is_refused(tmp_path, place):
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"`output_dir` .* cannot be written"):
         check_writable(tmp_path / place, "output_dir")
+
+
+def test_files_below_a_directory_are_found_through_links_and_not_for_ever(tmp_path):
+    for name in ("b/2.txt", "a/1.txt", ".hidden/3.txt", "__MACOSX/4.txt", "a/.5.txt"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "6.txt").touch()
+    (tmp_path / "root" / "c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "a" / "up").symlink_to(tmp_path / "root")
+    found = [path.relative_to(tmp_path / "root").as_posix() for path in files_below(tmp_path / "root")]
+    assert found == ["a/1.txt", "b/2.txt", "c/6.txt"]
