@@ -15,8 +15,8 @@ class DataArguments:
 
     dataset: list[str] = field(
         metadata={
-            "help": "One or more, read as one: Common Voice folders or .tar.gz, directories of "
-            "<split>/metadata.csv, Hub ids or local directories for `datasets`, mdc:<id>."
+            "help": "One or more, read as one: Common Voice folders or .tar.gz, tables of clips (csv, tsv, "
+            "json, jsonl, parquet) or directories of them, Hub ids, mdc:<id>."
         }
     )
     dataset_config: str | None = field(
@@ -32,20 +32,30 @@ class DataArguments:
         metadata={"help": "Name of the split to validate on; Common Voice calls it dev."},
     )
     test_split: str = field(default="test", metadata={"help": "Name of the split to test on."})
-    audio_column: str = field(
-        default="audio", metadata={"help": "Column of a `datasets` source that has the audio."}
+    validation_share: float | None = field(
+        default=None,
+        metadata={"help": "Share of the clips to validate on where there is no such split; whole speakers."},
     )
-    text_column: str = field(default="text", metadata={"help": "Column that has the transcript."})
+    test_share: float | None = field(
+        default=None,
+        metadata={"help": "Share of the clips to test on where there is no such split; whole speakers."},
+    )
+    audio_column: str = field(
+        default="audio", metadata={"help": "Column of the audio; by default the one of a usual name."}
+    )
+    text_column: str = field(
+        default="text", metadata={"help": "Column of the transcript; by default the one of a usual name."}
+    )
     id_column: str | None = field(
         default=None,
         metadata={"help": "Column with a unique clip id; by default the file name or row number."},
     )
     speaker_column: str | None = field(
-        default=None, metadata={"help": "Column that names the speaker, for reports by speaker."}
+        default=None, metadata={"help": "Column of the speaker; by default the one of a usual name."}
     )
     streaming: bool = field(
         default=False,
-        metadata={"help": "Read a `datasets` source only as far as the limits need, in its own order."},
+        metadata={"help": "Take the first clips up to the limits, not random ones, and fetch no more."},
     )
     min_seconds: float = field(default=0.5, metadata={"help": "Shorter clips are dropped and listed."})
     max_seconds: float = field(default=30.0, metadata={"help": "Longer clips are dropped and listed."})
@@ -58,7 +68,7 @@ class DataArguments:
     max_test_clips: int | None = field(
         default=None, metadata={"help": "Test on a seeded random subset of this many clips."}
     )
-    subset_seed: int = field(default=42, metadata={"help": "Seed of the subsets above."})
+    subset_seed: int = field(default=42, metadata={"help": "Seed of the subsets above, and of shares."})
 
     def __post_init__(self):
         if isinstance(self.dataset, str):  # as Python callers may write it
@@ -72,6 +82,12 @@ class DataArguments:
         if not 0 <= self.min_seconds < self.max_seconds:
             raise ValueError(
                 f"Expected 0 <= `min_seconds` < `max_seconds`, got {self.min_seconds} and {self.max_seconds}."
+            )
+        check_numbers(self, ("validation_share", "test_share"), above=0, below=1)
+        if (self.validation_share or 0) + (self.test_share or 0) >= 1:
+            raise ValueError(
+                f"`validation_share` {self.validation_share} and `test_share` {self.test_share} leave "
+                "nothing to train on; together they must be below 1."
             )
         check_numbers(self, ("max_train_hours", "max_validation_clips", "max_test_clips"), above=0)
 

@@ -4,14 +4,31 @@ Sources differ in where transcripts and audio lie and in nothing else; selecting
 the same for all of them and stand in `selection.py` and `loading.py`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import fsspec
+
+from modeling_slam.data.report import Drop
+from modeling_slam.model.audio_io import AudioError
 
 
 class DataError(ValueError):
     """The data named by the arguments cannot be used; the message says what to change."""
+
+
+class MissingSplitError(DataError):
+    """The dataset has splits, and none of that name; `available` are those it has."""
+
+    def __init__(self, wanted: str, available: Sequence[str], where: object):
+        super().__init__(
+            f"{where} has no split {wanted!r}; it has {', '.join(available)}. Name one with --train_split, "
+            "--validation_split or --test_split."
+            if available
+            else f"{where} has no split {wanted!r}, nor any other."
+        )
+        self.available = available
 
 
 @dataclass(slots=True)
@@ -31,36 +48,34 @@ class Clip:
 
 @dataclass
 class Source:
-    """One split of one corpus. `read_audio` returns {"bytes", "path"} for a clip, and is safe in threads."""
+    """One split of one corpus. `read_audio` returns {"bytes", "path"} for a clip, and is safe in threads.
+
+    Rows that cannot be used stand between the clips as drops. `split` is None where a dataset has no splits,
+    and `note` says in a line how its clips were come by.
+    """
 
     kind: str
-    split: str
+    split: str | None
     language: str | None
-    clips: Iterable[Clip]
+    clips: Iterable[Clip | Drop]
     read_audio: Callable[[Clip], dict[str, Any]]
     streaming: bool = False
+    note: str | None = None
 
 
-def read_path(path: Path) -> dict[str, Any]:
-    """What `read_audio` returns for a file on disk."""
-    return {"bytes": None, "path": str(path)}
+def read_place(place: str) -> dict[str, Any]:
+    """What `read_audio` returns for a file on disk; one behind an address is fetched.
 
-
-def pick_split(wanted: str, available: Iterable[str], where: object) -> str:
-    """Return `wanted`, or raise with the splits there are."""
-    available = sorted(available)
-    if wanted not in available:
-        raise DataError(
-            f"{where} has no split {wanted!r}; it has {', '.join(available) or 'none'}. "
-            "Name one with --train_split, --validation_split or --test_split."
-        )
-    return wanted
-
-
-def require_columns(wanted: dict[str, str | None], available: Iterable[str], where: object) -> None:
-    """Raise unless every column named in `wanted` (argument -> column) is there."""
-    available = list(available)
-    missing = {argument: column for argument, column in wanted.items() if column and column not in available}
-    if missing:
-        named = ", ".join(f"{column!r} (--{argument})" for argument, column in missing.items())
-        raise DataError(f"{where} has no column {named}; it has {', '.join(available)}.")
+    Raises:
+        AudioError: it cannot be fetched.
+    """
+    if "://" not in place:
+        return {"bytes": None, "path": place}
+    try:
+        with fsspec.open(place, "rb") as file:
+            return {"bytes": file.read(), "path": place}
+    except Exception as error:  # each file system has its own, and a clip that is gone ends no run
+        raise AudioError(
+            f"{place}: cannot be fetched ({error or type(error).__name__}). Check address and network.",
+            reason="unreachable",
+        ) from error

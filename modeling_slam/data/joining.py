@@ -16,8 +16,8 @@ import datasets
 
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import Clip, DataError, Source
-from modeling_slam.data.report import DataReport
-from modeling_slam.data.sources import find_source
+from modeling_slam.data.report import DataReport, Drop
+from modeling_slam.data.shares import Role, open_split
 
 
 @dataclass
@@ -28,26 +28,29 @@ class Part:
     source: Source
     report: DataReport
 
-    def clips(self) -> Iterator[Clip]:
+    def clips(self) -> Iterator[Clip | Drop]:
         """Its clips as those of the whole; their locator is the source with its own clip."""
         for clip in self.source.clips:
             self.report.read_clips += 1
+            if isinstance(clip, Drop):
+                yield dataclasses.replace(clip, id=f"{self.name}/{clip.id}")
+                continue
             speaker = None if clip.speaker is None else f"{self.name}/{clip.speaker}"
             yield dataclasses.replace(
                 clip, id=f"{self.name}/{clip.id}", speaker=speaker, locator=(self.source, clip)
             )
 
 
-def open_parts(arguments: DataArguments, split: str) -> list[Part]:
-    """The split of each dataset that the arguments name.
+def open_parts(arguments: DataArguments, role: Role) -> list[Part]:
+    """The split of each dataset that the arguments name for a role.
 
     Raises:
         DataError: one cannot be opened or is named twice, or they are in different languages.
     """
     parts = []
     for name, dataset in zip(names_of(arguments.dataset), arguments.dataset, strict=True):
-        source = find_source(dataset).open_source(dataset, arguments, split)
-        report = DataReport(dataset, source.kind, source.split, source.language)
+        source = open_split(dataset, arguments, role)
+        report = DataReport(dataset, source.kind, str(source.split), source.language, note=source.note)
         parts.append(Part(name, source, report))
     languages = {part.source.language: part.report.source for part in parts if part.source.language}
     if len(languages) > 1:
@@ -98,7 +101,7 @@ def read_audio(clip: Clip) -> dict[str, Any]:
     return source.read_audio(own)
 
 
-def in_turn(streams: Sequence[Iterator[Clip]]) -> Iterator[Clip]:
+def in_turn(streams: Sequence[Iterator[Clip | Drop]]) -> Iterator[Clip | Drop]:
     for clips in itertools.zip_longest(*streams):
         yield from (clip for clip in clips if clip is not None)
 

@@ -17,9 +17,10 @@ from filelock import BaseFileLock, FileLock, Timeout
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import DataError, Source
 from modeling_slam.data.joining import as_one, open_parts, reports_of
-from modeling_slam.data.report import DataReport
+from modeling_slam.data.report import DataReport, Drop
 from modeling_slam.data.selection import KeptClip, Limits, select_clips
 from modeling_slam.data.text import normalize_text
+from modeling_slam.model.audio_io import AudioError
 
 # Written as a plain struct and only then called audio: encoding through `datasets.Audio` needs torchcodec.
 FEATURES = datasets.Features(
@@ -48,14 +49,11 @@ def load_speech(
     The dataset has the columns `id`, `audio` (undecoded `{"bytes", "path"}`), `text` (normalised),
     `raw_text`, `duration` (seconds of the decoded audio), `speaker` and `language`.
     """
-    split_name = {
-        "train": arguments.train_split,
-        "validation": arguments.validation_split,
-        "test": arguments.test_split,
-    }[split]
-    parts = open_parts(arguments, split_name)
-    source = as_one(parts, split_name)
-    report = DataReport(" + ".join(arguments.dataset), source.kind, source.split, source.language)
+    parts = open_parts(arguments, split)
+    source = as_one(parts, getattr(arguments, f"{split}_split"))
+    report = DataReport(
+        " + ".join(arguments.dataset), source.kind, str(source.split), source.language, note=source.note
+    )
     limits = Limits(
         min_seconds=arguments.min_seconds,
         max_seconds=arguments.max_seconds,
@@ -65,7 +63,7 @@ def load_speech(
     )
     report.subset = _describe_subset(limits, source)
     normalize = functools.partial(normalize_text, language=source.language)
-    dataset = _write(select_clips(source, limits, normalize, report), source)
+    dataset = _write(select_clips(source, limits, normalize, report), source, report)
     report.parts = reports_of(parts, report, dataset)
     if not report.kept_clips:
         raise DataError(f"No clip is left to use.\n{report.summary()}")
@@ -80,15 +78,20 @@ def _describe_subset(limits: Limits, source: Source) -> str | None:
     return f"at most {amount}, {choice}"
 
 
-def _write(kept: Iterable[KeptClip], source: Source) -> datasets.Dataset:
+def _write(kept: Iterable[KeptClip], source: Source, report: DataReport) -> datasets.Dataset:
     """Put the kept clips on disk as they come: neither a stream nor a corpus has to fit into memory."""
     path = str(_temporary_folder(Path(config.HF_DATASETS_CACHE)) / "clips.arrow")
     with ArrowWriter(path=path, features=FEATURES, writer_batch_size=ROWS_PER_BATCH) as writer:
         for kept_clip in kept:
+            try:
+                audio = source.read_audio(kept_clip.clip)
+            except AudioError as error:  # an address that answered when the clip was checked
+                report.take_back(Drop(kept_clip.clip.id, error.reason, str(error)), kept_clip.seconds)
+                continue
             writer.write(
                 {
                     "id": kept_clip.clip.id,
-                    "audio": source.read_audio(kept_clip.clip),
+                    "audio": audio,
                     "text": kept_clip.text,
                     "raw_text": kept_clip.clip.text,
                     "duration": kept_clip.seconds,

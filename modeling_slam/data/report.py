@@ -12,6 +12,7 @@ from typing import Any
 
 from modeling_slam.common.files import write_json
 
+OF_ROWS = ("bad row", "not UTF-8")  # Reasons of rows of a table that name no clip to look at.
 LISTED_IN_SUMMARY = 5  # Drops shown by name per reason; `to_dict` has them all.
 
 
@@ -28,7 +29,8 @@ class Drop:
 class DataReport:
     """What one split gave. Clips neither kept nor dropped were not needed, nor looked at.
 
-    `parts` has a report on each dataset where several were read; all else is of all of them together.
+    `parts` has a report on each dataset where several were read; all else is of all of them together. `note`
+    says how the clips were come by where the dataset has no such split.
     """
 
     source: str
@@ -40,6 +42,7 @@ class DataReport:
     kept_seconds: float = 0.0
     dropped: list[Drop] = field(default_factory=list)
     subset: str | None = None
+    note: str | None = None
     parts: list["DataReport"] = field(default_factory=list)
 
     @property
@@ -55,18 +58,29 @@ class DataReport:
         """Number of dropped clips by reason, the most frequent first."""
         return dict(Counter(drop.reason for drop in self.dropped).most_common())
 
+    def take_back(self, drop: Drop, seconds: float) -> None:
+        """Count a clip that was kept as dropped after all."""
+        self.kept_clips -= 1
+        self.kept_seconds -= seconds
+        self.dropped.append(drop)
+
     def summary(self) -> str:
         """A few lines for the terminal."""
         lines = [
             f"{self.source} ({self.kind}), split {self.split}: kept {self.kept_clips:,} of "
             f"{self.read_clips:,} clips, {self.kept_hours:.2f} hours"
         ]
+        if self.note:
+            lines.append(f"  {self.note}")
         if self.subset:
             lines.append(f"  subset: {self.subset}; {self.not_needed_clips:,} clips were not needed")
         for reason, count in self.reasons.items():
-            ids = [drop.id for drop in self.dropped if drop.reason == reason]
+            drops = [drop for drop in self.dropped if drop.reason == reason]
+            ids = [drop.id for drop in drops]
             more = f" and {count - LISTED_IN_SUMMARY:,} more" if count > LISTED_IN_SUMMARY else ""
             lines.append(f"  dropped {count:,}, {reason}: {', '.join(ids[:LISTED_IN_SUMMARY])}{more}")
+            if reason in OF_ROWS:  # what to do is not in their name
+                lines.append(f"    the first: {drops[0].detail}")
         lines += [f"  {part.summary().splitlines()[0]}" for part in self.parts]
         return "\n".join(lines)
 

@@ -10,7 +10,7 @@ import functools
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from modeling_slam.model.audio_lengths import SAMPLING_RATE
 CHUNK_CLIPS = 64  # Clips decoded at a time by the threads; at most this many are decoded past a limit.
 # Corpora measure durations with other tools than ours: a difference up to this is not a loss of audio.
 STATED_TOLERANCE_SECONDS = 0.25
+OTHER_UNIT = 100  # A duration that many times the sound counts milliseconds or samples, not what was lost.
 
 
 @dataclass(frozen=True)
@@ -75,26 +76,25 @@ def select_clips(
     yield from sorted(kept, key=lambda kept_clip: kept_clip.position)
 
 
-def _counted(clips: Iterable[Clip], report: DataReport) -> Iterator[Clip]:
-    for clip in clips:
+def _counted(rows: Iterable[Clip | Drop], report: DataReport) -> Iterator[Clip]:
+    """The clips of the rows; those that are none stand in the report."""
+    for row in rows:
         report.read_clips += 1
-        yield clip
+        if isinstance(row, Clip):
+            yield row
+        else:
+            report.dropped.append(row)
 
 
 def _with_usable_text(
     clips: Iterable[tuple[int, Clip]], normalize: Callable[[str], str], report: DataReport
 ) -> Iterator[tuple[int, Clip, str]]:
-    """(position, clip, normalised text) of the clips that have a text, each id once."""
-    seen = set()
+    """(position, clip, normalised text) of the clips that have a text."""
     for position, clip in clips:
-        text = normalize(clip.text)
-        if clip.id in seen:
-            report.dropped.append(Drop(clip.id, "duplicate id", f"row {position + 1} repeats an id"))
-        elif not text:
-            report.dropped.append(Drop(clip.id, "empty transcript", f"after normalisation of {clip.text!r}"))
-        else:
+        if text := normalize(clip.text):
             yield position, clip, text
-        seen.add(clip.id)
+        else:
+            report.dropped.append(Drop(clip.id, "empty transcript", f"after normalisation of {clip.text!r}"))
 
 
 def _within_limits(
@@ -104,10 +104,14 @@ def _within_limits(
     report: DataReport,
     total: int | None,
 ) -> Iterator[KeptClip]:
-    """Decode candidates in order and yield those that pass, until the next would exceed the limits."""
+    """Decode candidates in order and yield those that pass, until the next would exceed the limits.
+
+    An id belongs to the first clip that passes: one that is dropped does not keep another from its place.
+    """
+    kept_ids = set()
     max_seconds = float("inf") if limits.max_hours is None else limits.max_hours * 3600
     max_clips = float("inf") if limits.max_clips is None else limits.max_clips
-    check = functools.partial(_check, source, limits)
+    check = functools.partial(_check, source, limits, kept_ids)
     candidates = iter(candidates)
     threads = min(8, os.cpu_count() or 1)
     hide_bar = os.environ.get("LOCAL_RANK", "0") != "0" or None  # None: shown on a terminal only.
@@ -118,28 +122,38 @@ def _within_limits(
         while chunk := list(itertools.islice(candidates, CHUNK_CLIPS)):
             for (position, clip, text), outcome in zip(chunk, pool.map(check, chunk), strict=True):
                 progress.update()
+                if clip.id in kept_ids:
+                    outcome = _repeated(clip)
                 if isinstance(outcome, Drop):
                     report.dropped.append(outcome)
                     continue
                 if report.kept_clips + 1 > max_clips or report.kept_seconds + outcome > max_seconds:
                     return
+                kept_ids.add(clip.id)
                 report.kept_clips += 1
                 report.kept_seconds += outcome
                 yield KeptClip(position, clip, text, outcome)
 
 
-def _check(source: Source, limits: Limits, candidate: tuple[int, Clip, str]) -> float | Drop:
+def _repeated(clip: Clip) -> Drop:
+    return Drop(clip.id, "duplicate id", "a clip before it has the same id")
+
+
+def _check(
+    source: Source, limits: Limits, kept_ids: Set[str], candidate: tuple[int, Clip, str]
+) -> float | Drop:
     """Decode one clip: its seconds, or why it cannot be used."""
     _, clip, _ = candidate
+    if clip.id in kept_ids:
+        return _repeated(clip)
     try:
         samples = load_audio(source.read_audio(clip), target_rate=SAMPLING_RATE)
     except AudioError as error:
         return Drop(clip.id, error.reason, str(error))
     seconds = len(samples) / SAMPLING_RATE
-    if clip.stated_seconds is not None and seconds < clip.stated_seconds - STATED_TOLERANCE_SECONDS:
-        return Drop(
-            clip.id, "truncated", f"{seconds:.2f} s decoded, the corpus states {clip.stated_seconds:.2f} s"
-        )
+    stated = clip.stated_seconds
+    if stated is not None and seconds < stated - STATED_TOLERANCE_SECONDS and stated < OTHER_UNIT * seconds:
+        return Drop(clip.id, "truncated", f"{seconds:.2f} s decoded, the corpus states {stated:.2f} s")
     if seconds < limits.min_seconds:
         return Drop(clip.id, "too short", f"{seconds:.2f} s, the least is {limits.min_seconds:g} s")
     if seconds > limits.max_seconds:

@@ -129,8 +129,8 @@ def check_scripts() -> None:
 def check_data(runs: Sequence[PlannedRun]) -> None:
     """Open all data once, so that a wrong path shows now and not hours later."""
     for data in {repr(run.data): run.data for run in runs}.values():
-        for split in (data.train_split, data.test_split):
-            open_parts(data, split)
+        for role in ("train", "test"):
+            open_parts(data, role)
 
 
 def share_of_cpus(scheduler: Scheduler) -> int:

@@ -136,3 +136,58 @@ def test_a_table_of_other_columns_is_refused_with_its_columns(release):
     (release / "nl" / "train.tsv").write_text("name\ttext\na.mp3\thello\n")
     with pytest.raises(DataError, match=r"no column 'path'.*name, text"):
         load_speech(DataArguments(str(release)), "train")
+
+
+HEADER = "client_id\tpath\tsentence_id\tsentence\tup_votes\tlocale\tsegment"
+
+
+@pytest.fixture
+def table(release):
+    """`table(lines)` writes the test split anew and reads it: sentences by clip, and the report."""
+
+    def read(lines, encoding="utf-8", header=HEADER):
+        content = "\n".join([header, *lines]) + "\n"
+        (release / "nl" / "test.tsv").write_bytes(content.encode(encoding))
+        clips, report = load_speech(DataArguments(str(release)), "test")
+        return dict(zip(clips["id"], clips["raw_text"], strict=True)), report
+
+    return read
+
+
+def row(clip, sentence):
+    return f"me\t{clip}.mp3\tid\t{sentence}\t2\tnl\t"
+
+
+@pytest.mark.parametrize("broken", ["half\nthe rest", "half\tthe rest", "half\nthe rest\nand more", "\nhalf"])
+def test_a_sentence_that_is_broken_is_dropped_whole_and_its_neighbours_stay(table, broken):
+    found, report = table([row("plain", "een"), row("commas", broken), row("quoted", "twee")])
+    assert found == {"plain.mp3": "een", "quoted.mp3": "twee"}
+    assert set(report.reasons) == {"bad row"}
+    assert "test.tsv line 3" in report.summary()
+    assert "commas.mp3" in report.summary()
+
+
+@pytest.mark.parametrize("sign", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_what_only_python_takes_for_a_line_break_is_part_of_a_sentence(table, sign):
+    found, report = table([row("plain", f"een{sign}twee"), row("quoted", "drie")])
+    assert found == {"plain.mp3": f"een{sign}twee", "quoted.mp3": "drie"}
+    assert not report.dropped
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_table_that_an_editor_saved_is_read(table, encoding):
+    assert table([row("plain", "één")], encoding)[0] == {"plain.mp3": "één"}
+
+
+def test_a_column_of_another_name_is_found_or_told_without_flags_that_are_none(table, release):
+    assert table([row("plain", "een")], header=HEADER.replace("\tsentence\t", "\ttranscription\t"))[0]
+    with pytest.raises(DataError, match=r"no column 'sentence' \(--text_column\); it has client_id, path"):
+        table([row("plain", "een")], header=HEADER.replace("\tsentence\t", "\tzin\t"))
+
+
+def test_durations_that_are_empty_or_no_numbers_say_nothing(release):
+    rows = ["clip\tduration[ms]", "quoted.mp3\t", "plain.mp3\tNA", "commas.mp3", "lone_quote.mp3\t9000"]
+    (release / "nl" / "clip_durations.tsv").write_text("\n".join(rows))
+    clips, report = load_speech(DataArguments(str(release)), "train")
+    assert set(clips["id"]) == TEXTS.keys() - {"lone_quote.mp3"}
+    assert ("lone_quote.mp3", "truncated") in drops(report)

@@ -1,13 +1,18 @@
 """datasets sources: parquet, json, saved and streamed data give the same clips as any other source."""
 
 import io
+import json
+import os
+import subprocess
+import sys
 
 import datasets
 import pytest
 import soundfile
+from fake_hub import FakeHub
 
 from modeling_slam.data import DataArguments, DataError, load_speech
-from modeling_slam.model.audio_io import load_audio
+from modeling_slam.model.audio_io import AudioError, load_audio
 
 
 @pytest.fixture
@@ -67,8 +72,11 @@ def test_saved_datasets_load_with_and_without_splits(table, tmp_path):
     check(*load_speech(arguments(tmp_path / "one"), "train"), ids)
     check(*load_speech(arguments(tmp_path / "both"), "train"), ids)
     assert load_speech(arguments(tmp_path / "both"), "test")[0]["id"][:] == ["1.flac"]
-    with pytest.raises(DataError, match="no split 'test'; it has train"):
-        load_speech(arguments(tmp_path / "one"), "test")
+    clips, report = load_speech(arguments(tmp_path / "one"), "test")
+    check(clips, report, ids)
+    assert "it has no splits: all of it is read for the test" in report.summary()
+    with pytest.raises(DataError, match="no split 'validation'; it has test, train"):
+        load_speech(arguments(tmp_path / "both"), "validation")
 
 
 def test_paths_that_are_not_unique_give_way_to_row_numbers(table, tmp_path):
@@ -110,13 +118,92 @@ def test_a_stream_is_read_only_as_far_as_the_limit_needs(parquet, monkeypatch):
 
 def test_wrong_columns_splits_and_names_are_explained(parquet, table, tmp_path, monkeypatch):
     with pytest.raises(
-        DataError, match=r"no column 'text' \(--text_column\); it has speech, sentence, key, who"
+        DataError, match=r"no column 'words' \(--text_column\); it has speech, sentence, key, who"
     ):
-        load_speech(arguments(parquet, text_column="text"), "train")
+        load_speech(arguments(parquet, text_column="words"), "train")
     with pytest.raises(DataError, match=r"'who' is Value\('int64'\), which is not audio"):
         load_speech(arguments(parquet, audio_column="who"), "train")
     for streaming in (False, True):
-        with pytest.raises(DataError, match=r"split 'nope'.*\['train'\]"):
+        with pytest.raises(DataError, match=r"no split 'nope'; it has train"):
             load_speech(arguments(parquet, train_split="nope", streaming=streaming), "train")
     with pytest.raises(DataError, match="configuration nope"):
         load_speech(arguments(parquet, dataset_config="nope"), "train")
+
+
+def test_columns_of_usual_names_need_no_flags_and_labels_are_their_names(table, tmp_path):
+    named = table.rename_columns({"speech": "audio", "sentence": "transcription", "who": "speaker_id"})
+    labels = datasets.ClassLabel(names=["anna", "bob"])
+    named.cast_column("speaker_id", labels).to_parquet(tmp_path / "test.parquet")
+    clips, _ = load_speech(DataArguments(str(tmp_path)), "test")
+    assert clips["text"][:2] == ["sentence 0", "sentence 1"]
+    assert clips["speaker"][:3] == ["anna", "bob", "anna"]
+
+
+def test_a_column_of_lists_is_refused_by_its_name(table, tmp_path):
+    split = [str(text).split() for text in table["sentence"]]
+    table.remove_columns("sentence").add_column("sentence", split).to_parquet(tmp_path / "test.parquet")
+    for streaming in (False, True):
+        with pytest.raises(DataError, match=r"'sentence' is List.*no text.*--text_column"):
+            load_speech(arguments(tmp_path, streaming=streaming), "test")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_row_whose_audio_cannot_be_fetched_is_a_listed_drop(table, tmp_path, streaming):
+    audio = [*table["speech"][:1], {"bytes": None, "path": "http://127.0.0.1:9/gone.flac"}, None]
+    rows = datasets.Dataset.from_dict({"speech": audio, "sentence": table["sentence"][:3]})
+    rows.to_parquet(tmp_path / "test.parquet")
+    settings = {"streaming": streaming, "speaker_column": None}
+    clips, report = load_speech(arguments(tmp_path, **settings), "test")
+    assert clips["text"][:] == ["sentence 0"]
+    assert report.reasons == {"unreachable": 1, "unreadable": 1}
+
+
+def test_an_address_that_answers_once_only_ends_no_run(table, tmp_path, monkeypatch):
+    """It is read when the clip is checked, and again when it is written."""
+    answers = iter([table["speech"][0]])
+    audio = [table["speech"][1], {"bytes": None, "path": "http://127.0.0.1:9/once.flac"}]
+    rows = datasets.Dataset.from_dict({"speech": audio, "sentence": table["sentence"][:2]})
+    rows.to_parquet(tmp_path / "test.parquet")
+
+    def read_once(place):
+        if (audio := next(answers, None)) is None:
+            raise AudioError(f"{place}: 404", reason="unreachable")
+        return audio
+
+    monkeypatch.setattr("modeling_slam.data.arrow_tables.read_place", read_once)
+    clips, report = load_speech(arguments(tmp_path, speaker_column=None), "test")
+    assert (len(clips), report.kept_clips) == (1, 1)
+    assert report.kept_seconds == pytest.approx(1.1)
+    assert report.reasons == {"unreachable": 1}
+
+
+FROM_HUB = """
+import json, sys
+from modeling_slam.data import DataArguments, load_speech
+found = {name: load_speech(DataArguments(name), "test")[0] for name in sys.argv[1:]}
+print(json.dumps({name: [clips["id"][:], clips["text"][:]] for name, clips in found.items()}))
+"""
+
+
+@pytest.mark.e2e
+def test_hub_datasets_of_loose_files_and_of_parquet_are_read_without_torchcodec(
+    table, audio_folder, tmp_path
+):
+    audio_folder(tmp_path / "folder", "test", [("a.wav", "one", 1.0)])
+    (audio_folder(tmp_path / "paths", "sounds", [("a.wav", "", 1.0)]) / "sounds" / "metadata.csv").unlink()
+    (tmp_path / "paths" / "test.csv").write_text("path,sentence\nsounds/a.wav,two\n")
+    (tmp_path / "parquet").mkdir()
+    named = table.select(range(2)).rename_columns({"speech": "audio"})
+    named.cast_column("audio", datasets.Audio()).to_parquet(tmp_path / "parquet" / "eval.parquet")
+    with FakeHub() as hub:
+        for name in ("folder", "paths", "parquet"):
+            hub.add_directory(f"org/{name}", tmp_path / name)
+        command = [sys.executable, "-c", FROM_HUB, "org/folder", "org/paths", "org/parquet"]
+        environment = hub.environment(tmp_path / "home") | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "org/folder": [["a.wav"], ["one"]],
+        "org/paths": [["sounds/a.wav"], ["two"]],
+        "org/parquet": [["0.flac", "1.flac"], ["sentence 0", "sentence 1"]],
+    }

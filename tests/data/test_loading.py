@@ -225,3 +225,27 @@ def test_the_copy_of_clips_that_a_killed_process_left_is_removed_by_the_next(spe
     assert left.isdisjoint(now)
     assert before <= now
     assert mine[0]["audio"]
+
+
+def test_a_dropped_row_does_not_claim_its_id(audio_folder, tmp_path):
+    audio_folder(tmp_path, "train", [("a.wav", "...", 1.0), ("b.wav", "b", 1.0), ("gone.wav", "c", 1.0)])
+    table = tmp_path / "train" / "metadata.csv"
+    (tmp_path / "train" / "gone.wav").rename(tmp_path / "train" / "c.wav")
+    rows = ["a.wav,,text of a,1", "gone.wav,,missing,2", "c.wav,,text of c,2", "b.wav,,b,3", "b.wav,,again,3"]
+    table.write_text("\n".join(["file_name,speaker,text,key", "a.wav,,!!!,1", *rows]))
+    clips, report = load_speech(DataArguments(str(tmp_path), id_column="key"), "train")
+    assert dict(zip(clips["id"], clips["text"], strict=True)) == {
+        "1": "text of a",
+        "2": "text of c",
+        "3": "b",
+    }
+    assert report.reasons == {"empty transcript": 1, "missing file": 1, "duplicate id": 1}
+
+
+def test_a_duration_in_another_unit_does_not_drop_the_clips(audio_folder, tmp_path):
+    audio_folder(tmp_path, "train", [(f"{name}.wav", name, 1.0) for name in "abcd"])
+    rows = ["a.wav,a,1.0", "b.wav,b,1000", "c.wav,c,", "d.wav,d,3.5"]
+    (tmp_path / "train" / "metadata.csv").write_text("\n".join(["file_name,text,duration", *rows]))
+    clips, report = load_speech(DataArguments(str(tmp_path)), "train")
+    assert clips["text"][:] == ["a", "b", "c"]
+    assert report.reasons == {"truncated": 1}

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 from modeling_slam.data.clips import DataError
-from modeling_slam.data.sources import audio_folder, common_voice, hf_datasets, mozilla
+from modeling_slam.data.sources import common_voice, hf_datasets, local_tables, mozilla
 
-SOURCES: tuple[ModuleType, ...] = (mozilla, common_voice, audio_folder, hf_datasets)
+SOURCES: tuple[ModuleType, ...] = (mozilla, common_voice, hf_datasets, local_tables)
 
 
 def find_source(dataset: str) -> ModuleType:

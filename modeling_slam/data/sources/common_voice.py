@@ -2,23 +2,25 @@
 
     cv-corpus-22.0-2025-06-20/nl/clips/*.mp3, train.tsv, dev.tsv, test.tsv, validated.tsv, clip_durations.tsv
 
-The TSVs are unquoted: a quotation mark is a character of the sentence, and a reader that believes in quotes
-merges rows. Stated durations find clips that lost their end in a way the mp3 itself does not show.
+The TSVs are unquoted: a quotation mark is a character of the sentence, and a line break or a tab inside one
+makes bad rows. Stated durations find clips that lost their end in a way the mp3 itself does not show.
 
 Source: https://commonvoice.mozilla.org, https://github.com/common-voice/cv-dataset
 """
 
-import csv
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from modeling_slam.data.archives import SUFFIXES, unpack_once
 from modeling_slam.data.arguments import DataArguments
-from modeling_slam.data.clips import Clip, DataError, Source, pick_split, read_path, require_columns
+from modeling_slam.data.clips import Clip, DataError, Source, read_place
+from modeling_slam.data.columns import clips_of, find_columns, positive_number
+from modeling_slam.data.splits import pick_split
+from modeling_slam.data.tables import BadRow, Row, read_table
 
 DESCRIPTION = "a Common Voice folder (clips/ and train.tsv, or its parent with --language) or .tar.gz"
 KIND = "Common Voice"
+OWN_NAMES = {"audio": "path", "text": "sentence", "speaker": "client_id"}
 SPLITS = ("train", "dev", "test", "validated", "other", "invalidated")
 
 
@@ -28,33 +30,33 @@ def recognises(dataset: str) -> bool:
 
 
 def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
-    return open_release(Path(dataset).expanduser(), arguments.language, split)
+    return open_release(Path(dataset).expanduser(), arguments, split)
 
 
-def open_release(path: Path, language: str | None, split: str) -> Source:
+def open_release(path: Path, arguments: DataArguments, split: str) -> Source:
     """The clips of a release folder, of its parent, or of an archive of either."""
     if path.is_file():
         path = unpack_once(path)
-    folder = _pick_folder(path, language)
-    splits = [name for name in SPLITS if (folder / f"{name}.tsv").is_file()]
-    if split == "validation" and split not in splits:
-        split = "dev"  # Common Voice's own name for it.
-    table = folder / f"{pick_split(split, splits, folder)}.tsv"
+    folder = _pick_folder(path, arguments.language)
+    split = pick_split(split, [name for name in SPLITS if (folder / f"{name}.tsv").is_file()], folder)
+    table = read_table(folder / f"{split}.tsv")
+    columns = find_columns(arguments, table.columns, table.path, OWN_NAMES)
     durations = _read_durations(folder / "clip_durations.tsv")
-    clips, locales = [], set()
-    for row in _read_tsv(table, ("path", "sentence", "client_id")):
-        locales.add(row.get("locale"))
-        clips.append(
-            Clip(
-                id=row["path"],
-                text=row["sentence"],
-                speaker=sys.intern(row["client_id"]) or None,  # 128 letters each, a thousand times over.
-                locator=row["path"],
-                stated_seconds=durations.get(row["path"]),
-            )
-        )
-    language = _checked_language(language, locales - {None, ""}, folder)
-    return Source(KIND, split, language, clips, lambda clip: read_path(folder / "clips" / clip.locator))
+    locales = set()
+    table.rows = _noting(locales, table.rows)
+    clips = list(clips_of(table, columns, table.path.name))
+    for clip in clips:
+        if isinstance(clip, Clip):
+            clip.stated_seconds = durations.get(clip.locator)
+    language = _checked_language(arguments.language, locales - {None, ""}, folder)
+    return Source(KIND, split, language, clips, lambda clip: read_place(str(folder / "clips" / clip.locator)))
+
+
+def _noting(locales: set[str | None], rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+    for row in rows:
+        if isinstance(row, Row) and not row.is_cut:
+            locales.add(row.values.get("locale"))
+        yield row
 
 
 def _language_folders(path: Path) -> list[Path]:
@@ -86,24 +88,16 @@ def _pick_folder(path: Path, language: str | None) -> Path:
     return named[0]
 
 
-def _read_tsv(table: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    with table.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        require_columns({f"column {column}": column for column in columns}, reader.fieldnames or (), table)
-        for row in reader:
-            # A row cut short has None for its last columns; what matters is whether ours are there.
-            if any(row[column] is None for column in columns):
-                raise DataError(f"{table}, line {reader.line_num}: expected columns {', '.join(columns)}.")
-            yield row
-
-
 def _read_durations(table: Path) -> dict[str, float]:
-    """Clip name -> stated seconds; older releases have no such table."""
-    if not table.is_file():
-        return {}
-    return {
-        row["clip"]: float(row["duration[ms]"]) / 1000 for row in _read_tsv(table, ("clip", "duration[ms]"))
-    }
+    """Clip name -> stated seconds; older releases have no such table, and a row may have no number."""
+    durations = {}
+    if table.is_file():
+        for row in read_table(table).rows:
+            if isinstance(row, Row):
+                clip, milliseconds = row.values.get("clip"), positive_number(row.values.get("duration[ms]"))
+                if clip and milliseconds:
+                    durations[clip] = milliseconds / 1000
+    return durations
 
 
 def _checked_language(language: str | None, locales: set[str], folder: Path) -> str | None:

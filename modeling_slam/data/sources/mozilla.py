@@ -36,4 +36,4 @@ def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
             "https://mozilladatacollective.com and set it as MDC_API_KEY in the environment."
         )
     archive = datacollective.download_dataset(dataset_id)
-    return open_release(archive, arguments.language, split)
+    return open_release(archive, arguments, split)
