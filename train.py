@@ -29,7 +29,13 @@ from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.default_run import with_default_recipe
 from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
-from modeling_slam.training.alignment import AlignmentArguments, align, trained_parts_of, wants_head
+from modeling_slam.training.alignment import (
+    AlignmentArguments,
+    align,
+    align_folds,
+    trained_parts_of,
+    wants_head,
+)
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
     build_config,
@@ -41,6 +47,7 @@ from modeling_slam.training.assembly import (
 )
 from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.by_projector import settle
+from modeling_slam.training.cross_fitting import dealt
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
 from modeling_slam.training.init_from import fitting, read_start, report, take_lora
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
@@ -112,9 +119,15 @@ def main(argv: list[str] | None = None) -> None:
                 augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run_args
             )
             callbacks = [BeginsRun(lambda: run.begin(reports), bool(run.changed)), *epochs]
-            if align_args.align_epochs and run.checkpoint is None:
+            cross_fitted = None
+            if align_args.align_epochs:
                 encoder = cache.encoder() if cache is not None and frames is None else None
-                parts.weights = align(config, parts, align_args, run_args, data, collator, callbacks, encoder)
+                stage = (config, parts, align_args, run_args, data, collator, callbacks, encoder)
+                if align_args.align_folds > 1:
+                    data["train"] = dealt(data["train"], align_args.align_folds)
+                    cross_fitted = align_folds(*stage)
+                if run.checkpoint is None:
+                    parts.weights = align(*stage)
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), parts.weights)
             if start:
@@ -133,6 +146,7 @@ def main(argv: list[str] | None = None) -> None:
                     functools.partial(decode_tokens, processor), data["train"][0]["language"]
                 ),
                 callbacks=[*callbacks, health, releases, *early_stopping(run_args)],
+                cross_fitted=cross_fitted,
             )
         logger.info(describe_parameters(model.parameter_counts()))
         logger.info("Processes: %d", run_args.world_size)

@@ -16,6 +16,7 @@ from modeling_slam.model.ctc_head import CtcVocabulary
 from modeling_slam.model.processing_slam import SlamAsrProcessor, padding_mask
 
 CLIP_IDS = "clip_ids"  # in a batch: whose rows these are, to name them; nothing for the model
+FOLD = "fold"  # column that says which part of the training clips this one belongs to, see cross_fitting.py
 CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encoder frames are cached
 
 
@@ -25,7 +26,8 @@ class SpeechCollator:
 
     Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. With the vocabulary of a CTC head a
     batch has `ctc_targets` too, (B, N), -100 behind each transcript. Where rows have an `id`, `CLIP_IDS`
-    lists them; the trainer takes the list out before the model gets the batch.
+    lists them, as `FOLD`, (B,), does where they have a fold; the trainer takes both out before the model gets
+    the batch.
     """
 
     processor: SlamAsrProcessor
@@ -37,6 +39,8 @@ class SpeechCollator:
         if self.vocabulary is not None:
             classes = [torch.tensor(self.vocabulary.encode(row["text"]), dtype=torch.long) for row in rows]
             batch["ctc_targets"] = pad_sequence(classes, batch_first=True, padding_value=-100)
+        if FOLD in rows[0]:
+            batch[FOLD] = torch.tensor([row[FOLD] for row in rows])
         if all("id" in row for row in rows):
             batch[CLIP_IDS] = [row["id"] for row in rows]
         return batch

@@ -175,16 +175,22 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
 
     def get_audio_embeddings(self, *args: Any, **kwargs: Any) -> AudioEmbeddings:
         """What `get_encoder_frames` takes -> what the LLM reads, and how it came about."""
-        projected, counts = audio_tokens_of(
-            self.config, self.projector, *self.get_encoder_frames(*args, **kwargs)
+        return self.read_frames(
+            *self.get_encoder_frames(*args, **kwargs), projector=self.projector, ctc_head=self.ctc_head
         )
-        if self.ctc_head is None:
+
+    def read_frames(
+        self, frames: torch.Tensor, frame_mask: torch.Tensor, projector: Any, ctc_head: Any
+    ) -> AudioEmbeddings:
+        """(B, T, D_enc) frames, (B, T) mask -> what the LLM reads by this projector and this head, if any."""
+        projected, counts = audio_tokens_of(self.config, projector, frames, frame_mask)
+        if ctc_head is None:
             return AudioEmbeddings(projected, counts, None, None)
         # Not by a call: hooks such as NEFTune's are for the embeddings of text.
-        used = self.get_input_embeddings().forward(self.ctc_head.token_ids).to(projected.device)
-        logits = self.ctc_head(projected, used)
+        used = self.get_input_embeddings().forward(ctc_head.token_ids).to(projected.device)
+        logits = ctc_head(projected, used)
         if self.config.llm_input != "projector":
-            projected = self.ctc_head.llm_input(logits, projected, used)
+            projected = ctc_head.llm_input(logits, projected, used)
         return AudioEmbeddings(projected, counts, logits, self._kept(logits, counts))
 
     def _kept(self, ctc_logits: torch.Tensor, counts: torch.Tensor) -> torch.Tensor | None:
@@ -249,6 +255,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         input_features_mask: torch.Tensor | None = None,
         encoder_frames: torch.Tensor | None = None,
         encoder_frames_mask: torch.Tensor | None = None,
+        audio: AudioEmbeddings | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, AudioEmbeddings | None]:
         """(B, L) ids with placeholders -> (B, L, D_llm) with the clips' audio tokens in their positions.
 
@@ -264,13 +271,14 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
                 "`processor=...` to `SlamAsrPipeline(model, processor)`; transformers' own speech pipeline "
                 "cannot prepare this model's prompt."
             )
-        if input_features is None and encoder_frames is None:
+        if audio is None and input_features is None and encoder_frames is None:
             if (input_ids == self.config.audio_token_id).any():
                 raise ValueError("`input_ids` holds audio placeholders but there are no `input_features`.")
             return self.get_input_embeddings()(input_ids), None, None
-        audio = self.get_audio_embeddings(
-            input_features, input_features_mask, encoder_frames, encoder_frames_mask
-        )
+        if audio is None:
+            audio = self.get_audio_embeddings(
+                input_features, input_features_mask, encoder_frames, encoder_frames_mask
+            )
         is_audio = self.get_placeholder_mask(input_ids, audio.counts)
         # A placeholder may lie outside the vocabulary: its embedding is never looked up.
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
@@ -299,6 +307,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         encoder_frames_mask: torch.Tensor | None = None,
         ctc_targets: torch.Tensor | None = None,
         ctc_weight: float = 0.0,
+        audio: AudioEmbeddings | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """One pass over prompt and transcript.
@@ -317,12 +326,13 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             encoder_frames_mask: (B, T), True on real frames; all are by default.
             ctc_targets: (B, N) the transcripts as classes of the CTC head, -100 behind each; with `labels`.
             ctc_weight: weight of the CTC head's loss, which is then added to the LLM's.
+            audio: what the LLM reads of the clips, from elsewhere; then no features and frames are needed.
 
         Where `config.drop_blanks` is set, audio tokens are left out: the logits are then of the positions
         that remain, padded on the right.
         """
         embeddings, is_kept, audio = self.read_prompt(
-            input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask
+            input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask, audio
         )
         if is_kept is not None:
             embeddings, attention_mask, labels = without_positions(

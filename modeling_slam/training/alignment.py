@@ -41,6 +41,7 @@ from modeling_slam.model.projectors import audio_tokens_of
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.augmentation import on_cached_frames
 from modeling_slam.training.by_projector import by_projector
+from modeling_slam.training.cross_fitting import CrossFitted, without_fold
 from modeling_slam.training.init_from import fitting
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
 from modeling_slam.training.run_health import readable
@@ -63,9 +64,17 @@ class AlignmentArguments:
         default=0.3, metadata={"help": "Share of encoder frames hidden from the projector."}
     )
 
+    align_folds: int = field(
+        default=1,
+        metadata={
+            "help": "Above 1: while the projector is frozen, LoRA reads each clip by one that is aligned on "
+            "the clips of the other folds."
+        },
+    )
+
     def __post_init__(self):
         check_numbers(self, ("align_epochs", "align_learning_rate"), at_least=0)
-        check_numbers(self, ("align_batch_size",), at_least=1)
+        check_numbers(self, ("align_batch_size", "align_folds"), at_least=1)
         check_numbers(self, ("align_dropout", "align_frame_dropout"), at_least=0, below=1)
 
 
@@ -133,7 +142,8 @@ def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: R
     """Whether a setting needs a CTC head.
 
     Raises:
-        ValueError: one does, and the projector's tokens have no order in time; the message names it.
+        ValueError: one does, and the projector's tokens have no order in time; or folds would do nothing.
+            The message names it.
     """
     asked = {
         "align_epochs": bool(arguments.align_epochs),
@@ -141,6 +151,11 @@ def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: R
         "llm_input": config.llm_input != "projector",
         "drop_blanks": config.drop_blanks is not None,
     }
+    if arguments.align_folds > 1 and not (arguments.align_epochs and run_args.freeze_projector_steps):
+        raise ValueError(
+            f"`--align_folds {arguments.align_folds}` is for steps in which the projector is frozen, and for "
+            "alignment: it needs `--freeze_projector_steps` and `--align_epochs`."
+        )
     flags = [f"`--{name}`" for name, is_asked in asked.items() if is_asked]
     if flags and config.projector_queries is not None:
         raise ValueError(
@@ -212,6 +227,7 @@ def align(
     collator: SpeechCollator,
     callbacks: list[TrainerCallback],
     encoder: Any = None,
+    stage: str = "",
 ) -> dict[str, torch.Tensor]:
     """The weights of projector and CTC head after the stage, which goes on where it was stopped.
 
@@ -219,8 +235,9 @@ def align(
         parts: with a head.
         collator: has its vocabulary, and a cache of encoder frames unless there is an `encoder`.
         encoder: the frozen one, on the run's device; for each batch, where the frames were too many to keep.
+        stage: the directory below that of the alignment, of one that is not the run's own.
     """
-    directory = Path(run_args.output_dir, ALIGNMENT)
+    directory = Path(run_args.output_dir, ALIGNMENT, stage)
     if not (directory / ALIGNMENT_FILE).is_file():
         vocabulary: Any = parts.vocabulary
         embeddings: Any = parts.embeddings
@@ -255,9 +272,25 @@ def align(
                 shutil.rmtree(left)
             write_json(directory / ALIGNMENT_FILE, figures)
         PartialState().wait_for_everyone()
-    logger.info("Alignment: %s", json.dumps(read_json(directory / ALIGNMENT_FILE)))
+    logger.info("Alignment%s: %s", stage and f" {stage}", json.dumps(read_json(directory / ALIGNMENT_FILE)))
     with readable(directory):
         return load_file(directory / SAFE_WEIGHTS_NAME)
+
+
+def align_folds(
+    config: SlamAsrConfig,
+    parts: TrainedParts,
+    arguments: AlignmentArguments,
+    run_args: RunArguments,
+    data: dict[str, Any],
+    *rest: Any,
+) -> CrossFitted:
+    """Projector and head of each fold, aligned on all others; takes what `align` takes."""
+    weights = []
+    for fold in range(arguments.align_folds):
+        others = data | {"train": without_fold(data["train"], fold)}
+        weights.append(align(config, parts, arguments, run_args, others, *rest, stage=f"fold-{fold}"))
+    return CrossFitted(config, weights)
 
 
 def stage_arguments(run_args: RunArguments, arguments: AlignmentArguments, directory: Path) -> RunArguments:

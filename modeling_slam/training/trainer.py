@@ -19,11 +19,13 @@ from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback, Traine
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from modeling_slam.data.collator import FOLD
 from modeling_slam.data.text import normalize_text
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.metrics import METRICS, Scored
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.arguments import RunArguments
+from modeling_slam.training.cross_fitting import CrossFitted
 from modeling_slam.training.run_checks import RATES, check_warmup
 from modeling_slam.training.run_health import WatchedTrainer, show_clips
 from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches
@@ -35,8 +37,9 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
     args: RunArguments
     processing_class: SlamAsrProcessor
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, cross_fitted: CrossFitted | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.cross_fitted = None if cross_fitted is None else cross_fitted.to(self.args.device)
         head = getattr(self.model, "ctc_head", None)
         if head is not None and not self.reads_head:
             head.requires_grad_(False)  # or DDP would wait for its gradients
@@ -156,9 +159,22 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         return torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if model.training and self.args.ctc_weight:
+        fold = inputs.pop(FOLD, None)
+        if not model.training:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        if self.args.ctc_weight:
             inputs = {**inputs, "ctc_weight": self.args.ctc_weight}
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        is_frozen = self.state.global_step < self.args.freeze_projector_steps
+        if self.cross_fitted is None or fold is None or not is_frozen:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        unwrapped = self.accelerator.unwrap_model(model)
+        inputs = {**inputs, "audio": self.cross_fitted.read(unwrapped, fold, inputs)}
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        # The frozen parts get a gradient of 0, or DDP would wait for one.
+        frozen = [
+            p for name, p in unwrapped.named_parameters() if p.requires_grad and part_of(name) != "lora"
+        ]
+        return loss + 0.0 * sum(parameter.sum() for parameter in frozen)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Moments and the schedule's place are the checkpoint's; rates and decay are those of the settings.
