@@ -5,13 +5,15 @@ tells the curves of one encoder and language apart. All figures follow from the 
 rates are fractions, so 0.04 is four points of WER.
 """
 
+import itertools
 from collections.abc import Sequence
+from math import isnan
 
 import pandas as pd
 
 from modeling_slam.analysis.frames import BY, By, X, columns, groups, keyed, over_seeds, tops
 from modeling_slam.analysis.results import CURVE, StudyResults
-from modeling_slam.analysis.significance import compare
+from modeling_slam.analysis.significance import ALPHA, Comparison, compare, holm
 from modeling_slam.analysis.tables import wer_table
 from modeling_slam.evaluation.metrics import METRICS
 
@@ -64,14 +66,15 @@ def safe_zone(
     x: str = X,
     by: By = BY,
 ) -> pd.DataFrame:
-    """Which cuts are safe: degradation below `points` and not significant, and so for all lighter cuts. A cut
-    that is significantly better is safe.
+    """Which cuts are safe: degradation below `points`, not significantly worse, and so for all lighter cuts.
 
-    A row for each cut, against the full encoder trained in the same mode. `significant` takes both tests of
-    `significance.compare` to say so in at least one seed; None without predictions. A test that finds nothing
-    on a few clips is no proof of safety: `high` is the largest degradation that the data do not rule out.
+    A row for each cut, against the full encoder trained in the same mode. `significant`: both tests of
+    `significance.compare` say so in at least one seed, corrected for all tests of the table (`holm_p`); None
+    without a test. `safe` asks each test by itself, since a correction would make it easier to be safe, and
+    is never said of too few clips to test. A test that finds nothing on a few clips is no proof of safety:
+    `high` is the largest degradation that the data do not rule out.
     """
-    rows = []
+    rows, tests_of_rows = [], []
     for key, curve in keyed(results.runs, [*CURVE, *columns(by)]):
         full = over_seeds(curve[curve[x] == tops(curve, x)])
         if full.empty:
@@ -81,9 +84,11 @@ def safe_zone(
         for value, cut in groups(below, x):
             degradation = over_seeds(cut)["wer"].mean() - full["wer"].mean()
             tests = compare_seeds(results, full, cut, by_speaker)
-            significant = any(test.significant for test in tests) if tests else None
-            worse = any(test.significant and test.difference > 0 for test in tests)
-            still_safe = still_safe and bool(degradation < points) and not worse
+            refuted = any(
+                test.significant is None or (test.significant and test.difference > 0) for test in tests
+            )
+            still_safe = still_safe and bool(degradation < points) and not refuted
+            tests_of_rows.append(tests)
             rows.append(
                 {
                     **key,
@@ -93,15 +98,23 @@ def safe_zone(
                     "high": max((test.high for test in tests), default=None),
                     "bootstrap_p": min((test.bootstrap_p for test in tests), default=None),
                     "mapsswe_p": min((test.mapsswe_p for test in tests), default=None),
-                    "significant": significant,
+                    "holm_p": None,
+                    "significant": None,
                     "safe": still_safe,
                     "runs": [*full["name"], *cut["name"]],
                 }
             )
+    corrected = iter(holm([test.p for tests in tests_of_rows for test in tests]))
+    for row, tests in zip(rows, tests_of_rows, strict=True):
+        found = [p for p in itertools.islice(corrected, len(tests)) if not isnan(p)]
+        if found:
+            row |= {"holm_p": min(found), "significant": min(found) < ALPHA}
     return pd.DataFrame(rows)
 
 
-def compare_seeds(results: StudyResults, first: pd.DataFrame, second: pd.DataFrame, by_speaker: bool) -> list:
+def compare_seeds(
+    results: StudyResults, first: pd.DataFrame, second: pd.DataFrame, by_speaker: bool
+) -> list[Comparison]:
     """Tests of the runs of `second` against those of `first` with the same seed."""
     if results.directory is None:
         return []

@@ -21,16 +21,17 @@ from typing import Any
 import jiwer
 import pandas as pd
 
+from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import (
     ERROR_RATES,
     METRICS,
     Scored,
-    bootstrap_interval,
     count_word_errors,
     error_counts,
     interval_of,
     is_loop,
     measure,
+    rate_interval,
 )
 from modeling_slam.evaluation.predictions import Prediction, read_predictions
 
@@ -40,8 +41,7 @@ RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 INDEX_FILE = "index.parquet"
-# Fewer speakers than this give a bootstrap over speakers nothing to draw from.
-MIN_SPEAKERS = 2
+MIN_SPEAKERS = 2  # one speaker does not tell how speakers differ
 CURVE = ["encoder_name", "language"]  # what one curve of WER against depth belongs to
 COUNTS = ["substitutions", "deletions", "insertions", "hits"]
 
@@ -130,8 +130,8 @@ def run_row(directory: str | os.PathLike) -> dict[str, Any]:
     """One row of `StudyResults.runs` from one run's directory.
 
     It has every one of `METRICS`, as metrics.json says. `wer_low` and `wer_high` (and so for the other error
-    rates) bound the 95 % bootstrap interval over utterances; `speaker_low` and `speaker_high` that of the WER
-    over speakers, where at least two are known: the honest one when few people speak a test set.
+    rates) bound the 95 % interval over utterances; `speaker_low` and `speaker_high` that of the WER over
+    speakers, where at least two are known: the honest one when few people speak a test set.
     """
     directory = Path(directory)
     record = read_json(directory / RUN_FILE)
@@ -160,7 +160,10 @@ def scores_row(directory: Path) -> dict[str, Any]:
         "encoder_kept", parameters.get("encoder")
     )  # the latter of Whisper with its own decoder
     rows = read_predictions(directory / PREDICTIONS_FILE)
-    metrics = measure_later(rows, [name for name in METRICS if name not in metrics]) | metrics
+    metrics |= measure_later(rows, [name for name in METRICS if name not in metrics])
+    if metrics.get("interval_method") != INTERVAL_METHOD:  # of an older version, whose intervals were others
+        again = measure_later(rows, ERROR_RATES)
+        metrics |= {interval_of(name): again[interval_of(name)] for name in ERROR_RATES}
     speakers = sorted({row.speaker for row in rows if row.speaker is not None})
     speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (nan, nan)
     bounds = {name: metrics[interval_of(name)] for name in ERROR_RATES}
@@ -171,6 +174,7 @@ def scores_row(directory: Path) -> dict[str, Any]:
         "speaker_low": speaker_low,
         "speaker_high": speaker_high,
         "speakers": len(speakers),
+        "interval_method": INTERVAL_METHOD,
         "encoder_parameters": encoder,
         "encoder_parameters_full": encoder + parameters.get("encoder_removed", 0),
         "projector_parameters": parameters.get("projector"),
@@ -188,9 +192,9 @@ def measure_later(rows: Sequence[Prediction], names: Sequence[str]) -> dict[str,
 
 
 def speaker_interval(rows: Sequence[Prediction]) -> list[float]:
-    """95 % bootstrap interval of the WER, drawing whole speakers; a clip of nobody is its own speaker."""
+    """95 % interval of the WER over speakers; a clip of nobody is its own speaker."""
     counts = count_word_errors([row.reference for row in rows], [row.prediction for row in rows])
-    return bootstrap_interval(counts, groups=[row.speaker or row.id for row in rows])
+    return rate_interval(counts, groups=[row.speaker for row in rows])
 
 
 def baseline_row(directory: Path) -> dict[str, Any]:
@@ -207,7 +211,9 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
     if file.is_file():
         index = pd.read_parquet(file)
         bounds = {f"{name}_{end}" for name in (*ERROR_RATES, "speaker") for end in ("low", "high")}
-        if {"name", "finished", *METRICS, *bounds} <= set(index.columns):  # or it is of an older version
+        # An index of an older version lacks columns, or has intervals of another method.
+        if {"name", "finished", "interval_method", *METRICS, *bounds} <= set(index.columns):
+            index = index[index["interval_method"] == INTERVAL_METHOD]
             known = {(row["name"], row["finished"]): row for row in index.to_dict("records")}
     keys = [(run.name, read_json(run / RUN_FILE)["finished"]) for run in finished]
     return [known.get(key) or run_row(run) for key, run in zip(keys, finished, strict=True)]

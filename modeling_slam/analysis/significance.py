@@ -1,31 +1,44 @@
 """Is one run really better than another? Paired tests on the same utterances.
 
-Two tests, because they assume different things: the paired bootstrap resamples utterances (or speakers) and
-asks nothing about the errors' distribution; MAPSSWE, the standard of the NIST evaluations, splits utterances
-into segments between stretches that both systems got right, and compares errors per segment.
+Two tests, because they assume different things, and both must say so. The wild bootstrap gives the
+difference of every utterance (or speaker) another sign, as if it were chance which run made the error, and
+asks how often the sum is as large: all patterns of signs are counted, so it is exact for six utterances as
+for six thousand. MAPSSWE, the standard of the NIST evaluations, splits utterances into segments between
+stretches that both systems got right, and compares errors per segment.
 
-Sources: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP
-2004; Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP
-1989
+Of fewer than `MIN_UNITS` utterances or speakers no test is given: none could reach 5 %. Tests that stand in
+one table are corrected for their number by Holm's method.
+
+Sources: Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP
+1989; Cameron, Gelbach and Miller, "Bootstrap-based improvements for inference with clustered errors", Review
+of Economics and Statistics 90, 2008 (wild bootstrap with the null imposed); Holm, Scandinavian Journal of
+Statistics 6, 1979
 """
 
 import itertools
-import math
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from math import nan, sqrt
 
 import numpy as np
 import pandas as pd
+from scipy import signal, stats
 
 from modeling_slam.analysis.results import StudyResults, operations, same_utterances
+from modeling_slam.evaluation.intervals import interval_of_difference, total
 
 ALPHA = 0.05
 GOOD_WORDS = 2  # words in a row that both systems must get right to part two segments
+MIN_UNITS = 6  # five that all speak for one run have p = 2 / 2^5 = 0.0625
+MANY_SEGMENTS = 50  # from here on the normal distribution of MAPSSWE holds; below, signs are counted
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`second` against `first`. `difference` = WER of second - WER of first: negative is better."""
+    """`second` against `first`. `difference` = WER of second - WER of first: negative is better.
+
+    `units` are the utterances, or the speakers; both p are NaN where there are fewer than `MIN_UNITS`.
+    """
 
     first: str
     second: str
@@ -36,80 +49,95 @@ class Comparison:
     mapsswe_p: float
     segments: int
     utterances: int
+    units: int
 
     @property
-    def significant(self) -> bool:
-        """Whether both tests call the difference real at the 5 % level."""
-        return max(self.bootstrap_p, self.mapsswe_p) < ALPHA
+    def p(self) -> float:
+        """Of both tests together: the larger one; NaN where no test is given."""
+        return float(np.maximum(self.bootstrap_p, self.mapsswe_p))
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether both tests, taken alone, call the difference real at the 5 % level; None without a test."""
+        return None if np.isnan(self.p) else self.p < ALPHA
 
 
-def compare(
-    study: StudyResults, first: str, second: str, by_speaker: bool = False, resamples: int = 2000
-) -> Comparison:
+def compare(study: StudyResults, first: str, second: str, by_speaker: bool = False) -> Comparison:
     """Both tests on two runs of one test set; asked twice, the study remembers the answer.
 
     Raises:
         ValueError: the runs were decoded on different clips or references.
     """
-    asked = (first, second, by_speaker, resamples)
+    asked = (first, second, by_speaker)
     if asked not in study.comparisons:
         study.comparisons[asked] = run_tests(study, *asked)
     return study.comparisons[asked]
 
 
-def run_tests(study: StudyResults, first: str, second: str, by_speaker: bool, resamples: int) -> Comparison:
+def run_tests(study: StudyResults, first: str, second: str, by_speaker: bool) -> Comparison:
     one = study.utterances(first)
     other = same_utterances(one, study.utterances(second))
-    groups = one["speaker"].fillna(one.index.to_series()) if by_speaker else None
-    difference, low, high, bootstrap_p = paired_bootstrap(one, other, groups, resamples)
+    groups = list(one["speaker"]) if by_speaker else None
+    difference, low, high, bootstrap_p = paired_bootstrap(one, other, groups)
     segments = error_segments(one, other)
-    p = mapsswe(segments)
-    return Comparison(first, second, difference, low, high, bootstrap_p, p, len(segments), len(one))
+    units = len(total(one["errors"], groups))
+    tests = (bootstrap_p, mapsswe(segments)) if units >= MIN_UNITS else (nan, nan)
+    return Comparison(first, second, difference, low, high, *tests, len(segments), len(one), units)
 
 
 def paired_bootstrap(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    groups: pd.Series | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    first: pd.DataFrame, second: pd.DataFrame, groups: Sequence[Hashable] | None = None
 ) -> tuple[float, float, float, float]:
-    """(difference of WER, its 95 % interval, two-sided p).
+    """(difference of WER, its 95 % interval, two-sided p of `sign_flips`).
 
-    Each resample draws N utterances with replacement, the same for both runs, and takes the difference of
-    the corpus rates; with `groups` (a speaker for each utterance) it draws whole groups. p = 2 min(share of
-    differences <= 0, share >= 0), at least 1 / resamples.
+    With `groups` (a speaker for each utterance, None for nobody) whole groups count as one observation; then
+    interval and p never say more than those by utterance.
     """
-    errors = (second["errors"] - first["errors"]).to_numpy(dtype=float)
-    lengths = first["reference_words"].to_numpy(dtype=float)
-    if groups is not None:
-        codes, _ = pd.factorize(groups)
-        errors, lengths = np.bincount(codes, weights=errors), np.bincount(codes, weights=lengths)
-    generator = np.random.default_rng(seed)
-    differences = np.empty(resamples)
-    for draw in range(resamples):
-        picked = generator.integers(len(errors), size=len(errors))
-        differences[draw] = errors[picked].sum() / max(lengths[picked].sum(), 1)
-    low, high = np.quantile(differences, [0.025, 0.975])
-    p = 2 * min((differences <= 0).mean(), (differences >= 0).mean())
-    observed = errors.sum() / max(lengths.sum(), 1)
-    return float(observed), float(low), float(high), float(np.clip(p, 1 / resamples, 1))
+    errors = (second["errors"] - first["errors"]).to_numpy()
+    lengths = first["reference_words"].to_numpy()
+    low, high = interval_of_difference(errors, lengths, groups)
+    p = max(sign_flips(errors), sign_flips(total(errors, groups)))
+    return float(errors.sum() / max(lengths.sum(), 1)), low, high, p
+
+
+def sign_flips(differences: np.ndarray) -> float:
+    """Two-sided p of (n,) whole numbers: how often random signs give a sum as far from 0 as the observed one.
+
+    All 2^n patterns of signs are counted, by convolution of the distributions of equal numbers. Where all
+    numbers are -1, 0 or 1 this is the exact sign test (McNemar's).
+    """
+    differences = np.asarray(differences, dtype=np.int64)
+    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    chances = np.ones(1)  # of the sum of the numbers that stay positive: 0, 1, 2, ...
+    for size, count in zip(sizes, counts, strict=True):
+        steps = np.zeros(size * count + 1)
+        steps[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = signal.convolve(chances, steps)
+    most = max(differences.clip(min=0).sum(), -differences.clip(max=0).sum())
+    return float(np.clip(2 * chances[most:].sum(), 0, 1))
 
 
 def mapsswe(segments: np.ndarray) -> float:
     """Two-sided p of the matched-pair test: z = mean / (standard deviation / sqrt(n)) of the differences.
 
-    `segments` is (n, 2): errors of the first and of the second run. The normal distribution is meant for
-    many segments; below about 50 take p as a rough figure. 1.0 where no segment differs, or there is one.
+    `segments` is (n, 2): errors of the first and of the second run. The normal distribution is meant for many
+    segments; below 50, or where all differ alike, the signs are counted instead. 1.0 where none differs.
     """
     differences = segments[:, 1] - segments[:, 0]
-    if len(differences) < 2 or not differences.any():
-        return 1.0
-    deviation = differences.std(ddof=1)
-    if deviation == 0:
-        return 0.0
-    z = differences.mean() / (deviation / math.sqrt(len(differences)))
-    return 2 * NormalDist().cdf(-abs(z))
+    if len(differences) < MANY_SEGMENTS or np.ptp(differences) == 0:
+        return sign_flips(differences)
+    z = differences.mean() / (differences.std(ddof=1) / sqrt(len(differences)))
+    return float(2 * stats.norm.sf(abs(z)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for their number, in their order; NaN is no test and stays."""
+    values = np.asarray(p_values, dtype=float)
+    tests = np.flatnonzero(~np.isnan(values))
+    order = tests[np.argsort(values[tests], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    values[order] = np.maximum.accumulate(np.minimum(values[order] * factors, 1))
+    return values.tolist()
 
 
 def error_segments(first: pd.DataFrame, second: pd.DataFrame) -> np.ndarray:
@@ -164,5 +192,18 @@ def errors_by_place(frame: pd.DataFrame) -> list[np.ndarray]:
 
 def pairwise(study: StudyResults, names: list[str]) -> pd.DataFrame:
     """`compare` of every two of these runs, one row a pair."""
-    rows = [compare(study, *pair) for pair in itertools.combinations(names, 2)]
-    return pd.DataFrame([vars(row) | {"significant": row.significant} for row in rows])
+    return family(compare(study, *pair) for pair in itertools.combinations(names, 2))
+
+
+def family(comparisons: Iterable[Comparison]) -> pd.DataFrame:
+    """One row a comparison, with `holm_p`, the p of both tests corrected for the number of rows.
+
+    `significant`: whether it is below 5 %; None where no test was given.
+    """
+    tests = list(comparisons)
+    return pd.DataFrame(
+        [
+            vars(test) | {"holm_p": p, "significant": None if np.isnan(p) else p < ALPHA}
+            for test, p in zip(tests, holm([test.p for test in tests]), strict=True)
+        ]
+    )

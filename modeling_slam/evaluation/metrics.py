@@ -8,10 +8,10 @@ model card go through `METRICS`: to add a metric, add its row. `evaluate.load("w
 Rates are fractions. A rate without any reference word divides by one, as jiwer does: an empty reference adds
 nothing to the denominator, and every word predicted for it counts as an insertion.
 
-Source: jiwer, https://github.com/jitsi/jiwer; bootstrap over utterances: Bisani and Ney, ICASSP 2004
+Source: jiwer, https://github.com/jitsi/jiwer
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -21,6 +21,7 @@ import evaluate
 import jiwer
 import numpy as np
 
+from modeling_slam.evaluation.intervals import CONFIDENCE, interval_of_rate
 from modeling_slam.evaluation.predictions import Prediction
 
 # The paper trains with batches of 4, and its code averages the WER of such batches.
@@ -71,29 +72,18 @@ def error_counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCount
     return ErrorCounts(*counts)
 
 
-def bootstrap_interval(
-    counts: ErrorCounts,
-    groups: Sequence[str] | None = None,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+def rate_interval(
+    counts: ErrorCounts, groups: Sequence[Hashable] | None = None, confidence: float = CONFIDENCE
 ) -> list[float]:
-    """Percentile interval [low, high] of the corpus rate, resampling utterances with replacement.
+    """[low, high] of the corpus rate; the method stands in `intervals.py`.
 
-    With `groups` (one label per utterance, such as its speaker) whole groups are drawn instead: the honest
-    choice where one speaker's errors go together.
+    With `groups` (one label per utterance, such as its speaker) whole groups count as one observation: the
+    honest choice where one speaker's errors go together. An utterance without a label is a group of its own.
     """
-    errors, lengths = counts.errors, counts.reference_lengths
-    if groups is not None:
-        _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-        errors, lengths = np.bincount(group, weights=errors), np.bincount(group, weights=lengths)
-    generator = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    for draw in range(resamples):  # one draw at a time: 2000 draws of 15,000 clips at once would be 240 MB
-        picked = generator.integers(len(errors), size=len(errors))
-        rates[draw] = errors[picked].sum() / max(lengths[picked].sum(), 1)
-    tail = (1 - confidence) / 2
-    return [float(bound) for bound in np.quantile(rates, [tail, 1 - tail])]
+    return interval_of_rate(counts.errors, counts.reference_lengths, groups, confidence)
+
+
+bootstrap_interval = rate_interval  # its name while it was one: what people wrote from the docs still runs
 
 
 def batch_mean_rate(counts: ErrorCounts, batch_size: int = AUTHORS_BATCH_SIZE) -> float:
@@ -177,7 +167,7 @@ class Metric:
         unit: a rate is a fraction; words and utterances are counted.
         lower_is_better: None for what says how much was scored, not how well.
         value: how it follows from what was scored.
-        counts: of an error rate: then `value` is their rate, and NAME_interval its bootstrap 95 % interval.
+        counts: of an error rate: then `value` is their rate, and NAME_interval its 95 % interval.
         needs_rows: whether the texts alone do not tell it.
     """
 
@@ -273,9 +263,7 @@ def interval_of(name: str) -> str:
     return f"{name}_interval"
 
 
-def measure(
-    scored: Scored, names: Iterable[str] | None = None, resamples: int = 2000, seed: int = 0
-) -> dict[str, Any]:
+def measure(scored: Scored, names: Iterable[str] | None = None) -> dict[str, Any]:
     """The metrics of these names, else all that `scored` tells, as metrics.json has them.
 
     Raises:
@@ -294,9 +282,7 @@ def measure(
         metric = METRICS[name]
         values[name] = metric.value(scored)
         if metric.counts is not None:
-            values[interval_of(name)] = bootstrap_interval(
-                metric.counts(scored), resamples=resamples, seed=seed
-            )
+            values[interval_of(name)] = rate_interval(metric.counts(scored))
     return values
 
 
@@ -304,12 +290,10 @@ def error_rates(
     references: Sequence[str],
     predictions: Sequence[str],
     batch_mean_size: int = AUTHORS_BATCH_SIZE,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """All that the texts of one set tell, in dataset order, under the names of metrics.json."""
     scored = Scored(references, predictions, batch_mean_size)
-    return measure(scored, resamples=resamples, seed=seed) | {"batch_mean_size": batch_mean_size}
+    return measure(scored) | {"batch_mean_size": batch_mean_size}
 
 
 class SpeechErrorRate(evaluate.Metric):
@@ -322,7 +306,7 @@ class SpeechErrorRate(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         return evaluate.MetricInfo(
-            description="Corpus WER and CER with counts and bootstrap 95 % intervals.",
+            description="Corpus WER and CER with counts and 95 % intervals.",
             citation="",
             inputs_description="predictions, references: normalised transcripts, one string per utterance.",
             features=datasets.Features({"predictions": text, "references": text}),

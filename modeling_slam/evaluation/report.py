@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS, Scored, interval_of, measure
 from modeling_slam.evaluation.predictions import Prediction
 
@@ -21,7 +22,7 @@ def score(
     """All figures of metrics.json that follow from the predictions."""
     references, predictions = [row.reference for row in rows], [row.prediction for row in rows]
     scored = Scored(references, predictions, batch_mean_size, rows, token_limit)
-    return measure(scored) | {"batch_mean_size": batch_mean_size}
+    return measure(scored) | {"interval_method": INTERVAL_METHOD, "batch_mean_size": batch_mean_size}
 
 
 def package_versions() -> dict[str, str]:

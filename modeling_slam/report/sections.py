@@ -11,7 +11,7 @@ import pandas as pd
 from modeling_slam.analysis import breakdowns, curves
 from modeling_slam.analysis.frames import each_row, keyed
 from modeling_slam.analysis.results import StudyResults
-from modeling_slam.analysis.significance import compare
+from modeling_slam.analysis.significance import MIN_UNITS, compare, family
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.report.main_tables import (
     table1,
@@ -37,6 +37,11 @@ from modeling_slam.report.written import (
     yes_no,
 )  # fmt: skip
 
+HOLM_NOTE = (
+    "p, Holm: of both tests together, corrected for the number of tests in this table; significant: below "
+    f"5 %. Of fewer than {MIN_UNITS} clips no test is given."
+)
+
 
 def safe_zone_table(study: StudyResults, view: View) -> ReportTable:
     data = curves.safe_zone(study, **view.curves)
@@ -46,14 +51,15 @@ def safe_zone_table(study: StudyResults, view: View) -> ReportTable:
         "high": ("high", signed),
         "bootstrap_p": ("p, bootstrap", p_value),
         "mapsswe_p": ("p, MAPSSWE", p_value),
+        "holm_p": ("p, Holm", p_value),
         "significant": ("significant", yes_no),
         "safe": ("safe", yes_no),
     }
     note = (
         f"Each depth against the whole encoder trained in the same way. Safe: less than "
-        f"{100 * curves.SAFE_POINTS:g} points worse and not significantly (both tests at 5 %), and so are "
-        "all lighter cuts. low, high: 95 % interval of the degradation by paired bootstrap over utterances; "
-        "with few clips few differences are significant, and high is the worst that is not ruled out."
+        f"{100 * curves.SAFE_POINTS:g} points worse, not significantly (both tests, each alone, at 5 %), and "
+        "so are all lighter cuts. low, high: 95 % interval of the degradation over utterances; with few "
+        f"clips few differences are significant, and high is the worst that is not ruled out. {HOLM_NOTE}"
     )
     return table_of_rows("safe_zone", "Safe pruning zone", note, data, columns, axes=study.axes)
 
@@ -74,22 +80,23 @@ def deepest_table(study: StudyResults, view: View) -> ReportTable:
 
 
 def lora_tests(study: StudyResults, view: View) -> ReportTable:
-    rows = []
+    keys, tests = [], []
     for key, cell in keyed(study.runs, ["encoder_name", "language", "keep_layers", *study.axes, "seed"]):
         modes = dict(zip(cell["mode"], cell["name"], strict=True))
         if len(modes) == 2:
-            test = compare(study, modes["projector"], modes["lora"])
-            rows.append(key | vars(test) | {"significant": test.significant, "runs": list(modes.values())})
-    data = pd.DataFrame(rows)
+            keys.append(key | {"runs": list(modes.values())})
+            tests.append(compare(study, modes["projector"], modes["lora"]))
+    data = pd.concat([pd.DataFrame(keys), family(tests)], axis="columns")
     columns = {
         "difference": ("LoRA - without (points)", signed),
         "low": ("low", signed),
         "high": ("high", signed),
         "bootstrap_p": ("p, bootstrap", p_value),
         "mapsswe_p": ("p, MAPSSWE", p_value),
+        "holm_p": ("p, Holm", p_value),
         "significant": ("significant", yes_no),
     }
-    note = "Paired tests on the same clips."
+    note = f"Paired tests on the same clips. {HOLM_NOTE}"
     return table_of_rows("lora_tests", "Is LoRA's gain significant?", note, data, columns, axes=study.axes)
 
 

@@ -22,7 +22,7 @@ from modeling_slam.analysis.tables import (
     wer_table,
 )
 
-SAID = "a b c d e f g h i j"  # ten words, so that each wrong one is ten points
+SAID = "abcdefghij"  # ten clips of one word each, so that each wrong one is ten points
 # (hours, layers, mode) -> wrong words
 WRONG = {
     (10, 6, "projector"): 1, (10, 6, "lora"): 0, (10, 4, "projector"): 3, (10, 4, "lora"): 1,
@@ -37,8 +37,9 @@ HOURS = {"x": "max_train_hours", "by": EACH}
 def study(tmp_path_factory) -> StudyResults:
     runs = []
     for (hours, layers, mode), wrong in WRONG.items():
-        heard = " ".join(["x"] * wrong + SAID.split()[wrong:])
-        runs.append((spec_of(layers, mode, "en", hours=hours), [row(0, SAID, heard)]))
+        heard = "x" * wrong + SAID[wrong:]
+        rows = [row(index, *words) for index, words in enumerate(zip(SAID, heard, strict=True))]
+        runs.append((spec_of(layers, mode, "en", hours=hours), rows))
     return StudyResults.load(write_study(tmp_path_factory.mktemp("hours"), runs))
 
 

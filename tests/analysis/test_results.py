@@ -66,6 +66,23 @@ def test_the_engines_index_is_read_unless_a_run_is_newer(study_directory, tmp_pa
     assert StudyResults.load(tmp_path).runs["wer"].tolist() == [0.0]
 
 
+@pytest.mark.parametrize("stored", ["metrics.json", "index.parquet"])
+def test_intervals_of_an_older_method_are_made_anew_from_the_predictions(tmp_path, stored):
+    spec = spec_of(6, "projector", "en")
+    write_study(tmp_path, [(spec, [row(0, "one two", "one two")])])
+    run = tmp_path / "runs" / spec["name"]
+    if stored == "metrics.json":
+        older = json.loads((run / "metrics.json").read_text()) | {"wer_interval": [0.0, 0.0]}
+        del older["interval_method"]
+        (run / "metrics.json").write_text(json.dumps(older))
+    else:
+        index = pd.DataFrame([run_row(run)]).assign(wer_high=0.0, interval_method="bootstrap")
+        index.to_parquet(tmp_path / "index.parquet")
+    (found,) = StudyResults.load(tmp_path).runs.itertuples()
+    assert (found.wer, found.wer_low) == (0.0, 0.0)
+    assert found.wer_high > 0.7
+
+
 def test_a_metric_that_a_run_was_not_scored_by_follows_from_its_predictions(tmp_path):
     spec = spec_of(6, "projector", "en")
     write_study(tmp_path, [(spec, [row(0, "one two", "one two"), row(1, "one", "two")])])

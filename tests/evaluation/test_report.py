@@ -49,8 +49,8 @@ def test_the_summary_shows_rate_interval_counts_parameters_and_examples():
     rows = [row(index, "one two", "one too") for index in range(7)]
     metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4) | {"parameters": {"total": 1234}}
     text = summary(metrics, rows)
-    assert "WER  50.00 %   95 % interval 50.00 % to 50.00 %" in text
-    assert "SER  100.00 %   95 % interval 100.00 % to 100.00 %" in text
+    assert "WER  50.00 %   95 % interval 22.63 % to 77.37 %" in text
+    assert "SER  100.00 %   95 % interval 64.57 % to 100.00 %" in text
     assert "words: 7 substituted, 0 deleted, 0 inserted, 7 right, 14 of the reference" in text
     assert "utterances: 7 in all, 0 empty, 0 cut at the token limit, 0 with a loop" in text
     assert "28 s of audio, 7 s of decoding" in text
@@ -63,7 +63,7 @@ def test_metrics_json_and_summary_follow_the_table():
     rows = [row(0, "one two", "one too"), row(1, "three", "three")]
     metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4)
     rates = {interval_of(name) for name, metric in METRICS.items() if metric.counts}
-    assert metrics.keys() == {*METRICS, *rates, "batch_mean_size"}
+    assert metrics.keys() == {*METRICS, *rates, "interval_method", "batch_mean_size"}
     text = summary(metrics | {"parameters": {}}, rows)
     assert all(metric.title in text for metric in METRICS.values())
 

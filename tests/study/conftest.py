@@ -8,6 +8,7 @@ import pytest
 import yaml
 from tiny_world import PLAIN, TinyWorld, build_tiny_world
 
+from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS, interval_of
 from modeling_slam.study import runner
 
@@ -26,6 +27,7 @@ if int(failures.read_text()):
 (model / "model.safetensors").touch()
 """
 NO_ERRORS = dict.fromkeys(METRICS, 0) | {interval_of(name): [0, 0] for name in ERROR_RATES}
+NO_ERRORS["interval_method"] = INTERVAL_METHOD
 EVAL = (
     f"METRICS = {NO_ERRORS}"
     + """
