@@ -55,6 +55,7 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
         store = PredictionStore(arguments.output_dir)
         with state.main_process_first():
             store.start(settings)
+            store.check(dataset["id"][:], dataset["text"][:])
     state.print(data_report.summary() + beside_paper(data_report))
 
     with clear_errors():
@@ -66,7 +67,8 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
     decode(recogniser, dataset, store, state, *batches)
 
     if state.is_main_process:
-        predictions = store.finish(expected=len(dataset))
+        with clear_errors((RuntimeError,)):
+            predictions = store.finish(expected=len(dataset))
         metrics = {
             **score(predictions, arguments.token_limit, arguments.batch_mean_size),
             "parameters": recogniser.parameter_counts(),

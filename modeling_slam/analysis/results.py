@@ -9,7 +9,6 @@ Rates are fractions, parameters are counts, times are seconds. A directory under
 `run.json` is there, which the engine writes last. To add a column of `runs`, add it to `run_row`.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import jiwer
 import pandas as pd
 
+from modeling_slam.common.files import read_json
 from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import (
     ERROR_RATES,
@@ -82,7 +82,7 @@ class StudyResults:
                 f"{directory} holds no study: there is no {study_file.name} in it. Give the output directory "
                 "of `python -m modeling_slam.study run`."
             )
-        study = json.loads(study_file.read_text(encoding="utf-8"))
+        study = read_json(study_file)
         finished = sorted(file.parent for file in directory.glob(f"runs/*/{RUN_FILE}"))
         if not finished:
             raise ValueError(f"No run of {directory} is finished yet: there is no runs/*/{RUN_FILE}.")
@@ -114,7 +114,7 @@ class StudyResults:
         """The predictions of one run, as eval.py wrote them."""
         if self.directory is None:
             raise ValueError(f"{self.name} has no predictions: only its published rates are known.")
-        return read_predictions(self.directory / "runs" / run / PREDICTIONS_FILE)
+        return read_rows(self.directory / "runs" / run)
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -159,7 +159,12 @@ def scores_row(directory: Path) -> dict[str, Any]:
     encoder = parameters.get(
         "encoder_kept", parameters.get("encoder")
     )  # the latter of Whisper with its own decoder
-    rows = read_predictions(directory / PREDICTIONS_FILE)
+    rows = read_rows(directory)
+    if len(rows) != metrics["utterances"]:
+        raise ValueError(
+            f"{directory / PREDICTIONS_FILE} holds {len(rows)} predictions, and {METRICS_FILE} beside it is "
+            f"of {metrics['utterances']}. {run_again(directory)}"
+        )
     metrics |= measure_later(rows, [name for name in METRICS if name not in metrics])
     if metrics.get("interval_method") != INTERVAL_METHOD:  # of an older version, whose intervals were others
         again = measure_later(rows, ERROR_RATES)
@@ -181,6 +186,16 @@ def scores_row(directory: Path) -> dict[str, Any]:
         "lora_parameters": parameters.get("lora"),
         "total_parameters": parameters.get("total"),
     }
+
+
+def read_rows(directory: Path) -> list[Prediction]:
+    """The predictions of one run or baseline."""
+    return read_predictions(directory / PREDICTIONS_FILE, advice=run_again(directory))
+
+
+def run_again(directory: Path) -> str:
+    """What helps where its files are damaged."""
+    return f"Restore the file from a copy, or delete the directory {directory} and run the study again."
 
 
 def measure_later(rows: Sequence[Prediction], names: Sequence[str]) -> dict[str, Any]:
@@ -278,7 +293,3 @@ def same_utterances(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             "Evaluate both with the same text rules."
         )
     return second
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -4,17 +4,26 @@ While a run decodes, each process appends to its own `predictions.part-N.jsonl`,
 run loses at most the batch in hand. Only a complete set becomes `predictions.jsonl`, in dataset order and in
 one step: whoever finds that file may score it. `predictions.settings.json` is written first and keeps a
 resumed run from mixing two models or two settings in one file. To add a field, add it to `Prediction`.
+
+A line that is no prediction of this run (damaged, of another type, twice, of another dataset) is an error
+that names file and line, never left out: a score of fewer clips would look like one of all. Once it is
+deleted, `eval.py` decodes its clip again.
 """
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from modeling_slam.common.differences import differences
 from modeling_slam.common.files import read_json, write_json, write_text
+
+PREDICTIONS, PARTS = "predictions.jsonl", "predictions.part-*.jsonl"
+HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # a surrogate: JSON may hold it, UTF-8 may not
 
 
 @dataclass(frozen=True)
@@ -42,23 +51,77 @@ def to_lines(predictions: Iterable[Prediction]) -> str:
     return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in predictions)
 
 
-def read_predictions(path: str | os.PathLike) -> list[Prediction]:
-    """All whole lines of one file. A last line without its line end was torn by a kill and is left out."""
-    *lines, _torn = Path(path).read_bytes().split(b"\n")
-    names = {field.name for field in fields(Prediction)}
-    rows = []
+FIELDS = get_type_hints(Prediction)
+DECODE_AGAIN = "Delete that line and run the same `eval.py` command again: it decodes what is missing."
+
+
+def read_predictions(path: str | os.PathLike, advice: str = DECODE_AGAIN) -> list[Prediction]:
+    """All lines of one file.
+
+    Raises:
+        ValueError: a line is no prediction, or a clip or an index comes twice; it ends with `advice`.
+    """
+    rows, clips, places = [], {}, {}
+    for number, row in numbered_rows(path, advice):
+        for seen, key in ((clips, row.id), (places, row.index)):
+            if key in seen:
+                name = "clip" if seen is clips else "index"
+                raise ValueError(
+                    f"{path}, line {number}, has the {name} {key!r} of line {seen[key]} again. {advice}"
+                )
+            seen[key] = number
+        rows.append(row)
+    return rows
+
+
+def numbered_rows(path: str | os.PathLike, advice: str = DECODE_AGAIN) -> Iterator[tuple[int, Prediction]]:
+    """(line, what it holds) of one file; empty lines hold nothing.
+
+    The last line of a part counts only with its line end: without it, a kill has torn it.
+    """
+    path = Path(path)
+    lines = path.read_bytes().split(b"\n")
+    if path.match(PARTS):
+        lines.pop()
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             values = json.loads(line)
         except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number}, is not JSON ({error}). Delete the file and decode again."
-            ) from error
-        if not isinstance(values, dict) or values.keys() != names:
-            found = sorted(values) if isinstance(values, dict) else values
-            raise ValueError(f"{path}, line {number}: expected the fields {sorted(names)}, got {found}.")
-        rows.append(Prediction(**values))
-    return rows
+            raise ValueError(f"{path}, line {number}, is no JSON ({error}). {advice}") from error
+        if wrong := fault(values):
+            raise ValueError(f"{path}, line {number}: {wrong}. {advice}")
+        yield number, Prediction(**values)
+
+
+def fault(values: Any) -> str:
+    """What keeps the content of a line from being a prediction; empty where nothing does."""
+    if not isinstance(values, dict):
+        return f"expected an object with the fields of a prediction, got {shortened(values)}"
+    if values.keys() != FIELDS.keys():
+        missing, foreign = sorted(FIELDS.keys() - values.keys()), sorted(values.keys() - FIELDS.keys())
+        parts = [f"{name} {', '.join(keys)}" for name, keys in (("no", missing), ("also", foreign)) if keys]
+        return f"expected the fields of a prediction, got {' and '.join(parts)}"
+    for name, kind in FIELDS.items():
+        if not fits(values[name], kind):
+            expected = getattr(kind, "__name__", str(kind))
+            return f"`{name}` must be {expected}, got {shortened(values[name])}"
+    return ""
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value of a line can be that of a field: numbers are finite and not negative, text is text."""
+    if isinstance(value, bool):
+        return False
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and 0 <= value < math.inf
+    return isinstance(value, kind) and not (value and HALF_OF_A_PAIR.search(value))
+
+
+def shortened(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:56]} ..."
 
 
 class PredictionStore:
@@ -69,14 +132,14 @@ class PredictionStore:
 
     def __init__(self, output_dir: str | os.PathLike):
         self.directory = Path(output_dir)
-        self.path = self.directory / "predictions.jsonl"
+        self.path = self.directory / PREDICTIONS
         self.settings_path = self.directory / "predictions.settings.json"
 
     def start(self, settings: Mapping[str, Any]) -> None:
         """Claim the directory for `settings`, or raise `SettingsError` if it holds other ones."""
         settings = json.loads(json.dumps(settings))  # as they will be read back
-        if self.settings_path.exists():
-            earlier = read_json(self.settings_path)
+        earlier = self.read_settings()
+        if earlier is not None:
             if changed := differences(earlier, settings):
                 raise SettingsError(
                     f"{self.directory} holds predictions made with other settings: {'; '.join(changed)}. Use "
@@ -85,18 +148,47 @@ class PredictionStore:
             return
         if self.path.exists() or self._parts():
             raise SettingsError(
-                f"{self.directory} holds predictions but no {self.settings_path.name}: they cannot be told "
-                "from those of another model. Use another `--output_dir`."
+                f"{self.settings_path} is missing or damaged, so the predictions beside it cannot be told "
+                f"from those of another model. Delete {self.directory / 'predictions.*'} to decode again, or "
+                "use another `--output_dir`."
             )
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self.settings_path, settings)
 
+    def read_settings(self) -> dict[str, Any] | None:
+        """What the predictions were made with; None where that is not known."""
+        try:
+            settings = read_json(self.settings_path)
+        except (FileNotFoundError, ValueError):
+            return None
+        return settings if isinstance(settings, dict) else None
+
+    def check(self, ids: Sequence[str], references: Sequence[str]) -> None:
+        """Check what was decoded so far against the dataset: ids and texts as scored, in dataset order.
+
+        Raises:
+            ValueError: a line is damaged, comes twice or belongs to another dataset.
+        """
+        places = {name: place for place, name in enumerate(ids)}
+        for path in self._files():
+            for number, row in numbered_rows(path):
+                place = places.get(row.id)
+                if place is None:
+                    wrong = f"{row.id!r} is no clip of this dataset"
+                elif place != row.index:
+                    wrong = f"{row.id!r} has the index {row.index}, and is number {place} of this dataset"
+                elif row.reference != references[place]:
+                    wrong = f"{row.id!r} has another reference than the dataset"
+                else:
+                    continue
+                raise ValueError(f"{path}, line {number}: {wrong}. {DECODE_AGAIN}")
+            read_predictions(path)
+
     def read(self) -> list[Prediction]:
         """Everything decoded so far, in dataset order, each utterance once."""
         rows = {}
-        for path in (self.path, *self._parts()):
-            if path.exists():
-                rows.update((row.id, row) for row in read_predictions(path))
+        for path in self._files():
+            rows.update((row.id, row) for row in read_predictions(path))
         return sorted(rows.values(), key=lambda row: row.index)
 
     def open_part(self, process_index: int) -> "PartFile":
@@ -115,8 +207,11 @@ class PredictionStore:
             part.unlink()
         return rows
 
+    def _files(self) -> list[Path]:
+        return [path for path in (self.path, *self._parts()) if path.exists()]
+
     def _parts(self) -> list[Path]:
-        return sorted(self.directory.glob("predictions.part-*.jsonl"))
+        return sorted(self.directory.glob(PARTS))
 
 
 class PartFile:

@@ -4,11 +4,11 @@ A card says only what stands here. Results must be this checkpoint's: `metrics.j
 files it was measured on, and other content is refused.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modeling_slam.common.files import read_json
 from modeling_slam.evaluation.settings import checkpoint_fingerprint
 from modeling_slam.publishing.check import CheckResult
 from modeling_slam.training.run_directory import RUN_FILE
@@ -62,9 +62,11 @@ def gather(source: Path, config: Any, metrics_directories: list[str], parameters
         ValueError: a metrics.json is missing or belongs to another checkpoint.
     """
     run_directory = source if (source / RUN_FILE).is_file() else source.resolve().parent
-    run = read_json(run_directory / RUN_FILE)
-    reports = {split: read_json(run_directory / f"data_{split}.json") for split in ("train", "validation")}
-    state = read_json(source / STATE_FILE) or {}
+    run = read_if_there(run_directory / RUN_FILE)
+    reports = {
+        split: read_if_there(run_directory / f"data_{split}.json") for split in ("train", "validation")
+    }
+    state = read_if_there(source / STATE_FILE) or {}
     return Evidence(
         config=config,
         parameters=parameters,
@@ -76,12 +78,12 @@ def gather(source: Path, config: Any, metrics_directories: list[str], parameters
         steps=state.get("global_step"),
         validation=validation_of(state, whole_run=source == run_directory),
         results=load_results(metrics_directories, checkpoint_fingerprint(source / "config.json")),
-        generation=read_json(source / "generation_config.json") or {},
+        generation=read_if_there(source / "generation_config.json") or {},
     )
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read_if_there(path: Path) -> Any:
+    return read_json(path) if path.is_file() else None
 
 
 def validation_of(state: dict[str, Any], whole_run: bool) -> Validation | None:
@@ -96,7 +98,7 @@ def load_results(directories: list[str], fingerprint: str) -> list[Result]:
     """The results in these directories, each with its baselines and its CTC head's control."""
     results, baselines = [], []
     for directory in directories:
-        metrics = read_json(Path(directory) / "metrics.json")
+        metrics = read_if_there(Path(directory) / "metrics.json")
         if metrics is None:
             raise ValueError(
                 f"There is no metrics.json in {directory}. Run eval.py with that `--output_dir`."

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from modeling_slam.common.differences import same_setting
 from modeling_slam.data import DataArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import config_settings
@@ -74,7 +75,9 @@ def changes(before: Settings, now: Settings) -> dict[str, tuple[Any, Any]]:
     for group in before.keys() & now.keys() - set(IGNORED_GROUPS):
         ignored = IGNORED.get(group, set()) | (set() if by_validation else VALIDATION.get(group, set()))
         for name in now[group]:
-            if name in before[group] and name not in ignored and before[group][name] != now[group][name]:
+            if name not in before[group] or name in ignored:
+                continue
+            if not same_setting(name, before[group][name], now[group][name]):
                 found[name] = (before[group][name], now[group][name])
     return found
 

@@ -66,6 +66,15 @@ def test_the_engines_index_is_read_unless_a_run_is_newer(study_directory, tmp_pa
     assert StudyResults.load(tmp_path).runs["wer"].tolist() == [0.0]
 
 
+def test_a_run_that_lost_predictions_is_no_smaller_test_set(tmp_path):
+    spec = spec_of(6, "projector", "en")
+    write_study(tmp_path, [(spec, [row(0, "one", "one"), row(1, "two", "two")])])
+    file = tmp_path / "runs" / spec["name"] / "predictions.jsonl"
+    file.write_text(file.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(ValueError, match=r"holds 1 predictions, and metrics\.json beside it is of 2"):
+        StudyResults.load(tmp_path)
+
+
 @pytest.mark.parametrize("stored", ["metrics.json", "index.parquet"])
 def test_intervals_of_an_older_method_are_made_anew_from_the_predictions(tmp_path, stored):
     spec = spec_of(6, "projector", "en")

@@ -107,6 +107,24 @@ def test_other_settings_in_the_same_directory_are_refused_and_nothing_is_overwri
     assert (results / "metrics.json").read_bytes() == before
 
 
+def test_the_advice_for_a_damaged_line_helps(command, results, capsys):
+    eval_script.main(command)
+    before = read(results)
+    file = results / "predictions.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join([*lines[:2], lines[2].replace('"index": 2', '"index": null'), *lines[3:]]))
+    with pytest.raises(
+        SystemExit, match=r"^error: .*predictions\.jsonl, line 3: `index`.* Delete that line and"
+    ):
+        eval_script.main(command)
+    file.write_text("".join([*lines[:2], *lines[3:]]), encoding="utf-8")
+    dataset = command.index("--dataset") + 1
+    eval_script.main([*command[:dataset], command[dataset] + "/", *command[dataset + 1 :]])
+    rows, metrics = read(results)
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in before[0]]
+    assert metrics["wer"] == before[1]["wer"]
+
+
 def test_a_dataset_without_usable_clips_is_refused_with_the_reasons(command, results):
     with pytest.raises(SystemExit, match=r"(?s)No clip is left.*dropped 5"):
         eval_script.main([*command, "--min_seconds", "20"])

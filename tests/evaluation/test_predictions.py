@@ -1,8 +1,10 @@
 """predictions.jsonl survives kills, never mixes settings and can be scored by anyone with jiwer."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import signal
 
 import jiwer
@@ -14,6 +16,7 @@ from modeling_slam.evaluation.predictions import (
     PredictionStore,
     SettingsError,
     read_predictions,
+    to_lines,
 )
 
 SETTINGS = {"model": "runs/a", "num_beams": 2, "seconds": [0.5, 30.0]}
@@ -100,18 +103,109 @@ def test_resuming_with_other_settings_names_each_difference_and_changes_nothing(
 
 def test_predictions_without_settings_are_not_adopted(tmp_path):
     (tmp_path / "predictions.jsonl").write_text("")
-    with pytest.raises(SettingsError, match=r"no predictions\.settings\.json"):
+    with pytest.raises(SettingsError, match=r"predictions\.settings\.json is missing or damaged"):
         PredictionStore(tmp_path).start(SETTINGS)
 
 
+GOOD = json.dumps(dataclasses.asdict(prediction(0)))
+
+
+def with_value(**values) -> str:
+    return json.dumps(json.loads(GOOD) | values)
+
+
 @pytest.mark.parametrize(
-    ("line", "message"), [("{bad", "line 1, is not JSON"), ('{"id": "x"}', r"got \['id'\]")]
+    ("line", "message"),
+    [
+        ("{bad", "is no JSON"),
+        (GOOD[:-9], "is no JSON"),
+        ("\0" * 40, "is no JSON"),
+        (GOOD + GOOD, "is no JSON"),
+        ("[1, 2]", r"expected an object with the fields of a prediction, got \[1, 2\]"),
+        ("null", "got null"),
+        ('{"id": "x"}', "got no duration, index, language"),
+        (GOOD[:-1] + ', "more": 1}', "got also more"),
+        (with_value(prediction=None), "`prediction` must be str, got null"),
+        (with_value(reference=7), "`reference` must be str, got 7"),
+        (with_value(raw_prediction="\ud800"), "`raw_prediction` must be str"),
+        (with_value(index=-1), "`index` must be int, got -1"),
+        (with_value(index=True), "`index` must be int, got true"),
+        (with_value(index=0.5), "`index` must be int, got 0.5"),
+        (with_value(tokens="4"), "`tokens` must be int"),
+        (with_value(duration=float("nan")), "`duration` must be float, got NaN"),
+        (with_value(seconds=None), "`seconds` must be float, got null"),
+        (with_value(speaker=["a"]), "`speaker` must be str | None"),
+        (GOOD, "has the clip 'clip-0' of line 1 again"),
+        (with_value(id="other"), "has the index 0 of line 1 again"),
+    ],
 )
-def test_a_damaged_line_in_the_middle_is_an_error_and_names_its_place(tmp_path, line, message):
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_line_that_is_no_prediction_is_an_error_that_names_file_and_line(tmp_path, line, message, end):
     path = tmp_path / "predictions.jsonl"
-    path.write_text(f"{line}\n")
-    with pytest.raises(ValueError, match=message):
+    path.write_text(f"{GOOD}\n{line}{end}", encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 2")) as error:
         read_predictions(path)
+    assert re.search(message.replace("|", r"\|"), str(error.value))
+    assert str(error.value).endswith("Delete that line and run the same `eval.py` command again: it decodes "
+                                     "what is missing.")  # fmt: skip
+    assert "\n" not in str(error.value)
+
+
+def test_what_an_editor_does_to_a_file_changes_nothing(tmp_path):
+    """A byte order mark, Windows' line ends, an empty line, no line end at the end."""
+    path = tmp_path / "predictions.jsonl"
+    lines = [json.dumps(dataclasses.asdict(prediction(index))) for index in range(2)]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(lines).encode())
+    assert read_predictions(path) == [prediction(0), prediction(1)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (prediction(7), "'clip-7' is no clip of this dataset"),
+        (dataclasses.replace(prediction(1), index=2), "'clip-1' has the index 2, and is number 1 of this"),
+        (prediction(1, "een"), "'clip-1' has another reference than the dataset"),
+    ],
+)
+@pytest.mark.parametrize("part", [True, False])
+def test_a_line_of_another_dataset_is_named_and_once_deleted_its_clip_is_decoded_again(
+    store, row, message, part
+):
+    path = store.directory / ("predictions.part-0.jsonl" if part else "predictions.jsonl")
+    dataset = [f"clip-{index}" for index in range(3)], ["een blå fugl"] * 3
+    path.write_text(to_lines([prediction(0), row, prediction(2)]), encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"{path}, line 2: {message}")):
+        store.check(*dataset)
+    path.write_text(to_lines([prediction(0), prediction(2)]), encoding="utf-8")
+    store.check(*dataset)
+    with store.open_part(1) as lines:
+        lines.append([prediction(1)])
+    assert store.finish(3) == [prediction(0), prediction(1), prediction(2)]
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"model": '])
+def test_settings_that_cannot_be_read_are_named_with_advice_that_helps(tmp_path, content):
+    store = PredictionStore(tmp_path)
+    store.settings_path.write_text(content)
+    store.start(SETTINGS)  # no prediction is there that they could be needed for
+    assert store.read_settings() == json.loads(json.dumps(SETTINGS))
+    store.path.write_text(to_lines([prediction(0)]))
+    store.settings_path.write_text(content)
+    with pytest.raises(
+        SettingsError, match=r"settings\.json is missing or damaged.* Delete .*predictions\.\* "
+    ):
+        store.start(SETTINGS)
+    for file in tmp_path.glob("predictions.*"):
+        file.unlink()
+    store.start(SETTINGS)
+    assert store.read() == []
+
+
+def test_a_slash_at_the_end_of_a_path_is_no_other_setting(store):
+    for model in ("runs/a/", "./runs/a", "runs//a"):
+        store.start(SETTINGS | {"model": model})
+    with pytest.raises(SettingsError, match="model was 'runs/a', is 'runs/b/'"):
+        store.start(SETTINGS | {"model": "runs/b/"})
 
 
 def test_ten_lines_with_jiwer_alone_recompute_the_reported_wer(store):

@@ -1,6 +1,7 @@
 """The engine runs each run once, takes up what was stopped, retries what died and reports what cannot run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from study_files import commands
 
+from modeling_slam.analysis import StudyResults
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.__main__ import main
 from modeling_slam.study.runner import held
@@ -35,6 +37,21 @@ def test_every_run_is_run_once_and_stands_in_the_index(study_file, stand_ins, tm
     index = pd.read_parquet(tmp_path / "out" / "index.parquet").set_index("name")
     assert set(index.index) == set(RUNS)
     assert index.loc[RUNS[0], ["keep_layers", "wer", "mode"]].tolist() == [3, 0.5, "projector"]
+
+
+def test_a_run_with_damaged_predictions_is_named_and_run_again_once_deleted(study_file, stand_ins, tmp_path):
+    study, out = load_study(study_file()), tmp_path / "out"
+    run_study(study, out)
+    directory = out / "runs" / RUNS[0]
+    (out / "index.parquet").unlink()
+    (directory / "predictions.jsonl").write_text("damaged\n")
+    with pytest.raises(
+        ValueError, match=rf"{RUNS[0]}.*line 1, is no JSON.* delete the directory {directory} and"
+    ):
+        StudyResults.load(out)
+    shutil.rmtree(directory)
+    assert run_study(study, out).finished == 2
+    assert len(StudyResults.load(out).runs) == 2
 
 
 def test_a_run_that_dies_goes_on_from_its_checkpoint(study_file, stand_ins, tmp_path):
