@@ -62,7 +62,7 @@ def wer_table(runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
     """WER along `x`: one row for each encoder, value of `x`, language and `by`.
 
     `encoder_reduction` = 1 - kept / full encoder parameters. `wer` is the mean over seeds; with one seed
-    `wer_low` and `wer_high` are its bootstrap interval, with several the lowest and highest WER of a seed.
+    `wer_low` and `wer_high` are its 95 % interval, with several the lowest and highest WER of a seed.
     """
     rows = []
     for key, cell in keyed(runs, ["encoder_name", "encoder_layers", x, "language", *columns(by)]):

@@ -73,7 +73,7 @@ def score_interval(rate: float, spread: float, bounded: bool) -> list[float]:
     middle = rate + spread / 2
     room = spread * rate * (1 - rate if bounded else 1) + spread**2 / 4
     low, high = ((middle + side * np.sqrt(room)) / (1 + widening) for side in (-1, 1))
-    return [float(max(low, 0.0)), float(high)]
+    return [float(min(max(low, 0.0), rate)), float(max(high, rate))]  # whatever rounding does
 
 
 def spread_of_rate(errors: np.ndarray, lengths: np.ndarray, bounded: bool, confidence: float) -> float:

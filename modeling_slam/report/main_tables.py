@@ -53,7 +53,7 @@ def table2(study: StudyResults, view: View) -> ReportTable:
             links[len(rows), column] = cell.runs
         rows.append(row)
     note = (
-        "WER in %, in brackets its 95 % bootstrap interval over utterances (of seeds: mean and range). "
+        "WER in %, in brackets its 95 % interval over utterances (of seeds: mean and range). "
         + ("Red.%: encoder parameters removed. " if view.along_depth else "")
         + "projector: trained alone; + LoRA: with LoRA."
     )

@@ -65,7 +65,7 @@ from datasets import load_dataset
 runs = load_dataset("{repo_id}", "runs", split="train").to_pandas()
 ```
 
-Word error rates on the test sets, with bootstrap 95 % intervals over utterances:
+Word error rates on the test sets, with 95 % intervals over utterances:
 
 {table(index)}
 """

@@ -167,3 +167,14 @@ def test_compare_finds_a_large_difference_and_not_a_small_one(study):
     assert compare(study, cut.first, cut.second) is cut  # remembered
     assert not compare(study, runs[6, "lora"], runs[6, "lora"]).significant
     assert len(pairwise(study, list(runs.iloc[:3]))) == 3
+
+
+def test_few_speakers_have_a_wider_interval_and_no_test(study):
+    """Five speakers, whose thirty utterances had a test."""
+    names = study.runs[study.runs["language"] == "en"].set_index(["keep_layers", "mode"])["name"]
+    pair = names[6, "projector"], names[2, "projector"]
+    alone, grouped = compare(study, *pair), compare(study, *pair, by_speaker=True)
+    assert (alone.units, grouped.units) == (30, 5)
+    assert alone.significant
+    assert grouped.significant is None
+    assert grouped.low <= alone.low < alone.high <= grouped.high

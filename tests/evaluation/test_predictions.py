@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import signal
+from pathlib import Path
 
 import jiwer
 import pytest
@@ -219,3 +220,14 @@ def test_ten_lines_with_jiwer_alone_recompute_the_reported_wer(store):
         table = [json.loads(line) for line in lines]
     assert jiwer.wer([row["reference"] for row in table], [row["prediction"] for row in table]) == reported
     assert reported == pytest.approx(3 / 7)
+
+
+def test_the_documented_lines_for_whole_speakers_are_honest_where_nobody_is_named(store, capsys):
+    page = Path(__file__).parents[2].joinpath("docs", "evaluation.md").read_text(encoding="utf-8")
+    snippets = [part.split("```")[0] for part in page.split("```python\n")]
+    (lines,) = [snippet for snippet in snippets if snippet.startswith("from modeling_slam")]
+    store.path.write_text(to_lines(prediction(index, "a b", "a x") for index in range(20)), encoding="utf-8")
+    exec(lines.replace("results/nl-medium/predictions.jsonl", str(store.path)), {})
+    rate, low, high = map(float, re.findall(r"[\d.]+", capsys.readouterr().out))
+    assert rate == 0.5
+    assert 0.2 < low < 0.4 < 0.6 < high < 0.8
