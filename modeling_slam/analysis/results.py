@@ -160,11 +160,6 @@ def scores_row(directory: Path) -> dict[str, Any]:
         "encoder_kept", parameters.get("encoder")
     )  # the latter of Whisper with its own decoder
     rows = read_rows(directory)
-    if len(rows) != metrics["utterances"]:
-        raise ValueError(
-            f"{directory / PREDICTIONS_FILE} holds {len(rows)} predictions, and {METRICS_FILE} beside it is "
-            f"of {metrics['utterances']}. {run_again(directory)}"
-        )
     metrics |= measure_later(rows, [name for name in METRICS if name not in metrics])
     if metrics.get("interval_method") != INTERVAL_METHOD:  # of an older version, whose intervals were others
         again = measure_later(rows, ERROR_RATES)
@@ -189,13 +184,20 @@ def scores_row(directory: Path) -> dict[str, Any]:
 
 
 def read_rows(directory: Path) -> list[Prediction]:
-    """The predictions of one run or baseline."""
-    return read_predictions(directory / PREDICTIONS_FILE, advice=run_again(directory))
+    """The predictions of one run or baseline.
 
-
-def run_again(directory: Path) -> str:
-    """What helps where its files are damaged."""
-    return f"Restore the file from a copy, or delete the directory {directory} and run the study again."
+    Raises:
+        ValueError: a line is damaged, or there are not as many as `eval.py` scored.
+    """
+    advice = f"Restore the file from a copy, or delete the directory {directory} and run the study again."
+    rows = read_predictions(directory / PREDICTIONS_FILE, advice)
+    scored = read_json(directory / METRICS_FILE)["utterances"]
+    if len(rows) != scored:
+        raise ValueError(
+            f"{directory / PREDICTIONS_FILE} holds {len(rows)} predictions, and {METRICS_FILE} beside it is "
+            f"of {scored}. {advice}"
+        )
+    return rows
 
 
 def measure_later(rows: Sequence[Prediction], names: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -88,6 +88,7 @@ UTTERANCES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(UTTERANCES)
 @example([(1, 10, "a"), (1, 10, "a"), (1, 10, "b"), (1, 10, "b")])
 def test_speakers_never_say_more_than_their_utterances(utterances):
