@@ -33,9 +33,9 @@ INTERVAL_METHOD = "score, cluster t"
 
 
 def unit_codes(groups: Sequence[Hashable]) -> np.ndarray:
-    """(N,) number of each label's unit. Whoever has no label (None, NaN, "") is a unit of their own."""
+    """(N,) number of each label's unit. Whoever has no label (None, NaN, blank) is a unit of their own."""
     labels = pd.Series(list(groups), dtype=object)
-    missing = labels.isna() | (labels == "")
+    missing = labels.isna() | labels.map(lambda label: isinstance(label, str) and not label.strip())
     codes = pd.factorize(labels.where(~missing))[0]  # -1 where missing
     codes[missing] = codes.max(initial=-1) + 1 + np.arange(missing.sum())
     return codes

@@ -1,6 +1,7 @@
 """Intervals against scipy, R and roots found otherwise; and none that claims certainty from little."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -69,7 +70,7 @@ def test_no_interval_is_a_point(references, predictions):
         assert high - low > 0.01
 
 
-@pytest.mark.parametrize("nobody", [None, float("nan"), ""])
+@pytest.mark.parametrize("nobody", [None, float("nan"), pd.NA, "", " "])
 def test_who_has_no_speaker_is_a_speaker_of_their_own(nobody):
     counts = count_word_errors(["a b c"] * 20, ["a b c"] * 10 + ["x y z"] * 10)
     assert rate_interval(counts, groups=[nobody] * 20) == rate_interval(counts)

@@ -125,3 +125,9 @@ def test_what_makes_another_model_is_told_from_what_does_not():
         misfits(dict.fromkeys([*changed, "lora_dropout", "lora_alpha", "projector_dropout", "seed"]))
         == changed
     )
+
+
+def test_a_slash_at_the_end_of_a_path_is_no_change():
+    before, now = (record(data=DataArguments(name), model=ModelArguments(llm=llm))
+                   for name, llm in (("speech", "models/qwen"), ("speech/", "models/qwen/")))  # fmt: skip
+    assert changes(before | {"run": {}}, now | {"run": {}}) == {}
