@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
-from modeling_slam.common.files import check_writable, write_json
+from modeling_slam.common.files import check_writable, read_json, write_json
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import check_clip_lengths
@@ -23,8 +23,9 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import CtcRecogniser, SlamRecogniser, decode
 from modeling_slam.evaluation.predictions import PredictionStore
 from modeling_slam.evaluation.report import package_versions, score, summary
-from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings
+from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings, text_style_of
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
+from modeling_slam.evaluation.whisper_rules import fetch_spellings
 from modeling_slam.paper.table1 import beside_paper
 
 DESCRIPTION = (
@@ -47,6 +48,8 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
     with clear_errors():
         check_writable(arguments.output_dir, "output_dir")
         config_path = check_checkpoint(arguments.model, arguments.baseline, arguments.decoder)
+        config = read_json(config_path)
+        text_style = arguments.text_style or text_style_of(config)
         with state.local_main_process_first():  # one process of a machine unpacks an archive for all
             dataset, data_report = load_speech(data, arguments.split)
         check_clip_lengths(dataset)
@@ -67,13 +70,15 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
     decode(recogniser, dataset, store, state, *batches)
 
     if state.is_main_process:
+        fetch_spellings(config.get("audio_model_id", arguments.model), dataset["language"])
         with clear_errors((RuntimeError,)):
             predictions = store.finish(expected=len(dataset))
         metrics = {
-            **score(predictions, arguments.token_limit, arguments.batch_mean_size),
+            **score(predictions, arguments.token_limit, arguments.batch_mean_size, text_style),
             "parameters": recogniser.parameter_counts(),
             "settings": {
                 **settings,
+                "text_style": text_style,
                 "processes": state.num_processes,
                 "batch_size": arguments.batch_size,
                 "batch_seconds": arguments.batch_seconds,

@@ -25,6 +25,7 @@ from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
+from modeling_slam.data.text import in_style
 from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.default_run import with_default_recipe
@@ -51,7 +52,7 @@ from modeling_slam.training.cross_fitting import dealt
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
 from modeling_slam.training.init_from import fitting, read_start, report, take_lora
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
-from modeling_slam.training.run_checks import check_installed
+from modeling_slam.training.run_checks import check_best, check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_health import RunError, RunHealth, describe_best
 from modeling_slam.training.run_settings import record
@@ -82,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         with clear_errors():
             # Everything that can be wrong with the settings shows before the first data are read.
             check_installed(run_args)
+            check_best(run_args, model_args.text_style)
             settle(model_args.projector_type, align_args, run_args)
             augment_args.check_cache(cache_args.cache_features)
             settings = record(**dict(zip(GROUPS, arguments, strict=True)))
@@ -98,6 +100,7 @@ def main(argv: list[str] | None = None) -> None:
             data, reports = {}, {}
             for split in ("train", "validation") if run_args.validates else ("train",):
                 data[split], reports[split] = load_split(data_args, run_args, split)
+                data[split] = in_style(data[split], model_args.text_style)
                 check_lengths(data[split], processor)
             if needs_clips(model_args.layer_choice):
                 clips = calibration_clips(data["train"], processor)
@@ -143,7 +146,9 @@ def main(argv: list[str] | None = None) -> None:
                 data_collator=collator,
                 processing_class=processor,
                 compute_metrics=ValidationMetrics(
-                    functools.partial(decode_tokens, processor), data["train"][0]["language"]
+                    functools.partial(decode_tokens, processor),
+                    data["train"][0]["language"],
+                    model_args.text_style,
                 ),
                 callbacks=[*callbacks, health, releases, *early_stopping(run_args)],
                 cross_fitted=cross_fitted,

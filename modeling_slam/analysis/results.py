@@ -34,6 +34,9 @@ from modeling_slam.evaluation.metrics import (
     rate_interval,
 )
 from modeling_slam.evaluation.predictions import Prediction, read_predictions
+from modeling_slam.evaluation.report import written_texts
+from modeling_slam.evaluation.whisper_rules import rules_in_use
+from modeling_slam.model.configuration_slam import TextStyle
 
 # Names of a study's files; `store.py` says what is in them.
 STUDY_FILE = "study.json"
@@ -129,9 +132,10 @@ class StudyResults:
 def run_row(directory: str | os.PathLike) -> dict[str, Any]:
     """One row of `StudyResults.runs` from one run's directory.
 
-    It has every one of `METRICS`, as metrics.json says. `wer_low` and `wer_high` (and so for the other error
-    rates) bound the 95 % interval over utterances; `speaker_low` and `speaker_high` that of the WER over
-    speakers, where at least two are known: the honest one when few people speak a test set.
+    It has every one of `METRICS`, as metrics.json says; those of written text are NaN for other models.
+    `wer_low` and `wer_high` (and so for the other error rates) bound the 95 % interval over utterances;
+    `speaker_low` and `speaker_high` that of the WER over speakers, where at least two are known: the honest
+    one when few people speak a test set.
     """
     directory = Path(directory)
     record = read_json(directory / RUN_FILE)
@@ -160,21 +164,28 @@ def scores_row(directory: Path) -> dict[str, Any]:
         "encoder_kept", parameters.get("encoder")
     )  # the latter of Whisper with its own decoder
     rows = read_rows(directory)
-    metrics |= measure_later(rows, [name for name in METRICS if name not in metrics])
+    rules = rules_in_use(row.language for row in rows)
+    if (
+        metrics.get("whisper_rules") != rules
+    ):  # all runs that are read here have the rules that there are here
+        metrics.pop("whisper_wer", None)
+    text_style = metrics["settings"].get("text_style", "normalized")
+    metrics |= measure_later(rows, [name for name in METRICS if name not in metrics], text_style)
     if metrics.get("interval_method") != INTERVAL_METHOD:  # of an older version, whose intervals were others
-        again = measure_later(rows, ERROR_RATES)
-        metrics |= {interval_of(name): again[interval_of(name)] for name in ERROR_RATES}
+        again = measure_later(rows, ERROR_RATES, text_style)
+        metrics |= {name: again[name] for name in map(interval_of, ERROR_RATES) if name in again}
     speakers = sorted({row.speaker for row in rows if row.speaker is not None})
     speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (nan, nan)
-    bounds = {name: metrics[interval_of(name)] for name in ERROR_RATES}
+    bounds = {name: metrics.get(interval_of(name), (nan, nan)) for name in ERROR_RATES}
     return {
-        **{name: metrics[name] for name in METRICS},
+        **{name: metrics.get(name, nan) for name in METRICS},
         **{f"{name}_low": low for name, (low, _) in bounds.items()},
         **{f"{name}_high": high for name, (_, high) in bounds.items()},
         "speaker_low": speaker_low,
         "speaker_high": speaker_high,
         "speakers": len(speakers),
         "interval_method": INTERVAL_METHOD,
+        "whisper_rules": rules,
         "encoder_parameters": encoder,
         "encoder_parameters_full": encoder + parameters.get("encoder_removed", 0),
         "projector_parameters": parameters.get("projector"),
@@ -200,12 +211,15 @@ def read_rows(directory: Path) -> list[Prediction]:
     return rows
 
 
-def measure_later(rows: Sequence[Prediction], names: Sequence[str]) -> dict[str, Any]:
-    """Metrics that an older metrics.json lacks, from the predictions beside it."""
-    if not names:
-        return {}
-    scored = Scored([row.reference for row in rows], [row.prediction for row in rows], rows=rows)
-    return measure(scored, names)
+def measure_later(
+    rows: Sequence[Prediction], names: Iterable[str], text_style: TextStyle = "normalized"
+) -> dict[str, Any]:
+    """Metrics that an older metrics.json lacks, from the predictions beside it, as far as they follow."""
+    written = written_texts(rows) if text_style == "written" else None
+    texts = [row.reference for row in rows], [row.prediction for row in rows]
+    scored = Scored(*texts, rows=rows, written=written)
+    names = [name for name in names if METRICS[name].follows_from(scored)]
+    return measure(scored, names) if names else {}
 
 
 def speaker_interval(rows: Sequence[Prediction]) -> list[float]:
@@ -228,12 +242,19 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
     if file.is_file():
         index = pd.read_parquet(file)
         bounds = {f"{name}_{end}" for name in (*ERROR_RATES, "speaker") for end in ("low", "high")}
-        # An index of an older version lacks columns, or has intervals of another method.
-        if {"name", "finished", "interval_method", *METRICS, *bounds} <= set(index.columns):
-            index = index[index["interval_method"] == INTERVAL_METHOD]
+        # An index of an older version lacks columns, or has intervals of another method; one from elsewhere may
+        # have other rules of Whisper's.
+        if {"name", "finished", "interval_method", "whisper_rules", *METRICS, *bounds} <= set(index.columns):
+            rules = index["language"].map(lambda code: rules_in_use([code]))
+            index = index[(index["interval_method"] == INTERVAL_METHOD) & (index["whisper_rules"] == rules)]
             known = {(row["name"], row["finished"]): row for row in index.to_dict("records")}
     keys = [(run.name, read_json(run / RUN_FILE)["finished"]) for run in finished]
     return [known.get(key) or run_row(run) for key, run in zip(keys, finished, strict=True)]
+
+
+def shown_rates(runs: pd.DataFrame) -> list[str]:
+    """The error rates beside the WER that any of these has."""
+    return [name for name in ERROR_RATES[1:] if runs[name].notna().any()]
 
 
 def sort_runs(runs: pd.DataFrame, axes: Iterable[str] = ()) -> pd.DataFrame:

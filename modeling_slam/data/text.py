@@ -22,7 +22,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TextStyle = Literal["normalized", "written"]
+from modeling_slam.model.configuration_slam import TextStyle
 
 
 @dataclass(frozen=True)

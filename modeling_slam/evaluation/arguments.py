@@ -12,6 +12,7 @@ from modeling_slam.model.audio_lengths import (
     SAMPLING_RATE,
     WHISPER_GEOMETRY,
 )
+from modeling_slam.model.configuration_slam import TextStyle
 
 
 @dataclass
@@ -43,6 +44,10 @@ class EvaluationArguments:
         metadata={
             "help": "Baseline only: forbid digits, so that numbers are written as words like the references."
         },
+    )
+    text_style: TextStyle | None = field(
+        default=None,
+        metadata={"help": "written: score case and punctuation too; by default as the model was trained."},
     )
     num_beams: int = field(default=2, metadata={"help": "Beams; 1 is greedy, faster and slightly worse."})
     max_new_tokens: int = field(

@@ -23,6 +23,7 @@ import numpy as np
 
 from modeling_slam.evaluation.intervals import CONFIDENCE, interval_of_rate
 from modeling_slam.evaluation.predictions import Prediction
+from modeling_slam.evaluation.whisper_rules import whisper_text
 
 # The paper trains with batches of 4, and its code averages the WER of such batches.
 AUTHORS_BATCH_SIZE = 4
@@ -122,13 +123,17 @@ def has_repeats(words: Sequence[str], repeats: int = LOOP_REPEATS) -> bool:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a metric is computed from: one test set in dataset order, texts as they are compared."""
+    """What a metric is computed from: one test set in dataset order, texts normalised.
+
+    `written` has references and predictions with case and punctuation, of a model that writes these.
+    """
 
     references: Sequence[str]
     predictions: Sequence[str]
     batch_mean_size: int = AUTHORS_BATCH_SIZE
     rows: Sequence[Prediction] = ()  # how they were decoded; empty where only the texts are known
     token_limit: Callable[[float], int] | None = None  # of a clip of so many seconds
+    written: tuple[Sequence[str], Sequence[str]] | None = None
 
     @cached_property
     def words(self) -> ErrorCounts:
@@ -137,6 +142,18 @@ class Scored:
     @cached_property
     def characters(self) -> ErrorCounts:
         return count_character_errors(self.references, self.predictions)
+
+    @cached_property
+    def words_by_whisper(self) -> ErrorCounts:
+        texts = [(row.raw_reference, row.raw_prediction, row.language) for row in self.rows]
+        return count_word_errors(
+            [whisper_text(reference, language) for reference, _, language in texts],
+            [whisper_text(prediction, language) for _, prediction, language in texts],
+        )
+
+    @cached_property
+    def words_as_written(self) -> ErrorCounts:
+        return count_word_errors(*(self.written or ((), ())))
 
     @property
     def audio_seconds(self) -> float:
@@ -169,6 +186,7 @@ class Metric:
         value: how it follows from what was scored.
         counts: of an error rate: then `value` is their rate, and NAME_interval its 95 % interval.
         needs_rows: whether the texts alone do not tell it.
+        needs_written: whether it is one of models that write case and punctuation.
     """
 
     title: str
@@ -178,6 +196,10 @@ class Metric:
     value: Value
     counts: Callable[[Scored], ErrorCounts] | None = None
     needs_rows: bool = False
+    needs_written: bool = False
+
+    def follows_from(self, scored: Scored) -> bool:
+        return bool(scored.rows or not self.needs_rows) and bool(scored.written or not self.needs_written)
 
     def write(self, value: float) -> str:
         """A value for people, with its title where it is a count."""
@@ -190,8 +212,8 @@ class Metric:
         }[self.unit]
 
 
-def error_rate(title: str, meaning: str, counts: Callable[[Scored], ErrorCounts]) -> Metric:
-    return Metric(title, meaning, "rate", True, lambda scored: counts(scored).rate, counts)
+def error_rate(title: str, meaning: str, counts: Callable[[Scored], ErrorCounts], **needs: bool) -> Metric:
+    return Metric(title, meaning, "rate", True, lambda scored: counts(scored).rate, counts, **needs)
 
 
 METRICS: dict[str, Metric] = {
@@ -201,6 +223,14 @@ METRICS: dict[str, Metric] = {
     ),
     "ser": error_rate(
         "SER", "utterances with any wrong word", lambda scored: utterance_errors(scored.words)
+    ),
+    "whisper_wer": error_rate(
+        "WER by Whisper's rules", "the WER of leaderboards, after Whisper's own text normalisation",
+        lambda scored: scored.words_by_whisper, needs_rows=True,
+    ),
+    "written_wer": error_rate(
+        "WER as written", "the WER with case and punctuation as they are written",
+        lambda scored: scored.words_as_written, needs_written=True,
     ),
     "batch_mean_wer": Metric(
         "batch-mean WER", "mean of the WERs of batches, the authors' figure", "rate", True,
@@ -276,7 +306,7 @@ def measure(scored: Scored, names: Iterable[str] | None = None) -> dict[str, Any
             f"references and {predictions} predictions."
         )
     if names is None:
-        names = [name for name, metric in METRICS.items() if scored.rows or not metric.needs_rows]
+        names = [name for name, metric in METRICS.items() if metric.follows_from(scored)]
     values: dict[str, Any] = {}
     for name in names:
         metric = METRICS[name]

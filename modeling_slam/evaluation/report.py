@@ -8,21 +8,39 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from modeling_slam.data.text import written_text
 from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS, Scored, interval_of, measure
 from modeling_slam.evaluation.predictions import Prediction
+from modeling_slam.evaluation.whisper_rules import HOW_TO_GET_SPELLINGS, rules_in_use
+from modeling_slam.model.configuration_slam import TextStyle
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "jiwer", "numpy", "soundfile", "soxr")
 EXAMPLES = 5
 
 
 def score(
-    rows: Sequence[Prediction], token_limit: Callable[[float], int], batch_mean_size: int
+    rows: Sequence[Prediction],
+    token_limit: Callable[[float], int],
+    batch_mean_size: int,
+    text_style: TextStyle = "normalized",
 ) -> dict[str, Any]:
-    """All figures of metrics.json that follow from the predictions."""
+    """All figures of metrics.json that follow from the predictions of a model of this style."""
     references, predictions = [row.reference for row in rows], [row.prediction for row in rows]
-    scored = Scored(references, predictions, batch_mean_size, rows, token_limit)
-    return measure(scored) | {"interval_method": INTERVAL_METHOD, "batch_mean_size": batch_mean_size}
+    written = written_texts(rows) if text_style == "written" else None
+    scored = Scored(references, predictions, batch_mean_size, rows, token_limit, written)
+    return measure(scored) | {
+        "interval_method": INTERVAL_METHOD,
+        "batch_mean_size": batch_mean_size,
+        "whisper_rules": rules_in_use(row.language for row in rows),
+    }
+
+
+def written_texts(rows: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """References and predictions with their case and punctuation."""
+    return [written_text(row.raw_reference) for row in rows], [
+        written_text(row.raw_prediction) for row in rows
+    ]
 
 
 def package_versions() -> dict[str, str]:
@@ -35,10 +53,12 @@ def summary(metrics: dict[str, Any], rows: Sequence[Prediction]) -> str:
         f"{METRICS[name].title}  {METRICS[name].write(metrics[name])}   "
         f"95 % interval {interval(metrics[interval_of(name)])}"
         for name in ERROR_RATES
+        if name in metrics
     ]
+    lines.append(f"Whisper's rules: {metrics['whisper_rules']}{spellings_advice(metrics['whisper_rules'])}")
     units: dict[str, list[str]] = {}
     for name, metric in METRICS.items():
-        if name not in ERROR_RATES:
+        if name not in ERROR_RATES and name in metrics:
             title = f"{metric.title} " if metric.unit == "rate" else ""
             units.setdefault(metric.unit, []).append(title + metric.write(metrics[name]))
     lines += [f"{unit}: {', '.join(written)}" for unit, written in units.items()]
@@ -46,9 +66,17 @@ def summary(metrics: dict[str, Any], rows: Sequence[Prediction]) -> str:
         "parameters: " + ", ".join(f"{name} {count:,}" for name, count in metrics["parameters"].items()),
         "",
     ]
+    as_written = "written_wer" in metrics
     for row in rows[:: max(len(rows) // EXAMPLES, 1)][:EXAMPLES]:
-        lines += [row.id, f"  reference:  {row.reference}", f"  prediction: {row.prediction}"]
+        reference, prediction = (
+            (row.raw_reference, row.raw_prediction) if as_written else (row.reference, row.prediction)
+        )
+        lines += [row.id, f"  reference:  {reference}", f"  prediction: {prediction}"]
     return "\n".join(lines)
+
+
+def spellings_advice(rules: str) -> str:
+    return f"; to get the list: {HOW_TO_GET_SPELLINGS}" if "without" in rules else ""
 
 
 def interval(bounds: Sequence[float]) -> str:

@@ -7,6 +7,7 @@ cannot change a transcript (batch size, workers, number of processes) stay out.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.utils.hub import extract_commit_hash
 from modeling_slam.common.files import read_json
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.model.configuration_slam import TextStyle
 
 MODEL_TYPES = {"none": "slam_asr", "whisper": "whisper"}
 
@@ -49,6 +51,13 @@ def check_checkpoint(name: str, baseline: str, decoder: str = "llm") -> Path:
             f"`--decoder ctc` needs a CTC head, and {name} has none: train one with `--align_epochs`."
         )
     return path
+
+
+def text_style_of(config: Mapping[str, Any]) -> TextStyle:
+    """How the model of this config.json writes; a Whisper writes case and punctuation."""
+    if config["model_type"] == MODEL_TYPES["whisper"]:
+        return "written"
+    return config.get("text_style", "normalized")  # a checkpoint of an older version has none
 
 
 def checkpoint_fingerprint(config_path: Path) -> str:

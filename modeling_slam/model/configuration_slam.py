@@ -9,7 +9,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
-from typing import Any
+from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -43,6 +43,7 @@ PROJECTOR_WIDTHS = {"stack_mlp": 2048, "conv": 2048, "qformer": 768}
 # and its `projector_queries`, where it does not make a token per `projector_stack` frames: its tokens have no
 # order in time.
 PROJECTOR_QUERIES = {"qformer": 64}
+TextStyle = Literal["normalized", "written"]
 LLM_INPUTS = ("projector", "expected", "gated")
 
 
@@ -89,6 +90,9 @@ class SlamAsrConfig(PreTrainedConfig):
         drop_blanks (`float`, *optional*):
             Audio tokens that the CTC head holds for blank with a higher probability than this are left out
             before the LLM. With 1, as by default, none are.
+        text_style (`str`, defaults to `"normalized"`):
+            What the model writes: `"normalized"` text, lower case without punctuation, or text as it is
+            `"written"`.
         lora_rank (`int`, defaults to 0): Rank of the LLM's LoRA update; 0 leaves the LLM as it is.
         lora_alpha (`int`, defaults to 32): The update is scaled by `lora_alpha / lora_rank`.
         lora_dropout (`float`, defaults to 0.1): Dropout before LoRA's first matrix while training.
@@ -140,6 +144,7 @@ class SlamAsrConfig(PreTrainedConfig):
     ctc_vocab_size: int = 0
     llm_input: str = "projector"
     drop_blanks: float | None = None
+    text_style: TextStyle = "normalized"
     lora_rank: int = 0
     lora_alpha: int = 32
     lora_dropout: float = 0.1
@@ -165,6 +170,8 @@ class SlamAsrConfig(PreTrainedConfig):
             self.num_encoder_layers = num_encoder_layers
         self._check_projector()
         self._check_ctc()
+        if self.text_style not in ("normalized", "written"):
+            raise ValueError(f"`text_style` must be normalized or written, got {self.text_style!r}.")
         for part in LORA_PARTS:
             self._check_lora(part)
         if self.audio_token_id is None:

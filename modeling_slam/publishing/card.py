@@ -39,7 +39,7 @@ SHOWN_SETTINGS = {
     "augment": ("augment",),
     "model": (
         "projector_context", "projector_dropout", "projector_frame_dropout", "llm_input", "drop_blanks",
-        "instruction", "pad_to_seconds",
+        "instruction", "text_style", "pad_to_seconds",
     ),
 }  # fmt: skip
 
@@ -147,7 +147,8 @@ def eval_results(metrics: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             metric_type=rate,
-            metric_name=f"{settings['split'].capitalize()} {METRICS[rate].title}",
+            metric_name=f"{settings['split'].capitalize()} {METRICS[rate].title}"
+            + (f" ({metrics['whisper_rules']})" if rate == "whisper_wer" else ""),
             metric_value=in_percent(metrics[rate]),
             **place,
         )
@@ -176,8 +177,11 @@ def eval_results_file(evidence: Evidence, task_id: str) -> str:
 
 
 def shown_rates(scores: list[dict[str, Any]]) -> list[str]:
-    """The error rates that all of these have: an older metrics.json may lack some."""
-    return [name for name in ERROR_RATES if scores and all(name in metrics for metrics in scores)]
+    """The error rates that all of these have: an older metrics.json, or another style of text, lacks some."""
+    rates = [name for name in ERROR_RATES if scores and all(name in metrics for metrics in scores)]
+    if len({metrics.get("whisper_rules") for metrics in scores}) > 1:  # with and without the spellings
+        rates.remove("whisper_wer")
+    return rates
 
 
 def result_rows(result: Result) -> dict[str, Any]:

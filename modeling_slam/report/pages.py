@@ -18,8 +18,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from modeling_slam.analysis.frames import each_row
-from modeling_slam.analysis.results import StudyResults
-from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
+from modeling_slam.analysis.results import StudyResults, shown_rates
+from modeling_slam.evaluation.metrics import METRICS
 from modeling_slam.report.browser import write_browser
 from modeling_slam.report.clips import write_clips
 from modeling_slam.report.main_tables import TRANSCRIPTS
@@ -97,7 +97,8 @@ def write_into(directory: Path, study: StudyResults, view: View, clips: int, wit
         "tables": tables,
         "captions": captions,
         "runs": run_list(study.runs),
-        "rates": [METRICS[name].title for name in ERROR_RATES[1:]],
+        "rates": [METRICS[name].title for name in shown_rates(study.runs)],
+        "whisper_rules": "; ".join(sorted(set(study.runs["whisper_rules"]))),
         "browsed": set(browsed),
         "withheld": ", ".join(map(language_name, withhold)),
         "others": view.others,
@@ -161,6 +162,7 @@ def bracketed(text: str) -> str:
 
 def run_list(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """What the last section says about each run."""
+    rates = shown_rates(runs)
     return [
         {
             "name": run.name,
@@ -176,7 +178,7 @@ def run_list(runs: pd.DataFrame) -> list[dict[str, Any]]:
                 if pd.notna(run.speaker_low)
                 else ""
             ),
-            "rates": {METRICS[name].title: percent(getattr(run, name), 2) for name in ERROR_RATES[1:]},
+            "rates": {METRICS[name].title: percent(getattr(run, name), 2) for name in rates},
             "errors": f"{run.substitutions} / {run.deletions} / {run.insertions}",
             "words": f"{run.reference_words:,}",
             "parameters": f"{millions(run.encoder_parameters)} + {millions(run.lora_parameters)}",

@@ -10,9 +10,9 @@ import pandas as pd
 
 from modeling_slam.analysis import breakdowns, curves
 from modeling_slam.analysis.frames import each_row, keyed
-from modeling_slam.analysis.results import StudyResults
+from modeling_slam.analysis.results import StudyResults, shown_rates
 from modeling_slam.analysis.significance import MIN_UNITS, compare, family
-from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
+from modeling_slam.evaluation.metrics import METRICS
 from modeling_slam.report.main_tables import (
     table1,
     table2,
@@ -207,7 +207,7 @@ def baselines_table(study: StudyResults, view: View) -> ReportTable:
             "Whisper": data["encoder_name"],
             "language": data["language"].map(language_name),
             "WER (%)": [with_bounds(row) for row in each_row(data)],
-            **{f"{METRICS[name].title} (%)": data[name].map(percent) for name in ERROR_RATES[1:]},
+            **{f"{METRICS[name].title} (%)": data[name].map(percent) for name in shown_rates(data)},
             "S / D / I": [f"{r.substitutions} / {r.deletions} / {r.insertions}" for r in each_row(data)],
             "parameters (M)": data["total_parameters"].map(millions),
         }

@@ -257,6 +257,7 @@ def align(
             compute_metrics=ValidationMetrics(
                 lambda rows: [vocabulary.decode(row[row >= 0].tolist()) for row in rows],
                 data["train"][0]["language"],
+                config.text_style,
             ),
             callbacks=callbacks,
         )

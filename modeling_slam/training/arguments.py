@@ -16,7 +16,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.common.command_line import fixed
 from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
-from modeling_slam.model.configuration_slam import LLM_INPUTS
+from modeling_slam.model.configuration_slam import LLM_INPUTS, TextStyle
 from modeling_slam.model.processing_slam import INSTRUCTION
 from modeling_slam.model.projectors import PROJECTORS
 from modeling_slam.training.by_projector import by_projector, settle
@@ -103,6 +103,10 @@ class ModelArguments:
     instruction: str = field(
         default=INSTRUCTION,
         metadata={"help": "What the LLM reads between audio and transcript."},
+    )
+    text_style: TextStyle = field(
+        default="normalized",
+        metadata={"help": "What the model learns to write: normalized text, or as it is written."},
     )
     pad_to_seconds: float | None = field(
         default=None,

@@ -20,7 +20,7 @@ from modeling_slam.evaluation.metrics import METRICS
 from modeling_slam.training.run_health import RunError
 
 # Error rates, which follow from transcripts alone: what a validation has beside its loss.
-RATES = [name for name, metric in METRICS.items() if metric.counts is not None]
+RATES = [name for name, metric in METRICS.items() if metric.counts is not None and not metric.needs_rows]
 VALIDATION_METRICS = [*RATES, "loss"]
 FLOOR = {"min_lr_rate": 0.1}  # the paper's code
 SCHEDULE_DEFAULTS = {
@@ -99,6 +99,16 @@ def check_validation(run: Any) -> None:
                 f"`load_best_model_at_end` needs a checkpoint wherever it validates: `save_steps` "
                 f"{run.save_steps:g} is no multiple of `eval_steps` {every:g}."
             )
+
+
+def check_best(run: Any, text_style: str) -> None:
+    """What the best checkpoint is told by must be there in a validation of this style."""
+    metric = METRICS.get(run.metric_for_best_model)
+    if metric is not None and metric.needs_written and text_style != "written":
+        raise ValueError(
+            f"`metric_for_best_model` {run.metric_for_best_model} is of models that write case and "
+            "punctuation: add `--text_style written`, or take another metric."
+        )
 
 
 def schedule_settings(run: Any) -> dict[str, Any]:

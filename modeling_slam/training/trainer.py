@@ -20,9 +20,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.collator import FOLD
-from modeling_slam.data.text import normalize_text
+from modeling_slam.data.text import normalize_text, written_text
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.metrics import METRICS, Scored
+from modeling_slam.model.configuration_slam import TextStyle
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.cross_fitting import CrossFitted
@@ -297,26 +298,33 @@ def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, 
 class ValidationMetrics:
     """`compute_metrics` for the trainer: the error rates of `METRICS`, of all transcripts together."""
 
-    def __init__(self, decode: Callable[[Any], list[str]], language: str | None):
+    def __init__(
+        self,
+        decode: Callable[[Any], list[str]],
+        language: str | None,
+        text_style: TextStyle = "normalized",
+    ):
         """`decode` makes texts of (B, N) ids, among which those below 0 are padding."""
         self.decode = decode
         self.language = language
+        self.text_style = text_style
 
     def __call__(self, output: EvalPrediction) -> dict[str, float]:
-        references, predictions = self._texts(output.label_ids), self._texts(output.predictions)
-        show_clips(references, predictions)
-        scored = Scored(references, predictions)
+        decoded = self.decode(output.label_ids), self.decode(output.predictions)
+        references, predictions = ([normalize_text(text, self.language) for text in side] for side in decoded)
+        written = None
+        if self.text_style == "written":
+            written = [*map(written_text, decoded[0])], [*map(written_text, decoded[1])]
+        show_clips(*(written or (references, predictions)))
+        scored = Scored(references, predictions, written=written)
         wrong = [text for text, reference in zip(predictions, references, strict=True) if text != reference]
         return {
-            **{name: METRICS[name].value(scored) for name in RATES},
+            **{name: METRICS[name].value(scored) for name in RATES if METRICS[name].follows_from(scored)},
             "clips": len(predictions),
             "empty": sum(not prediction for prediction in predictions) / len(predictions),
             # of the wrong transcript that most clips got
             "same": max(Counter(wrong).values(), default=0) / len(predictions),
         }
-
-    def _texts(self, ids: Any) -> list[str]:
-        return [normalize_text(text, self.language) for text in self.decode(ids)]
 
 
 def decode_tokens(processor: SlamAsrProcessor, ids: Any) -> list[str]:

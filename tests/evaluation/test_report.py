@@ -1,7 +1,10 @@
 """The figures beside the error rate: empty, cut and looping predictions, and time."""
 
+import dataclasses
+
 import pytest
 
+from modeling_slam.data import normalize_text
 from modeling_slam.evaluation.metrics import METRICS, Scored, has_repeats, interval_of, measure
 from modeling_slam.evaluation.predictions import Prediction
 from modeling_slam.evaluation.report import score, summary
@@ -61,9 +64,10 @@ def test_the_summary_shows_rate_interval_counts_parameters_and_examples():
 
 def test_metrics_json_and_summary_follow_the_table():
     rows = [row(0, "one two", "one too"), row(1, "three", "three")]
-    metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4)
+    metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4, text_style="written")
     rates = {interval_of(name) for name, metric in METRICS.items() if metric.counts}
-    assert metrics.keys() == {*METRICS, *rates, "interval_method", "batch_mean_size"}
+    kept = {"batch_mean_size", "interval_method", "whisper_rules"}
+    assert metrics.keys() == {*METRICS, *rates, *kept}
     text = summary(metrics | {"parameters": {}}, rows)
     assert all(metric.title in text for metric in METRICS.values())
 
@@ -71,5 +75,22 @@ def test_metrics_json_and_summary_follow_the_table():
 def test_texts_alone_give_what_needs_no_decoding():
     known = measure(Scored(["one two"], ["one too"])).keys()
     assert {name for name in METRICS if name not in known} == {
-        name for name, metric in METRICS.items() if metric.needs_rows
+        name for name, metric in METRICS.items() if metric.needs_rows or metric.needs_written
     }
+
+
+def test_written_text_is_scored_with_its_case_and_punctuation_and_without():
+    pairs = [("Hello,  you!\n", "Hello you!"), ("Yes.", "yes."), ("“Café”", "“Cafe\u0301”")]
+    rows = [
+        dataclasses.replace(row(index, normalize_text(reference), normalize_text(prediction)),
+                            raw_reference=reference, raw_prediction=prediction)
+        for index, (reference, prediction) in enumerate(pairs)
+    ]  # fmt: skip
+    metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4, text_style="written")
+    assert (metrics["wer"], metrics["written_wer"]) == (0, 0.5)
+    text = summary(metrics | {"parameters": {}}, rows)
+    assert "WER as written  50.00 %" in text
+    assert "prediction: Hello you!" in text
+    normalized = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4)
+    assert "written_wer" not in normalized
+    assert "as written" not in summary(normalized | {"parameters": {}}, rows)

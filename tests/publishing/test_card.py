@@ -12,7 +12,7 @@ from hub_card_rules import check_card
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.repocard import metadata_load
 
-from modeling_slam.evaluation.metrics import ERROR_RATES
+from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.publishing import card
 from modeling_slam.publishing.card import eval_results_file, render_card, template_path
 from modeling_slam.publishing.check import CheckResult
@@ -20,6 +20,7 @@ from modeling_slam.publishing.evidence import Evidence, Result, gather, load_res
 from modeling_slam.publishing.release import read_config
 
 REPO = "org/slam-d32-3L-lora-en"
+RATES = [name for name in ERROR_RATES if not METRICS[name].needs_written]  # of a model of normalised text
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_hub_accepts_the_metadata_and_huggingface_hub_reads_it_back(evidence
     assert data["pipeline_tag"] == "automatic-speech-recognition"
     assert data["base_model"] == ["tiny/whisper", "tiny/qwen2"]
     assert data["base_model_relation"] == "adapter"
-    assert (data["language"], data["license"], data["metrics"]) == ("en", "apache-2.0", ERROR_RATES)
+    assert (data["language"], data["license"], data["metrics"]) == ("en", "apache-2.0", RATES)
     assert "datasets" not in data  # a folder of this machine is no dataset of the Hub
 
 
@@ -126,7 +127,7 @@ def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, 
         errors = [str(metrics[name]) for name in ("substitutions", "deletions", "insertions")]
         assert table(text, label)[1:] == [
             percent(metrics["wer"]), f"{percent(low)} to {percent(high)}",
-            *(percent(metrics[name]) for name in ERROR_RATES[1:]),
+            *(percent(metrics[name]) for name in RATES[1:]),
             " / ".join(errors), percent(metrics["insertions"] / metrics["reference_words"]),
             percent(metrics["empty_predictions"] / metrics["utterances"]),
             percent(metrics["truncated_predictions"] / metrics["utterances"]),
@@ -139,7 +140,7 @@ def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, 
     assert f"is {percent(metrics['batch_mean_wer'])}" in text
     assert f"Decoding took {metrics['real_time_factor']:.3f} s" in text
     indexed = {result.metric_type: result.metric_value for result in ModelCard(text).data.eval_results}
-    assert indexed == {name: round(100 * metrics[name], 2) for name in ERROR_RATES}
+    assert indexed == {name: round(100 * metrics[name], 2) for name in RATES}
 
 
 def test_parameters_and_recipe_are_those_of_the_model_and_the_run(evidence, trained):
@@ -260,4 +261,27 @@ def test_scores_that_an_older_evaluation_did_not_have_are_left_out(evidence):
             result.metrics.pop(name)
     text = str(render_card(evidence, REPO))
     assert "SER" not in text
-    assert ModelCard(text).data.metrics == [name for name in ERROR_RATES if name != "ser"]
+    assert ModelCard(text).data.metrics == [name for name in RATES if name != "ser"]
+
+
+def test_a_model_of_written_text_says_so_and_shows_both_rates(evidence):
+    plain = str(render_card(evidence, REPO))
+    assert "lower case, without punctuation" in plain
+    assert "WER as written" not in plain
+    assert f"Whisper's rules: {evidence.results[0].metrics['whisper_rules']}." in plain
+    evidence.config.text_style = "written"
+    for result in evidence.results:
+        result.metrics.update(written_wer=0.4567, written_wer_interval=[0.4, 0.5])
+    written = str(render_card(evidence, REPO))
+    assert "Text comes in the form of the training targets: with case and punctuation." in written
+    assert "Loss on the tokens of the transcript only, with its case and punctuation;" in written
+    assert "45.67 %" in table(written, "this model")
+
+
+def test_figures_by_different_lists_of_spellings_are_not_put_side_by_side(evidence):
+    (result,) = evidence.results
+    result.baselines.append(copy.deepcopy(result.metrics) | {"whisper_rules": "another"})
+    text = str(render_card(evidence, REPO))
+    assert "| WER by Whisper's rules |" not in text
+    (named,) = [r.metric_name for r in ModelCard(text).data.eval_results if r.metric_type == "whisper_wer"]
+    assert named == f"Test WER by Whisper's rules ({result.metrics['whisper_rules']})"
