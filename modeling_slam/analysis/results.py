@@ -165,9 +165,7 @@ def scores_row(directory: Path) -> dict[str, Any]:
     )  # the latter of Whisper with its own decoder
     rows = read_rows(directory)
     rules = rules_in_use(row.language for row in rows)
-    if (
-        metrics.get("whisper_rules") != rules
-    ):  # all runs that are read here have the rules that there are here
+    if metrics.get("whisper_rules") != rules:  # from a machine with or without the list of spellings
         metrics.pop("whisper_wer", None)
     text_style = metrics["settings"].get("text_style", "normalized")
     metrics |= measure_later(rows, [name for name in METRICS if name not in metrics], text_style)
@@ -242,9 +240,10 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
     if file.is_file():
         index = pd.read_parquet(file)
         bounds = {f"{name}_{end}" for name in (*ERROR_RATES, "speaker") for end in ("low", "high")}
-        # An index of an older version lacks columns, or has intervals of another method; one from elsewhere may
-        # have other rules of Whisper's.
-        if {"name", "finished", "interval_method", "whisper_rules", *METRICS, *bounds} <= set(index.columns):
+        # An index of an older version lacks columns or has other intervals; one of another machine may have
+        # other rules of Whisper's.
+        methods = {"interval_method", "whisper_rules"}
+        if {"name", "finished", *methods, *METRICS, *bounds} <= set(index.columns):
             rules = index["language"].map(lambda code: rules_in_use([code]))
             index = index[(index["interval_method"] == INTERVAL_METHOD) & (index["whisper_rules"] == rules)]
             known = {(row["name"], row["finished"]): row for row in index.to_dict("records")}

@@ -9,7 +9,7 @@ import pytest
 from made_study import row, spec_of, write_results, write_run, write_study
 
 from modeling_slam.analysis import StudyResults
-from modeling_slam.analysis.results import operations, run_row, same_utterances, utterance_frame
+from modeling_slam.analysis.results import operations, run_row, same_utterances, shown_rates, utterance_frame
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.study.specs import RunRecord
 
@@ -102,6 +102,24 @@ def test_a_metric_that_a_run_was_not_scored_by_follows_from_its_predictions(tmp_
     (run,) = StudyResults.load(tmp_path).runs.itertuples()
     assert run.ser == 0.5
     assert run.ser_low <= 0.5 <= run.ser_high
+
+
+def test_the_figure_of_leaderboards_follows_from_old_predictions_and_by_the_rules_that_are_here(tmp_path):
+    spec = spec_of(6, "projector", "en")
+    write_study(tmp_path, [(spec, [row(0, "won't go", "will not go"), row(1, "one", "two")])])
+    file = tmp_path / "runs" / spec["name"] / "metrics.json"
+    ours = json.loads(file.read_text())
+    older = {name: value for name, value in ours.items() if not name.startswith("whisper")}
+    elsewhere = ours | {"whisper_wer": 0.99, "whisper_rules": "of another machine"}
+    for metrics in (ours, older, elsewhere):
+        file.write_text(json.dumps(metrics))
+        (run,) = StudyResults.load(tmp_path).runs.itertuples()
+        assert (run.whisper_wer, run.whisper_rules) == (0.25, ours["whisper_rules"])
+    assert np.isnan(run.written_wer)  # of a model of normalised text
+    assert "written_wer" not in shown_rates(StudyResults.load(tmp_path).runs)
+    elsewhere["settings"]["text_style"] = "written"
+    file.write_text(json.dumps(elsewhere))
+    assert "written_wer" in shown_rates(StudyResults.load(tmp_path).runs)
 
 
 def test_the_index_has_every_metric_of_the_table(study):

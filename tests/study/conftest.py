@@ -35,7 +35,7 @@ import json, pathlib, sys
 flags = dict(zip((name.removeprefix("--") for name in sys.argv[1::2]), sys.argv[2::2]))
 results = pathlib.Path(flags["output_dir"])
 metrics = METRICS | {"wer": 0.5, "wer_interval": [0.4, 0.6]}
-metrics["parameters"] = {"encoder_kept": 1}
+metrics |= {"parameters": {"encoder_kept": 1}, "settings": {}}
 (results / "predictions.jsonl").touch()
 (results / "metrics.json").write_text(json.dumps(metrics))
 """
