@@ -49,9 +49,11 @@ COMMA, LAKHS, POINT = LanguageRules(","), LanguageRules(",", lakhs=True), Langua
 DOTLESS_I = LanguageRules(".", upper_to_lower={"I": "ı", "İ": "i"})
 # A language without a row, such as French or Swedish, groups thousands by spaces.
 LANGUAGES = {
-    **_alike("am cy en fil ga ha he ig ja ko ms mt my si sw th tl yo yue zh zu", COMMA),
+    **_alike(
+        "am ar cy en es-419 es-mx es-us fa fil ga ha he ig ja ko ms mt my si sw th tl yo yue zh zu", COMMA
+    ),
     **_alike("as bn gu hi kn ml mr ne or pa ta te ur", LAKHS),
-    **_alike("bs ca da de el es eu fo gl hr id is it jv km kl lo mk nl pt ro sl sr vi", POINT),
+    **_alike("bs ca da de el es eu fo gl hr id is it jv kl lo mk nl pt ro sl sr vi", POINT),
     "af": LanguageRules(leading_apostrophe=frozenset({"n"})),  # 'n man
     "az": DOTLESS_I,
     # 's morgens, 't huis
@@ -115,7 +117,8 @@ def in_style(dataset: Any, style: TextStyle) -> Any:
 def rules_of(language: str | None) -> LanguageRules:
     if not language:
         return UNKNOWN_LANGUAGE
-    return LANGUAGES.get(language.lower().partition("-")[0], LanguageRules())
+    code = language.lower()
+    return LANGUAGES.get(code) or LANGUAGES.get(code.partition("-")[0], LanguageRules())
 
 
 @functools.lru_cache(maxsize=4096)

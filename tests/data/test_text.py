@@ -195,6 +195,11 @@ def test_thousands_are_grouped_as_the_language_does(number, parted, joined_in, l
     assert normalize_text(f"({number})", language) == expected
 
 
+def test_a_region_may_have_rules_of_its_own():
+    assert normalize_text("1,500 y 1.500", "es-MX") == "1500 y 1 500"
+    assert normalize_text("1,500 y 1.500", "es-ES") == "1 500 y 1500"
+
+
 @pytest.mark.parametrize("language", ["da", "nl", "en", "hi", "fr", None])
 @pytest.mark.parametrize(
     "number",
