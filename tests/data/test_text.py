@@ -94,7 +94,8 @@ def test_only_lower_case_letters_marks_digits_apostrophes_and_single_blanks_rema
 
 
 def letters_and_digits(text: str) -> str:
-    return "".join(character for character in text if unicodedata.category(character)[0] in "LN")
+    decomposed = unicodedata.normalize("NFD", text)
+    return "".join(character for character in decomposed if unicodedata.category(character)[0] in "LN")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
