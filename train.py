@@ -30,13 +30,7 @@ from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.default_run import with_default_recipe
 from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
-from modeling_slam.training.alignment import (
-    AlignmentArguments,
-    align,
-    align_folds,
-    trained_parts_of,
-    wants_head,
-)
+from modeling_slam.training.alignment import AlignmentArguments, align, align_folds, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
     build_config,
@@ -57,6 +51,7 @@ from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_health import RunError, RunHealth, describe_best
 from modeling_slam.training.run_settings import record
 from modeling_slam.training.sampling import with_lengths
+from modeling_slam.training.trained_parts import trained_parts_of
 from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMetrics, decode_tokens
 
 logger = logging.getLogger("slam-asr")
@@ -123,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             callbacks = [BeginsRun(lambda: run.begin(reports), bool(run.changed)), *epochs]
             cross_fitted = None
-            if align_args.align_epochs:
+            if align_args.align_epochs and (run.checkpoint is None or align_args.align_folds > 1):
                 encoder = cache.encoder() if cache is not None and frames is None else None
                 stage = (config, parts, align_args, run_args, data, collator, callbacks, encoder)
                 if align_args.align_folds > 1:

@@ -16,11 +16,12 @@ goes on with those that are missing.
 import argparse
 import ast
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -199,17 +200,16 @@ class Comparison:
         )
 
     def run(self) -> None:
-        ours = self.outcome("ours", [])
+        ours = self.outcome("ours", [], lambda: self.needs([], "ours"))
         if not ours["reached"]:
             raise SystemExit(
                 f"error: ours did not reach {self.arguments.mark} within its steps; give more `--max_steps`."
             )
         paper = read_recipe(PAPER)
         way = as_flags({name: value for name, value in paper.items() if name not in NOT_THE_WAY})
-        step = (
-            self.needs(way).of(Outcome(False, None, 1, 0.0)).flop
-            - self.needs(way).of(Outcome(False, None, 0, 0.0)).flop
-        )
+        needs = self.needs(way, "paper")  # of every rate
+        none, one = (needs.of(Outcome(False, None, count, 0.0)).flop for count in (0, 1))
+        step = one - none
         steps = round(self.arguments.budget * ours["flop"] / step / self.arguments.eval_steps + 0.5)
         steps *= self.arguments.eval_steps
         trials = {}
@@ -219,10 +219,11 @@ class Comparison:
                 f"paper at {rate:g}, trial",
                 [*way, "--learning_rate", str(rate), "--max_steps", str(steps)],
             )
-            trials[rate] = self.outcome(name, flags, trial)
+            trials[rate] = self.outcome(name, flags, lambda: needs, trial)
         best = min(trials, key=lambda rate: trials[rate]["wer"])
         if not trials[best]["reached"]:
-            self.outcome("paper", [*way, "--learning_rate", str(best), "--max_steps", str(steps)])
+            flags = [*way, "--learning_rate", str(best), "--max_steps", str(steps)]
+            self.outcome("paper", flags, lambda: needs)
 
     def argv(self, flags: Sequence[str], name: str) -> list[str]:
         own = {
@@ -232,23 +233,24 @@ class Comparison:
         }  # fmt: skip
         return [*self.flags, *flags, *as_flags(own)]
 
-    def needs(self, flags: Sequence[str], name: str = "-") -> Needs:
-        argv = self.argv(flags, name)
-        return Needs(argv, self.directory(name))
+    def needs(self, flags: Sequence[str], name: str) -> Needs:
+        return Needs(self.argv(flags, name), self.directory(name))
 
     def directory(self, name: str) -> Path:
         """Of a run."""
         return self.work / name.replace(" ", "-").replace(",", "")
 
-    def outcome(self, name: str, flags: Sequence[str], most_steps: int | None = None) -> dict[str, Any]:
+    def outcome(
+        self, name: str, flags: Sequence[str], needs: Callable[[], Needs], most_steps: int | None = None
+    ) -> dict[str, Any]:
         if name not in self.outcomes:
             print(name, flush=True)
-            argv = self.argv(flags, name)
             self.work.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, str(REPOSITORY / "train.py"), *argv]
+            shutil.rmtree(self.directory(name), ignore_errors=True)  # of a run that was stopped
+            command = [sys.executable, str(REPOSITORY / "train.py"), *self.argv(flags, name)]
             log = self.directory(name).with_suffix(".log")
             found = follow(command, log, self.arguments.mark, self.arguments.eval_steps, most_steps)
-            self.outcomes[name] = asdict(self.needs(flags, name).of(found))
+            self.outcomes[name] = asdict(needs().of(found))
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(self.file, {"about": self.about(), "outcomes": self.outcomes})
         return self.outcomes[name]

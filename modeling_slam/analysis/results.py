@@ -25,7 +25,6 @@ from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import (
     ERROR_RATES,
     METRICS,
-    Scored,
     count_word_errors,
     error_counts,
     interval_of,
@@ -34,7 +33,7 @@ from modeling_slam.evaluation.metrics import (
     rate_interval,
 )
 from modeling_slam.evaluation.predictions import Prediction, read_predictions
-from modeling_slam.evaluation.report import written_texts
+from modeling_slam.evaluation.report import scored_rows
 from modeling_slam.evaluation.whisper_rules import rules_in_use
 from modeling_slam.model.configuration_slam import TextStyle
 
@@ -213,9 +212,7 @@ def measure_later(
     rows: Sequence[Prediction], names: Iterable[str], text_style: TextStyle = "normalized"
 ) -> dict[str, Any]:
     """Metrics that an older metrics.json lacks, from the predictions beside it, as far as they follow."""
-    written = written_texts(rows) if text_style == "written" else None
-    texts = [row.reference for row in rows], [row.prediction for row in rows]
-    scored = Scored(*texts, rows=rows, written=written)
+    scored = scored_rows(rows, text_style)
     names = [name for name in names if METRICS[name].follows_from(scored)]
     return measure(scored, names) if names else {}
 

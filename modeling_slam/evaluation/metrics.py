@@ -23,7 +23,7 @@ import numpy as np
 
 from modeling_slam.evaluation.intervals import CONFIDENCE, interval_of_rate
 from modeling_slam.evaluation.predictions import Prediction
-from modeling_slam.evaluation.whisper_rules import whisper_text
+from modeling_slam.evaluation.whisper_rules import whisper_texts
 
 # The paper trains with batches of 4, and its code averages the WER of such batches.
 AUTHORS_BATCH_SIZE = 4
@@ -145,10 +145,9 @@ class Scored:
 
     @cached_property
     def words_by_whisper(self) -> ErrorCounts:
-        texts = [(row.raw_reference, row.raw_prediction, row.language) for row in self.rows]
         return count_word_errors(
-            [whisper_text(reference, language) for reference, _, language in texts],
-            [whisper_text(prediction, language) for _, prediction, language in texts],
+            whisper_texts((row.raw_reference, row.language) for row in self.rows),
+            whisper_texts((row.raw_prediction, row.language) for row in self.rows),
         )
 
     @cached_property

@@ -61,25 +61,16 @@ def read_predictions(path: str | os.PathLike, advice: str = DECODE_AGAIN) -> lis
     Raises:
         ValueError: a line is no prediction, or a clip or an index comes twice; it ends with `advice`.
     """
-    rows, clips, places = [], {}, {}
-    for number, row in numbered_rows(path, advice):
-        for seen, key in ((clips, row.id), (places, row.index)):
-            if key in seen:
-                name = "clip" if seen is clips else "index"
-                raise ValueError(
-                    f"{path}, line {number}, has the {name} {key!r} of line {seen[key]} again. {advice}"
-                )
-            seen[key] = number
-        rows.append(row)
-    return rows
+    return [row for _, row in numbered_rows(path, advice)]
 
 
 def numbered_rows(path: str | os.PathLike, advice: str = DECODE_AGAIN) -> Iterator[tuple[int, Prediction]]:
-    """(line, what it holds) of one file; empty lines hold nothing.
+    """(line, what it holds) of one file, as `read_predictions` reads it; empty lines hold nothing.
 
     The last line of a part counts only with its line end: without it, a kill has torn it.
     """
     path = Path(path)
+    seen: dict[str, dict[str | int, int]] = {"clip": {}, "index": {}}  # of each: the line that it is in
     lines = path.read_bytes().split(b"\n")
     if path.match(PARTS):
         lines.pop()
@@ -92,7 +83,13 @@ def numbered_rows(path: str | os.PathLike, advice: str = DECODE_AGAIN) -> Iterat
             raise ValueError(f"{path}, line {number}, is no JSON ({error}). {advice}") from error
         if wrong := fault(values):
             raise ValueError(f"{path}, line {number}: {wrong}. {advice}")
-        yield number, Prediction(**values)
+        row = Prediction(**values)
+        for name, key in (("clip", row.id), ("index", row.index)):
+            if (earlier := seen[name].setdefault(key, number)) != number:
+                raise ValueError(
+                    f"{path}, line {number}, has the {name} {key!r} of line {earlier} again. {advice}"
+                )
+        yield number, row
 
 
 def fault(values: Any) -> str:
@@ -182,7 +179,6 @@ class PredictionStore:
                 else:
                     continue
                 raise ValueError(f"{path}, line {number}: {wrong}. {DECODE_AGAIN}")
-            read_predictions(path)
 
     def read(self) -> list[Prediction]:
         """Everything decoded so far, in dataset order, each utterance once."""

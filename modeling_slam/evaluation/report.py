@@ -26,14 +26,19 @@ def score(
     text_style: TextStyle = "normalized",
 ) -> dict[str, Any]:
     """All figures of metrics.json that follow from the predictions of a model of this style."""
-    references, predictions = [row.reference for row in rows], [row.prediction for row in rows]
-    written = written_texts(rows) if text_style == "written" else None
-    scored = Scored(references, predictions, batch_mean_size, rows, token_limit, written)
+    scored = scored_rows(rows, text_style, batch_mean_size=batch_mean_size, token_limit=token_limit)
     return measure(scored) | {
         "interval_method": INTERVAL_METHOD,
         "batch_mean_size": batch_mean_size,
         "whisper_rules": rules_in_use(row.language for row in rows),
     }
+
+
+def scored_rows(rows: Sequence[Prediction], text_style: TextStyle, **settings: Any) -> Scored:
+    """The predictions of a model of this style, as metrics read them; `settings` are fields of `Scored`."""
+    written = written_texts(rows) if text_style == "written" else None
+    texts = [row.reference for row in rows], [row.prediction for row in rows]
+    return Scored(*texts, rows=rows, written=written, **settings)
 
 
 def written_texts(rows: Sequence[Prediction]) -> tuple[list[str], list[str]]:

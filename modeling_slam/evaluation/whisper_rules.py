@@ -31,7 +31,13 @@ HOW_TO_GET_SPELLINGS = f"hf download {WHISPERS[0]} {SPELLINGS}"
 
 def whisper_text(text: str, language: str | None) -> str:
     """The text as Whisper's rules of this language compare it; an unknown language has the basic ones."""
-    return _normalized(text, _code(language), _spellings_file())
+    return whisper_texts([(text, language)])[0]
+
+
+def whisper_texts(texts: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Many texts, each with its language; the list of spellings is looked for once."""
+    spellings = _spellings_file()
+    return [_normalized(text, _code(language), spellings) for text, language in texts]
 
 
 def rules_in_use(languages: Iterable[str | None]) -> str:

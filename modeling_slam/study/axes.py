@@ -86,15 +86,14 @@ def combinations(file: "StudyFile") -> Iterator[dict[str, Any]]:
 def values_of(name: str, file: "StudyFile", chosen: Chosen) -> list[Any]:
     values = AXES[name].values
     found = file.axes[name] if values is None else list(values(file, chosen))
-    found = [*found] if isinstance(found, dict) else found
     where = f"{chosen['encoder']} on {chosen['language']}: " if "encoder" in chosen else ""
     check_list(f"{where}{name}", found)
-    return found
+    return list(found)
 
 
 def check_list(name: str, values: Any) -> None:
     if (
-        not isinstance(values, list)
+        not isinstance(values, list | dict)
         or not values
         or None in values
         or len(set(map(repr, values))) < len(values)

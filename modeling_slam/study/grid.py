@@ -90,7 +90,7 @@ def expand(file: StudyFile) -> Study:
     for name in ("encoders", "datasets", "modes", "seeds"):
         check_list(name, list(getattr(file, name)))
     for name, values in file.axes.items():
-        check_list(name, [*values] if isinstance(values, dict) else values)
+        check_list(name, values)
     pairs: dict[tuple[str, str], Pair] = {}
     runs, baselines = [], []
     for chosen in combinations(file):

@@ -28,7 +28,7 @@ from modeling_slam.common.files import read_json, write_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
-from modeling_slam.training.alignment import AlignmentArguments, align, trained_parts_of, wants_head
+from modeling_slam.training.alignment import AlignmentArguments, align, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import build_config, build_processor, encoding_of
 from modeling_slam.training.augmentation import AugmentationArguments, augment
@@ -36,6 +36,7 @@ from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE
 from modeling_slam.training.run_settings import Settings, changes, record
 from modeling_slam.training.sampling import with_lengths
+from modeling_slam.training.trained_parts import trained_parts_of
 
 DESCRIPTION = "Error rate of the CTC head at every depth of the encoder: which depths are worth a full run?"
 USAGE = "python -m modeling_slam.training.depth_probe [RECIPE.yaml] [--flag value ...]"

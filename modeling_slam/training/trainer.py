@@ -166,7 +166,7 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         if self.args.ctc_weight:
             inputs = {**inputs, "ctc_weight": self.args.ctc_weight}
         is_frozen = self.state.global_step < self.args.freeze_projector_steps
-        if self.cross_fitted is None or fold is None or not is_frozen:
+        if self.cross_fitted is None or not is_frozen:
             return super().compute_loss(model, inputs, *args, **kwargs)
         unwrapped = self.accelerator.unwrap_model(model)
         inputs = {**inputs, "audio": self.cross_fitted.read(unwrapped, fold, inputs)}
