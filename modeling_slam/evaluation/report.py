@@ -15,7 +15,7 @@ from modeling_slam.evaluation.predictions import Prediction
 from modeling_slam.evaluation.whisper_rules import HOW_TO_GET_SPELLINGS, rules_in_use
 from modeling_slam.model.configuration_slam import TextStyle
 
-PACKAGES = ("torch", "transformers", "peft", "datasets", "jiwer", "numpy", "soundfile", "soxr")
+PACKAGES = ("torch", "transformers", "peft", "datasets", "jiwer", "numpy", "av", "soxr")
 EXAMPLES = 5
 
 

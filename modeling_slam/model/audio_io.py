@@ -1,44 +1,71 @@
 """Audio in: any clip a user may hold becomes 16 kHz mono float32 samples, or a clear `AudioError`.
 
 Training, evaluation and the pipeline all read through `load_audio`, so a clip means the same samples
-everywhere. wav, flac, mp3, ogg and opus decode with the libsndfile that `soundfile` carries (no ffmpeg), and
-soxr resamples. A file cut short decodes without complaint in most formats, so `_cut_short` looks for its end
-as each format marks it; a new format gets a check there.
+everywhere. FFmpeg decodes (PyAV's wheels carry it) and soxr resamples. FFmpeg plays what is there of a
+damaged file without complaint, so what was heard is compared with what the file states: all of the sound, or
+an error. A new format goes into `FORMATS`, with a test that half a file of it is refused.
 """
 
 import io
 import os
-import struct
+import re
 import urllib.request
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
+av: Any = None
+soxr: Any = None
 try:  # Only decoding needs these: feature lengths and text work without them.
-    import soundfile
+    import av
     import soxr
-except (ImportError, OSError):  # OSError: soundfile is there, its libsndfile is not.
-    soundfile = soxr = None
+except ImportError:
+    pass
 
+DECODING = "FFmpeg"  # Another name when files come to mean other samples: stored frames are computed anew.
 FETCH_TIMEOUT_SECONDS = 30  # of silence from a server, not of the whole transfer
-BLOCK_FRAMES = 1 << 20  # Decode in blocks: a damaged header may promise more samples than memory holds.
-# Encoders count their own delay differently; a file that lost less than this lost no speech.
-MP3_SLACK_FRAMES = 2 * 1152
-WAV_UNKNOWN_SIZE = 0x7FFFF000  # Streaming writers put this or more where the size is not known yet.
-MP3_HERTZ = (44_100, 48_000, 32_000)
-MP3_KBITS_MPEG1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-MP3_KBITS_MPEG2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-UNKNOWN_FRAMES = 1 << 60  # libsndfile's count for a stream that does not state its length.
+BLOCK_FRAMES = 1 << 20  # Decode in blocks: an hour never lies in memory decoded.
+# Less than a syllable, and more than what recorders get wrong: a size off by a header, half a last frame.
+TOLERANCE_SECONDS = 0.1
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # A wrong one would make hours of a second.
+MAX_PEAK = 32.0  # 30 dB above full scale: integers that were made floats, or no sound at all
+# FFmpeg's names of what is read. It plays more, such as playlists with all that they point to.
+FORMATS = "wav,w64,aiff,au,nistsphere,caf,flac,mp3,aac,amr,ogg,mov,matroska,asf"
+READ = "wav, flac, mp3, ogg, opus, m4a, aac, amr, mp4, mov, webm, mkv, wma, aiff, au, caf, w64 and sphere"
+UNREAD = {  # how files of other kinds begin -> what they are, and what to do
+    b"version https://git-lfs": "It is a pointer of Git LFS: `git lfs pull` fetches the audio.",
+    b"<": "It is a web page or another text, as servers send instead of audio: fetch it again.",
+    b"PK\3\4": "It is a zip archive: unpack it.",
+    b"\x1f\x8b": "It is packed by gzip: unpack it.",
+    b"MThd": "It is MIDI, notes without sound: a synthesiser such as fluidsynth makes a wav of them.",
+    b"NIST_1A": "Its samples are packed in a way that `sph2pipe -f wav` unpacks.",
+    b"#!SILK": "It is SILK, of a messenger: a SILK decoder makes a wav of it.",
+    b"\2#!SILK": "It is SILK, of a messenger: a SILK decoder makes a wav of it.",
+}
+UNKNOWN_BYTES = 0x7FFFF000  # Streaming writers put this or more where a size is not known yet.
+MP3_DECODER_DELAY = 529  # samples; FFmpeg takes it off only where the encoder states its own delay beside it
+# What files state, once for each that was joined: of an mp3 whether frames are counted (bit 0), and how many;
+# of FLAC the samples (the last 36 bits); of an Ogg page its flags, and the samples up to its end.
+XING = re.compile(rb"\xff[\xe2-\xff].{11,36}?(?:Xing|Info)\0\0\0(.)(.{4})", re.DOTALL)
+FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22.{10}(.{8})", re.DOTALL)
+OGG = re.compile(rb"OggS\0(.)(.{8})", re.DOTALL)
+# Some need not state their length: mp3, aac, matroska, mp4 in fragments. With zeros behind, a torn end shows.
+OPEN_ENDED = re.compile(rb"ID3|\xff[\xe0-\xff]|\x1aE\xdf\xa3|.{4}(?:ftyp|styp|moof)", re.DOTALL)
+PADDING, PADDED = bytes(1 << 16), ("mp3", "aac", "matroska", "mov")
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # between the frames of an mp3
+
+Blocks = Iterator[tuple[int, np.ndarray]]  # rate in Hz, samples (n, channels)
 
 
 class AudioError(ValueError):
-    """Audio that cannot be used; `reason` is one of few.
+    """Audio that cannot be used; `reason` is one of `REASONS`."""
 
-    missing file, unreachable, unreadable, truncated, empty or not finite.
-    """
+    REASONS = (
+        "missing file", "unreachable", "unreadable", "truncated", "empty", "not finite", "beyond scale",
+    )  # fmt: skip
 
     def __init__(self, message: str, reason: str):
         super().__init__(message)
@@ -70,18 +97,22 @@ def stream_audio(
 
     What is wrong with the end of a file shows when the blocks before it have been read.
     """
-    name, rate, blocks = _open(source, sampling_rate, target_rate)
-    resampler = None
-    if rate != target_rate:
-        if soxr is None:
-            raise ImportError(f"Resampling from {rate} to {target_rate} Hz needs soxr: `pip install soxr`.")
-        resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32")
-    read = written = 0
-    for block in blocks:
+    name, blocks = _open(source, sampling_rate, target_rate)
+    rate, resampler, read, written = None, None, 0, 0
+    for block_rate, block in blocks:
+        if not LOWEST_RATE <= block_rate <= HIGHEST_RATE:
+            what = f"expected a rate of {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz, got {block_rate:,}"
+            raise AudioError(f"{name}: {what} as `sampling_rate`.", reason="unreadable")
+        if rate is None and block_rate != target_rate:
+            if soxr is None:
+                raise ImportError(f"Resampling {block_rate} to {target_rate} Hz needs `pip install soxr`.")
+            resampler = soxr.ResampleStream(block_rate, target_rate, 1, dtype="float32")
+        if block_rate != (rate := rate or block_rate):
+            what = f"its sampling rate changes from {rate} to {block_rate} Hz. Export it at one rate."
+            raise AudioError(f"{name}: {what}", reason="unreadable")
         if not block.size:
             continue
-        if not np.isfinite(block).all():
-            raise AudioError(f"{name}: holds NaN or infinite samples.", reason="not finite")
+        _check_scale(block, name)
         mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         read += len(mono)
         if resampler:
@@ -98,8 +129,20 @@ def stream_audio(
         raise AudioError(f"{name}: too short to resample to {target_rate} Hz.", reason="empty")
 
 
-def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str, int, Iterator[np.ndarray]]:
-    """Any source -> its name for messages, its rate, and its samples in blocks (n, channels)."""
+def _check_scale(block: np.ndarray, name: str) -> None:
+    peak = max(block.max(), -block.min())
+    if not np.isfinite(block.sum()) and not np.isfinite(block).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples.", reason="not finite")
+    if peak > MAX_PEAK:
+        raise AudioError(
+            f"{name}: a sample is {peak:.3g}, and full scale is 1. Divide integers that were made floats by "
+            "their own full scale, such as 32768.",
+            reason="beyond scale",
+        )
+
+
+def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str, Blocks]:
+    """Any source -> its name for messages, and its samples."""
     if callable(decode := getattr(source, "get_all_samples", None)):  # torchcodec's, as `datasets` gives it
         decoded = decode()
         source = {"array": decoded.data, "sampling_rate": decoded.sample_rate}
@@ -117,20 +160,20 @@ def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str
             )
         name, source = path and str(path), path if source_bytes is None else source_bytes
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source), *_decode(_read(source), os.fspath(source))
+        return (name := os.fspath(source)), _decode(_read(source), name)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return (name := name or "audio bytes"), *_decode(bytes(source), name)
+        return (name := name or "audio bytes"), _decode(bytes(source), name)
     if callable(read := getattr(source, "read", None)):
         name = str(getattr(source, "name", "audio file object"))
-        return name, *_decode(read(), name)
+        return name, _decode(read(), name)
     rate = target_rate if sampling_rate is None else sampling_rate
     if not isinstance(rate, (int, float, np.number)) or not 0 < rate < float("inf"):
         raise AudioError(
             f"`sampling_rate` must be a positive number in Hz, got {rate!r}.", reason="unreadable"
         )
     samples = _as_samples(source)
-    blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
-    return "audio array", int(rate), blocks
+    starts = range(0, len(samples), BLOCK_FRAMES)
+    return "audio array", ((int(rate), samples[start : start + BLOCK_FRAMES]) for start in starts)
 
 
 def _read(source: str | os.PathLike) -> bytes:
@@ -153,50 +196,6 @@ def _read(source: str | os.PathLike) -> bytes:
         raise AudioError(f"{source}: cannot be read ({error.strerror}).", reason="unreadable") from error
 
 
-def _decode(encoded: bytes, name: str) -> tuple[int, Iterator[np.ndarray]]:
-    """File bytes -> the rate, and the samples in blocks (n, channels)."""
-    if soundfile is None:
-        raise ImportError("Decoding audio needs soundfile and soxr: `pip install soundfile soxr`.")
-    if not encoded:
-        raise AudioError(f"{name}: the file has no bytes.", reason="empty")
-    if cut := _cut_short(encoded):
-        raise _truncated(name, cut)
-    try:
-        file = _ForwardFile(io.BytesIO(_with_mp3_length(encoded)))
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{name}: not readable as audio ({error.error_string.strip()}). "
-            "Expected wav, flac, mp3, ogg or opus.",
-            reason="unreadable",
-        ) from error
-    return file.samplerate, _decoded_blocks(file, name, soundfile.LibsndfileError)
-
-
-def _decoded_blocks(file: "_ForwardFile", name: str, failure: type[Exception]) -> Iterator[np.ndarray]:
-    frames = 0
-    with file:
-        try:
-            while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                frames += len(block)
-                yield block
-        except failure as error:
-            raise _truncated(name, f"its header is sound but decoding stopped ({error})") from error
-        missing = file.frames - frames if file.frames < UNKNOWN_FRAMES else 0
-        if missing > (MP3_SLACK_FRAMES if file.format == "MP3" else 0):
-            raise _truncated(name, f"{frames} of the {file.frames} samples its header states are there")
-
-
-def _truncated(name: str, evidence: str) -> AudioError:
-    return AudioError(f"{name}: truncated, {evidence}. Fetch or export the clip again.", reason="truncated")
-
-
-class _ForwardFile(soundfile.SoundFile if soundfile else object):  # ty: ignore[unsupported-base]
-    """Read from start to end: soundfile seeks after each read, which fails where the length is not stated."""
-
-    def seekable(self) -> bool:
-        return False
-
-
 def _as_samples(source: Any) -> np.ndarray:
     """Array-like -> float32 (n, channels); the longer axis is time, integers are scaled to [-1, 1]."""
     samples = np.asarray(source)
@@ -215,108 +214,204 @@ def _as_samples(source: Any) -> np.ndarray:
         )
     if samples.ndim == 1:
         samples = samples[:, None]
-    return (samples if len(samples) >= samples.shape[1] else samples.T).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite, and is refused.
+        return (samples if len(samples) >= samples.shape[1] else samples.T).astype(np.float32, copy=False)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _decode(encoded: bytes, name: str) -> Blocks:
+    """File bytes -> samples."""
+    if av is None:
+        raise ImportError("Decoding audio needs PyAV and soxr: `pip install av soxr`.")
+    if not encoded:
+        raise AudioError(f"{name}: the file has no bytes.", reason="empty")
+    if cut := _cut_short(encoded):
+        raise _truncated(name, cut)
+    is_open_ended = bool(OPEN_ENDED.match(encoded)) and not (encoded[:3] == b"ID3" and FLAC.search(encoded))
+    mp3_frames = 0
+    if is_open_ended and encoded[:1] in b"I\xff":
+        mp3_frames = sum(int.from_bytes(tag[2]) for tag in XING.finditer(encoded) if tag[1][0] & 1)
+    file = io.BytesIO(encoded + PADDING if is_open_ended and not mp3_frames else encoded)
+    try:
+        container = av.open(file, metadata_errors="replace", options={"format_whitelist": FORMATS})
+    except av.error.FFmpegError as error:
+        advice = [advice for start, advice in UNREAD.items() if encoded[:99].lstrip().startswith(start)]
+        advice += [f"These are read: {READ}. `ffmpeg -i FILE FILE.flac` converts most others."]
+        raise AudioError(f"{name}: not readable as audio. {advice[0]}", reason="unreadable") from error
+    with container:
+        tracks = container.streams.audio
+        if len(tracks) != 1:
+            what = f"holds {len(tracks)} tracks of sound where one is expected"
+            advice = "Of several, `ffmpeg -i FILE -map 0:a:0 FILE.flac` takes the first."
+            raise AudioError(f"{name}: {what}. {advice}", reason="unreadable")
+        if tracks[0].codec_context is None or not tracks[0].rate:
+            raise AudioError(f"{name}: FFmpeg cannot decode how its sound is coded.", reason="unreadable")
+        yield from _Playback(container, encoded, name, mp3_frames).blocks()
 
 
 def _cut_short(encoded: bytes) -> str | None:
-    """What shows that the end of a file is missing, where decoding alone would not tell; else None."""
-    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WAVE":
-        return _wav_cut_short(encoded)
-    if encoded[:4] == b"OggS":
-        return _ogg_cut_short(encoded)
-    if first := next(_mp3_frames(encoded), None):
-        return _mp3_cut_short(encoded, first)
-    return None  # libsndfile itself refuses a FLAC file that stops early.
+    """What shows before decoding that the end of a file is missing, else None."""
+    if encoded[:4] == b"OggS":  # RFC 3533: bit 1 of a page's flags starts a stream, bit 2 ends it.
+        flags = [page[1][0] for page in OGG.finditer(encoded)]
+        last = encoded[encoded.rfind(b"OggS") :]
+        is_whole = len(last) >= 27 and len(last) >= 27 + last[26] + sum(last[27 : 27 + last[26]])
+        if not is_whole or sum(flag >> 2 & 1 for flag in flags) < sum(flag >> 1 & 1 for flag in flags):
+            return "the page that ends the stream is missing"
+    if encoded[4:8] == b"ftyp":  # ISO/IEC 14496-12: a row of boxes, each with its size in front.
+        position, size = 0, 8
+        while position < len(encoded) and size >= 8:
+            size = int.from_bytes(encoded[position : position + 4])
+            size = int.from_bytes(encoded[position + 8 : position + 16]) if size == 1 else size
+            position += size
+        if position > len(encoded) or b"moov" not in encoded:
+            return "its last box is not whole or its index (moov) is missing"
+    return None
 
 
-def _wav_cut_short(encoded: bytes) -> str | None:
-    position = 12
-    while position + 8 <= len(encoded):
-        size = int.from_bytes(encoded[position + 4 : position + 8], "little")
-        if encoded[position : position + 4] == b"data":
-            there = len(encoded) - position - 8
-            is_cut = there < size < WAV_UNKNOWN_SIZE
-            return f"{there} of the {size} bytes its header states are there" if is_cut else None
-        position += 8 + size + size % 2  # Chunks start at even positions.
-    return None  # No samples at all: libsndfile says so better.
+class _Playback:
+    """Decodes a file's one track, and compares what was heard with what the file states."""
 
+    def __init__(self, container: Any, encoded: bytes, name: str, mp3_frames: int):
+        self.container, self.encoded, self.name, self.mp3_frames = container, encoded, name, mp3_frames
+        self.track = container.streams.audio[0]
+        self.format = container.format.name.split(",")[0]
+        self.start, self.end = -1, 0  # of the coded sound among the bytes
+        self.heard, self.frames_heard = 0.0, 0  # seconds; frames of an mp3
+        self.gaps, self.gap = [0], 0  # bytes between sound that are none; those since the last sound
+        self.ends_in_sound = True
 
-def _ogg_cut_short(encoded: bytes) -> str | None:
-    last_page = encoded.rfind(b"OggS")
-    header = encoded[last_page : last_page + 27]
-    if len(header) == 27:
-        segments = encoded[last_page + 27 : last_page + 27 + header[26]]
-        is_whole = len(encoded) >= last_page + 27 + header[26] + sum(segments)
-        if is_whole and header[5] & 4:  # Bit 2 marks the last page of the stream (RFC 3533).
-            return None
-    return "the page that ends the stream is missing"
+    def blocks(self) -> Blocks:
+        is_mp3 = self.format == "mp3" and self.track.codec_context.name.startswith("mp3")
+        skipped = MP3_DECODER_DELAY if is_mp3 and not self.track.start_time else 0
+        queue, kind = None, None
+        for frame in self.frames():
+            frame.pts = None  # A queue would compare it with the number of its samples.
+            frame_kind = frame.sample_rate, frame.format.name, frame.layout.name
+            if queue is not None and (kind != frame_kind or queue.samples >= BLOCK_FRAMES):
+                yield queue.sample_rate, _as_floats(queue.read())[skipped:]
+                queue, skipped = None, 0
+            queue, kind = queue or av.AudioFifo(), frame_kind
+            queue.write(frame)
+        if queue is not None:
+            yield queue.sample_rate, _as_floats(queue.read())[skipped:]
+        self.check_end()
 
+    def frames(self) -> Iterator[Any]:
+        try:
+            for packet in self.container.demux():
+                end = packet.pos + packet.size if packet.size and packet.pos is not None else 0
+                if end > len(self.encoded) and self.format in PADDED and self.is_sound(packet):
+                    raise self.truncated("there the file is torn")
+                if packet.stream_index != self.track.index:
+                    continue
+                if end:
+                    self.start = packet.pos if self.start < 0 else self.start
+                    self.end = max(self.end, end)
+                yield from self.decoded(packet)
+        except av.error.FFmpegError as error:
+            raise self.truncated(f"there it cannot be read on ({error.strerror})") from error
 
-class _Mp3Frame(NamedTuple):
-    start: int
-    size: int
-    tag: int  # Where the Xing/Info tag begins, if this frame holds one instead of sound.
+    def decoded(self, packet: Any) -> list[Any]:
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            if packet.size and not self.encoded[packet.pos :].startswith(TAGS):
+                self.gap, self.ends_in_sound = self.gap + packet.size, self.is_sound(packet)
+            return []
+        if frames:
+            self.frames_heard += 1
+            self.heard += sum(frame.samples / frame.sample_rate for frame in frames)
+            self.gaps, self.gap = [*self.gaps, self.gap] if self.gap else self.gaps, 0
+        return frames
 
+    def is_sound(self, packet: Any) -> bool:
+        """Not what is behind the last frame, which FFmpeg hands on like a frame."""
+        return self.format not in ("mp3", "aac") or self.encoded[packet.pos : packet.pos + 1] == b"\xff"
 
-def _mp3_cut_short(encoded: bytes, first: _Mp3Frame) -> str | None:
-    _, stated_bytes = _xing_counts(encoded, first)
-    if stated_bytes:  # Writers differ by a few bytes of tags; the decoded length tells smaller losses.
-        is_cut = len(encoded) < 0.98 * stated_bytes
-        return f"{len(encoded)} of the {stated_bytes} bytes its header states are there" if is_cut else None
-    *_, last = _mp3_frames(encoded)
-    return "its last frame is not whole" if last.start + last.size > len(encoded) else None
-
-
-def _with_mp3_length(encoded: bytes) -> bytes:
-    """The file, with a Xing header before the first frame if it is an mp3 that does not state its length.
-
-    libsndfile guesses the length of such files from their first frame and reads no further: at a variable
-    bit rate most of the sound can be lost without a word.
-    """
-    first = next(_mp3_frames(encoded), None)
-    if first is None or _xing_counts(encoded, first)[0]:
-        return encoded
-    head = bytearray(encoded[first.start : first.start + 4])
-    head[1] |= 1  # No checksum.
-    head[2] = head[2] & 0x0F | 0xE0  # The highest bit rate makes a frame that has room for the tag.
-    header = next(_mp3_frames(bytes(head)))
-    frame = bytes(head).ljust(header.tag, b"\0") + struct.pack(
-        ">4sII", b"Xing", 1, sum(1 for _ in _mp3_frames(encoded))
-    )
-    return encoded[: first.start] + frame.ljust(header.size, b"\0") + encoded[first.start :]
-
-
-def _xing_counts(encoded: bytes, first: _Mp3Frame) -> tuple[int, int]:
-    """(frames, bytes) as the Xing/Info tag in the first frame counts them; 0 where it does not."""
-    tag = encoded[first.start + first.tag :][:16]
-    if tag[:4] not in (b"Xing", b"Info") or len(tag) < 16:
-        return 0, 0
-    flags, *counts = struct.unpack(">3I", tag[4:])
-    frames = counts.pop(0) if flags & 1 else 0
-    return frames, counts.pop(0) if flags & 2 else 0
-
-
-def _mp3_frames(encoded: bytes) -> Iterator[_Mp3Frame]:
-    """The chain of MPEG layer III frames from the start of a file; none if it is not an mp3.
-
-    Source: ISO/IEC 11172-3 section 2.4.1.3 and ISO/IEC 13818-3 section 2.4.2.3
-    """
-    position = 0
-    if encoded[:3] == b"ID3" and len(encoded) > 10:  # A tag comes first; its size has 7 bits a byte.
-        position = 10 + sum(byte << shift for byte, shift in zip(encoded[6:10], (21, 14, 7, 0), strict=True))
-    while len(head := encoded[position : position + 4]) == 4:
-        version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3  # Version 3 is MPEG-1, 2 MPEG-2, 0 MPEG-2.5.
-        bit_rate, rate = head[2] >> 4, head[2] >> 2 & 3
-        is_frame = head[0] == 0xFF and head[1] >> 5 == 7 and version != 1 and layer == 1
-        if not is_frame or bit_rate in (0, 15) or rate == 3:
+    def check_end(self) -> None:
+        heard, stated = self.heard, self.stated_seconds()
+        if self.mp3_frames:  # Frames are counted: what is taken off at the ends is not missing.
+            seconds = self.track.codec_context.frame_size / self.track.rate
+            heard, stated = self.frames_heard * seconds, self.mp3_frames * seconds
+        if stated - heard > TOLERANCE_SECONDS:
+            raise _truncated(self.name, f"{heard:.2f} of the {stated:.2f} s that it states are there")
+        if not heard:
             return
-        is_mono = head[3] >> 6 == 3
-        if version == 3:
-            kbits, hertz = MP3_KBITS_MPEG1[bit_rate], MP3_HERTZ[rate]
-            bytes_per_kbit, tag = 144_000, 4 + (17 if is_mono else 32)
-        else:
-            kbits, hertz = MP3_KBITS_MPEG2[bit_rate], MP3_HERTZ[rate] // (2 if version == 2 else 4)
-            bytes_per_kbit, tag = 72_000, 4 + (9 if is_mono else 17)
-        size = bytes_per_kbit * kbits // hertz + (head[2] >> 1 & 1)
-        yield _Mp3Frame(position, size, tag)
-        position += size
+        self.check_nothing_follows()
+        longest, lost = (heard * count(self.gaps) / (self.end - self.start) for count in (max, sum))
+        if not stated and (longest > TOLERANCE_SECONDS or lost > heard / 20):
+            raise self.truncated(f"{lost:.2f} s between are damaged")
+        if not stated and self.gap and self.ends_in_sound:
+            raise self.truncated("there the file is torn")
+
+    def check_nothing_follows(self) -> None:
+        """FFmpeg ends where a header says so; of most other formats it plays a second file as well."""
+        if self.format not in ("wav", "w64", "aiff", "caf", "mov"):
+            return
+        rest = self.encoded[self.end :].strip(b"\0")
+        is_more = (self.encoded[4:8] if self.format == "mov" else self.encoded[:4]) in rest
+        if self.format == "wav" and not re.match(rb"[\w ~-]{4}", rest):  # which is the name of a chunk
+            is_more |= len(rest) / (self.end - self.start) * self.heard > TOLERANCE_SECONDS
+        if is_more:
+            what = (
+                f"goes on behind the {self.heard:.2f} s that its header states, as files do that were joined"
+            )
+            raise AudioError(f"{self.name}: {what} or never finished. Export it again.", reason="unreadable")
+
+    def stated_seconds(self) -> float:
+        """How long the track is by the file's own word; 0 where it gives none."""
+        if self.start > 0 and (stated := _stated_bytes(self.encoded, self.start)):
+            return self.heard * stated / (len(self.encoded) - self.start)
+        if self.format == "flac":
+            return (
+                sum(int.from_bytes(head[1]) % 2**36 for head in FLAC.finditer(self.encoded)) / self.track.rate
+            )
+        if self.format == "ogg" and len(self.container.streams) == 1:
+            ends = [
+                int.from_bytes(page[2], "little") for page in OGG.finditer(self.encoded) if page[1][0] & 4
+            ]
+            if len(ends) > 1:  # joined; of one, FFmpeg knows where it begins
+                return sum(ends) / self.track.rate
+        if self.format in ("aiff", "au", "nistsphere", "ogg", "mov"):
+            return float((self.track.duration or 0) * (self.track.time_base or 0))
+        if self.format in ("matroska", "asf") and not self.container.streams.video:
+            return (self.container.duration or 0) / av.time_base
+        return 0.0
+
+    def truncated(self, evidence: str) -> AudioError:
+        return _truncated(self.name, f"{self.heard:.2f} s were heard, and {evidence}")
+
+
+def _truncated(name: str, evidence: str) -> AudioError:
+    return AudioError(f"{name}: truncated, {evidence}. Fetch or export the clip again.", reason="truncated")
+
+
+def _stated_bytes(encoded: bytes, start: int) -> int:
+    """How many bytes of samples from `start` on a header promises, where FFmpeg believes the file instead."""
+    if encoded[:4] == b"RIFF":
+        stated = int.from_bytes(encoded[start - 4 : start], "little")
+        return stated if stated < UNKNOWN_BYTES else 0
+    if encoded[:4] in (b"RF64", b"BW64"):  # in the chunk `ds64`, which comes first
+        return int.from_bytes(encoded[28:36], "little")
+    if encoded[:4] == b"riff":  # Wave64 counts the chunk's head of 24 bytes
+        return int.from_bytes(encoded[start - 8 : start], "little") - 24
+    if encoded[:4] == b"caff":  # CAF counts the number of edits; -1 is unknown
+        return max(int.from_bytes(encoded[start - 12 : start - 4], "big", signed=True) - 4, 0)
+    return 0
+
+
+def _as_floats(frame: Any) -> np.ndarray:
+    """A frame as FFmpeg decodes it -> float32 (n, channels), full scale 1."""
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels >= 8:  # PyAV would read past the last plane, and crash.
+        frame = av.AudioResampler(format="flt").resample(frame)[0]
+    samples = frame.to_ndarray()
+    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+    if samples.dtype.kind == "u":
+        return (samples.astype(np.float32) - 128) / 128
+    if samples.dtype.kind == "i":
+        samples = samples / 2.0 ** (8 * samples.itemsize - 1)
+    with np.errstate(over="ignore"):
+        return samples.astype(np.float32, copy=False)

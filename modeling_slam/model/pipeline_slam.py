@@ -53,7 +53,7 @@ class SlamAsrPipeline(Pipeline):
             A recording, or many: a list gives a list of results, a generator, a `datasets` column or a
             `KeyDataset` gives an iterator that reads as it goes. A recording is a path, an http(s) address,
             the bytes of a file, float samples at 16 kHz, or a dictionary: `{"array", "sampling_rate"}` (or
-            `"raw"`), `{"bytes"}` or `{"path"}`. wav, flac, mp3, ogg and opus are read without ffmpeg.
+            `"raw"`), `{"bytes"}` or `{"path"}`. wav, flac, mp3, ogg, opus, m4a, webm, mp4 and more are read.
         chunk_length_s (`float`, *optional*):
             Longest piece that the model hears at once, in seconds, from 2 to 30. By default recordings of
             up to 30 s are heard whole, and longer ones in pieces as long as the clips the model was trained

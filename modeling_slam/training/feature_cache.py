@@ -31,6 +31,7 @@ from modeling_slam.common.numbers import check_numbers
 from modeling_slam.data.collator import CLIP_DIGEST
 from modeling_slam.data.frame_store import FrameReader, FrameStore, StoreFullError, clip_digests
 from modeling_slam.model.audio_encoders import ENCODERS
+from modeling_slam.model.audio_io import DECODING
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
 from modeling_slam.model.configuration_slam import LORA_PARTS
@@ -137,6 +138,7 @@ class FeatureCache:
         settings = {
             "encoder": {name: value for name, value in audio_config.items() if name not in NO_SETTINGS},
             "geometry": dataclasses.astuple(self.config.audio_geometry),
+            "decoding": DECODING,
             "features": self.processor.feature_extractor.to_dict(),
             "pad_to_seconds": self.processor.pad_to_seconds,
             "encoding": dataclasses.astuple(self.encoding),

@@ -39,7 +39,9 @@ def noise(seconds: float = 4.0) -> np.ndarray:
 def test_every_format_decodes_to_the_samples_that_were_written(name):
     samples = load_audio(encode(tone(), name))
     assert samples.dtype == np.float32
-    assert samples.shape == (32_000,)
+    assert abs(len(samples) - 32_000) <= (
+        256 if name == "ogg" else 0
+    )  # FFmpeg's end of an Ogg page of Vorbis
     middle = slice(4_000, 28_000)
     error = np.sqrt(np.mean((samples[middle] - tone()[middle]) ** 2))
     assert error < 0.02, error

@@ -20,7 +20,7 @@ PACKAGE = Path(modeling_slam.__file__).parent / "model"
 PUBLISHED = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
 MAX_FILES = 11
 # Imported without a guard by what transformers itself depends on; the rest within `try:`.
-OPTIONAL = {"peft", "soundfile", "soxr", "av"}
+OPTIONAL = {"peft", "soxr", "av"}
 # Underscored names that transformers and torch give their subclasses to fill in or to set on themselves.
 EXTENSION_POINTS = {
     "_forward",
