@@ -17,7 +17,7 @@ from accelerate import PartialState
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.files import check_writable, read_json, write_json
 from modeling_slam.common.stopping import ends_in_one_line
-from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.data import DataArguments, load_for_run
 from modeling_slam.data.collator import check_clip_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import CtcRecogniser, SlamRecogniser, decode
@@ -51,7 +51,8 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
         config = read_json(config_path)
         text_style = arguments.text_style or text_style_of(config)
         with state.local_main_process_first():  # one process of a machine unpacks an archive for all
-            dataset, data_report = load_speech(data, arguments.split)
+            directory = arguments.output_dir if state.is_main_process else None
+            dataset, data_report = load_for_run(data, arguments.split, directory)
         check_clip_lengths(dataset)
         settings = decoding_settings(arguments, data, config_path, dataset, str(dtype).removeprefix("torch."))
         language = check_baseline(arguments, dataset) if arguments.baseline == "whisper" else None

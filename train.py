@@ -23,7 +23,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.stopping import ends_in_one_line
-from modeling_slam.data import DataArguments, DataReport, load_speech
+from modeling_slam.data import DataArguments, DataReport, load_for_run
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.data.text import in_style
 from modeling_slam.paper.table1 import beside_paper
@@ -176,7 +176,8 @@ def load_split(
     """One split, with a `length` column to group batches by, and its report, which also goes to the log."""
     # One process of a machine unpacks an archive; the others find it unpacked.
     with PartialState().local_main_process_first():
-        dataset, report = load_speech(data_args, split)
+        directory = run_args.output_dir if PartialState().is_main_process else None
+        dataset, report = load_for_run(data_args, split, directory)
     logger.info(report.summary() + beside_paper(report))
     return with_lengths(dataset, run_args.length_column_name), report
 

@@ -68,6 +68,10 @@ class DataArguments:
     max_test_clips: int | None = field(
         default=None, metadata={"help": "Test on a seeded random subset of this many clips."}
     )
+    max_dropped: float = field(
+        default=0.1,
+        metadata={"help": "Largest share of clips, above ten, whose audio may be unreadable."},
+    )
     subset_seed: int = field(default=42, metadata={"help": "Seed of the subsets above, and of shares."})
 
     def __post_init__(self):
@@ -90,6 +94,8 @@ class DataArguments:
                 "nothing to train on; together they must be below 1."
             )
         check_numbers(self, ("max_train_hours", "max_validation_clips", "max_test_clips"), above=0)
+        if not 0 <= self.max_dropped <= 1:
+            raise ValueError(f"`max_dropped` must be a share from 0 to 1, got {self.max_dropped}.")
 
     @property
     def recorded_dataset(self) -> str | list[str]:

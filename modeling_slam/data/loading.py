@@ -1,13 +1,13 @@
-"""`load_speech`: any sources in, a checked `datasets.Dataset` and its report out."""
+"""`load_speech`, or `load_for_run` in scripts: any sources in, a checked `Dataset` and its report out."""
 
 import atexit
 import contextlib
 import functools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import datasets
 from datasets import config
@@ -16,7 +16,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import DataError, Source
-from modeling_slam.data.joining import as_one, open_parts, reports_of
+from modeling_slam.data.joining import Role, as_one, open_parts, reports_of
 from modeling_slam.data.report import DataReport, Drop
 from modeling_slam.data.selection import KeptClip, Limits, select_clips
 from modeling_slam.data.text import normalize_text
@@ -38,17 +38,52 @@ PREFIX, IN_USE = (
     "slam_asr_",
     "in_use.lock",
 )  # copies of clips in HF's cache; held by the process that reads them
+FEW_CLIPS = 10  # So many unreadable ones stop no run, whatever their share.
 ROWS_PER_BATCH = 100  # Audio bytes of a batch are held in memory, and Arrow wants them below 2 GB.
 
 
-def load_speech(
-    arguments: DataArguments, split: Literal["train", "validation", "test"]
-) -> tuple[datasets.Dataset, DataReport]:
+def load_speech(arguments: DataArguments, split: Role) -> tuple[datasets.Dataset, DataReport]:
     """Read, check and select the clips of one split; several datasets are read as one.
 
     The dataset has the columns `id`, `audio` (undecoded `{"bytes", "path"}`), `text` (normalised),
     `raw_text`, `duration` (seconds of the decoded audio), `speaker` and `language`.
+
+    Raises:
+        DataError: the source or the split cannot be read, or no clip of it.
     """
+    dataset, report = _load(arguments, split)
+    if not report.kept_clips:
+        raise DataError(f"No clip is left to use.\n{report.summary()}")
+    return dataset, report
+
+
+def load_for_run(
+    arguments: DataArguments, split: Role, directory: str | os.PathLike | None
+) -> tuple[datasets.Dataset, DataReport]:
+    """`load_speech` for a script, which a corpus that mostly cannot be read does not start.
+
+    The report goes to `data_<split>.json` in `directory`, also if the run is refused; None writes nothing.
+
+    Raises:
+        DataError: as by `load_speech`, or the audio of more than ten clips cannot be read, and of more than
+            `max_dropped` of those that were looked at.
+    """
+    dataset, report = _load(arguments, split)
+    if directory is not None:
+        report.save(Path(directory, f"data_{split}.json"))
+    if not report.kept_clips:
+        raise DataError(f"No clip is left to use.\n{report.summary()}")
+    looked_at = report.kept_clips + len(report.dropped)
+    if report.unread_clips > max(FEW_CLIPS, arguments.max_dropped * looked_at):
+        written = "" if directory is None else f" {Path(directory, f'data_{split}.json')} names each."
+        raise DataError(
+            f"The audio of {report.unread_clips:,} of {looked_at:,} clips cannot be read, more than "
+            f"--max_dropped {arguments.max_dropped:g} allows.{written}\n{report.summary()}"
+        )
+    return dataset, report
+
+
+def _load(arguments: DataArguments, split: Role) -> tuple[datasets.Dataset, DataReport]:
     parts = open_parts(arguments, split)
     source = as_one(parts, getattr(arguments, f"{split}_split"))
     report = DataReport(
@@ -65,8 +100,6 @@ def load_speech(
     normalize = functools.partial(normalize_text, language=source.language)
     dataset = _write(select_clips(source, limits, normalize, report), source, report)
     report.parts = reports_of(parts, report, dataset)
-    if not report.kept_clips:
-        raise DataError(f"No clip is left to use.\n{report.summary()}")
     return dataset, report
 
 

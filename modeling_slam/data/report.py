@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_slam.common.files import write_json
+from modeling_slam.model.audio_io import AudioError
 
 OF_ROWS = ("bad row", "not UTF-8")  # Reasons of rows of a table that name no clip to look at.
 LISTED_IN_SUMMARY = 5  # Drops shown by name per reason; `to_dict` has them all.
@@ -52,6 +53,11 @@ class DataReport:
     @property
     def not_needed_clips(self) -> int:
         return self.read_clips - self.kept_clips - len(self.dropped)
+
+    @property
+    def unread_clips(self) -> int:
+        """Number of clips that were dropped because of their audio files."""
+        return sum(drop.reason in AudioError.REASONS for drop in self.dropped)
 
     @property
     def reasons(self) -> dict[str, int]:

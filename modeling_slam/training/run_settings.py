@@ -20,7 +20,7 @@ Settings = dict[str, dict[str, Any]]  # group -> name -> value
 IGNORED_GROUPS = ("cache", "push")  # the cache gives what the encoder would
 # Where and how a run goes on, not what it computes.
 IGNORED = {
-    "data": {"test_split", "max_test_clips"},
+    "data": {"test_split", "max_test_clips", "max_dropped"},
     "run": {
         "output_dir", "resume_from_checkpoint", "resume_anyway", "local_rank", "use_cpu",
         # what is logged

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_slam.data import DataArguments, DataError, load_speech
+from modeling_slam.data import DataArguments, DataError, load_for_run, load_speech
 from modeling_slam.data import selection as selection_module
 from modeling_slam.model.audio_io import load_audio
 
@@ -249,3 +249,61 @@ def test_a_duration_in_another_unit_does_not_drop_the_clips(audio_folder, tmp_pa
     clips, report = load_speech(DataArguments(str(tmp_path)), "train")
     assert clips["text"][:] == ["a", "b", "c"]
     assert report.reasons == {"truncated": 1}
+
+
+def with_silent_files(audio_folder, root, good: int, bad: int) -> str:
+    """A split `train` of which so many recordings hold nothing."""
+    names = [f"{number}.wav" for number in range(good + bad)]
+    folder = audio_folder(root, "train", [(name, f"text {name}", 0.5) for name in names])
+    for name in names[good:]:
+        (folder / "train" / name).write_bytes(b"")
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "max_dropped", "starts"),
+    [
+        (1, 10, 0.1, True),
+        (89, 11, 0.1, False),
+        (99, 11, 0.1, True),
+        (1, 11, 1.0, True),
+        (60, 11, 0.0, False),
+    ],
+)
+def test_a_run_is_refused_for_more_than_ten_unreadable_clips_and_more_than_their_share(
+    audio_folder, tmp_path, good, bad, max_dropped, starts
+):
+    corpus = with_silent_files(audio_folder, tmp_path / "speech", good, bad)
+    arguments = DataArguments(corpus, max_dropped=max_dropped)
+    if starts:
+        clips, _ = load_for_run(arguments, "train", tmp_path / "run")
+        assert len(clips) == good
+    else:
+        with pytest.raises(
+            DataError, match=f"--max_dropped {max_dropped:g} allows.*data_train.json names each"
+        ):
+            load_for_run(arguments, "train", tmp_path / "run")
+        assert len(load_speech(arguments, "train")[0]) == good
+    written = json.loads((tmp_path / "run" / "data_train.json").read_text())
+    assert written["reasons"] == {"empty": bad}
+    assert len(written["dropped"]) == bad
+
+
+def test_short_clips_and_empty_texts_are_no_unreadable_audio(audio_folder, tmp_path):
+    clips = [(f"{number}.wav", "" if number % 2 else "short", 0.2) for number in range(40)]
+    audio_folder(tmp_path / "speech", "train", [*clips, ("good.wav", "good", 1.0)])
+    _, report = load_for_run(DataArguments(str(tmp_path / "speech")), "train", None)
+    assert (len(report.dropped), report.unread_clips) == (40, 0)
+
+
+def test_the_report_is_written_also_if_no_clip_is_left(audio_folder, tmp_path):
+    corpus = with_silent_files(audio_folder, tmp_path / "speech", 0, 2)
+    with pytest.raises(DataError, match="No clip is left"):
+        load_for_run(DataArguments(corpus), "train", tmp_path)
+    assert json.loads((tmp_path / "data_train.json").read_text())["reasons"] == {"empty": 2}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_dropped_clips_is_from_0_to_1(share):
+    with pytest.raises(ValueError, match="`max_dropped` must be a share from 0 to 1"):
+        DataArguments("speech", max_dropped=share)

@@ -58,7 +58,7 @@ def test_scores_follow_from_the_predictions_and_name_model_data_and_versions(
     assert metrics["versions"]["jiwer"].startswith("4.")
     assert f"WER  {100 * metrics['wer']:.2f} %" in capsys.readouterr().out
     assert sorted(path.name for path in results.iterdir()) == [
-        "metrics.json", "predictions.jsonl", "predictions.settings.json",
+        "data_test.json", "metrics.json", "predictions.jsonl", "predictions.settings.json",
     ]  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_the_advice_for_a_damaged_line_helps(command, results, capsys):
 def test_a_dataset_without_usable_clips_is_refused_with_the_reasons(command, results):
     with pytest.raises(SystemExit, match=r"(?s)No clip is left.*dropped 5"):
         eval_script.main([*command, "--min_seconds", "20"])
-    assert not results.exists()
+    assert [path.name for path in results.iterdir()] == ["data_test.json"]
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,16 @@ def test_bad_flags_end_with_one_clear_line(command, flags, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         eval_script.main([*command, *flags])
     assert message in capsys.readouterr().err
+
+
+def test_a_corpus_that_mostly_cannot_be_read_is_not_evaluated_and_leaves_its_report(
+    command, results, speech_folder
+):
+    with (speech_folder / "test" / "metadata.csv").open("a") as table:
+        table.writelines(f"gone{number}.wav,weg\n" for number in range(11))
+    with pytest.raises(SystemExit, match="The audio of 11 of 16 clips cannot be read"):
+        eval_script.main(command)
+    assert [path.name for path in results.iterdir()] == ["data_test.json"]
+    assert json.loads((results / "data_test.json").read_text())["reasons"] == {"missing file": 11}
+    eval_script.main([*command, "--max_dropped", "1"])
+    assert read(results)[1]["utterances"] == 5

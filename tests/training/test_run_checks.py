@@ -1,6 +1,8 @@
 """Everything that can be wrong with the settings of a run shows before its data are read, by name."""
 
 import contextlib
+import json
+import shutil
 
 import pytest
 import torch
@@ -185,7 +187,7 @@ def test_what_does_not_fit_this_machine_or_the_base_models_shows_before_data_are
     def read(*_):
         raise AssertionError("data were read")
 
-    monkeypatch.setattr(train, "load_speech", read)
+    monkeypatch.setattr(train, "load_for_run", read)
     changes = {name: str(value).format(**world._asdict()) for name, value in changes.items()}
     output_dir = changes.pop("output_dir", tmp_path / "run")
     with pytest.raises(SystemExit, match=r"^error: ") as ended:
@@ -206,3 +208,15 @@ def test_an_encoder_only_model_is_no_llm(world, tmp_path):
 def test_a_warm_up_longer_than_the_run_is_refused_when_its_steps_are_known(world, tmp_path):
     with pytest.raises(SystemExit, match=r"^error: `warmup_steps` 13 must not be more than the 12 steps"):
         train.main(flags(world, tmp_path / "run", num_train_epochs=1, warmup_steps=13))
+
+
+def test_a_corpus_that_mostly_cannot_be_read_starts_no_run_and_leaves_its_report(world, tmp_path):
+    corpus = tmp_path / "speech"
+    shutil.copytree(world.dataset, corpus)
+    for clip in sorted((corpus / "train").glob("*.flac"))[:11]:
+        clip.write_bytes(b"RIFF")
+    with pytest.raises(SystemExit, match=r"^error: The audio of 11 of .*--max_dropped 0.1 allows") as ended:
+        train.main(flags(world, tmp_path / "run", dataset=corpus))
+    assert "data_train.json names each" in str(ended.value.code)
+    report = json.loads((tmp_path / "run" / "data_train.json").read_text(encoding="utf-8"))
+    assert report["reasons"]["unreadable"] == 11
