@@ -18,7 +18,7 @@ from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.files import check_writable, read_json, write_json
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_for_run
-from modeling_slam.data.collator import check_clip_lengths
+from modeling_slam.data.collator import check_clip_lengths, check_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import CtcRecogniser, SlamRecogniser, decode
 from modeling_slam.evaluation.predictions import PredictionStore
@@ -26,6 +26,7 @@ from modeling_slam.evaluation.report import package_versions, score, summary
 from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings, text_style_of
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
 from modeling_slam.evaluation.whisper_rules import fetch_spellings
+from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.paper.table1 import beside_paper
 
 DESCRIPTION = (
@@ -53,12 +54,15 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
         with state.local_main_process_first():  # one process of a machine unpacks an archive for all
             directory = arguments.output_dir if state.is_main_process else None
             dataset, data_report = load_for_run(data, arguments.split, directory)
-        check_clip_lengths(dataset)
+        if arguments.baseline == "whisper":
+            check_clip_lengths(dataset)
+        else:
+            check_lengths(dataset, SlamAsrProcessor.from_pretrained(arguments.model))
         settings = decoding_settings(arguments, data, config_path, dataset, str(dtype).removeprefix("torch."))
         language = check_baseline(arguments, dataset) if arguments.baseline == "whisper" else None
         store = PredictionStore(arguments.output_dir)
         with state.main_process_first():
-            store.start(settings)
+            (store.start if state.is_main_process else store.check_settings)(settings)
             store.check(dataset["id"][:], dataset["text"][:])
     state.print(data_report.summary() + beside_paper(data_report))
 

@@ -12,6 +12,7 @@ well.
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -30,6 +31,7 @@ def parse_arguments(
     *dataclass_types: Any, description: str, argv: Sequence[str] | None = None, usage: str = RECIPE_USAGE
 ) -> tuple[Any, ...]:
     """One instance of each dataclass. Bad names or values end the program with one clear line."""
+    print_any_text()
     argv = list(sys.argv[1:] if argv is None else argv)
     show_all = "--help_all" in argv
     parser = build_parser(*dataclass_types, description=description, show_all=show_all, usage=usage)
@@ -46,6 +48,13 @@ def parse_arguments(
                 raise
             parser.error(one_line(error))
     return tuple(instances)
+
+
+def print_any_text() -> None:
+    """Where a terminal or a log has no sign for a letter, print its escape (\\xe6) and go on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM end a program in one line that says how to go on, with its temporary files removed.
+"""Ctrl-C, SIGTERM and a full disk end a program in one line that says how to go on.
 
 SIGTERM is what SLURM, docker and a study's engine send; Python would die of it at once and leave behind
-whatever `finally` and `atexit` were to remove.
+the temporary files that `finally` and `atexit` were to remove.
 """
 
 import _thread
@@ -15,6 +15,9 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+from modeling_slam.common.command_line import debugging
+from modeling_slam.common.files import DiskFullError
+
 SECONDS_TO_CLEAN_UP = 5.0
 EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}  # as shells give them
 
@@ -25,7 +28,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ends_in_one_line(advice: Callable[[], str]) -> Generator[None]:
-    """Inside the block Ctrl-C and SIGTERM raise SystemExit after one line that ends with `advice()`.
+    """Ctrl-C, SIGTERM and a full disk in the block raise SystemExit with a line that ends with `advice()`.
 
     Only the main thread can be told of signals; elsewhere the block changes nothing.
     """
@@ -51,6 +54,9 @@ def ends_in_one_line(advice: Callable[[], str]) -> Generator[None]:
     except BaseException as error:
         ending.set()
         number = received[0] if received else _signal_behind(error)
+        full = error.__cause__ if isinstance(error, SystemExit) else error
+        if number is None and isinstance(full, DiskFullError) and not debugging():
+            raise SystemExit(f"error: {full} {advice()}") from full
         if number is None:
             raise
         # Once is enough: what follows is cleaning up, and helpers that die with us have nothing to add.

@@ -14,6 +14,7 @@ from datasets import config
 from filelock import FileLock
 from tqdm import tqdm
 
+from modeling_slam.common.files import naming_what_has_no_room
 from modeling_slam.data.clips import DataError
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar")
@@ -32,7 +33,8 @@ def unpack_once(archive: Path) -> Path:
     folder = parent / f"{stem}-unpacked"
     status = archive.stat()
     stamp = f"{archive.name} {status.st_size} {status.st_mtime_ns}"
-    with FileLock(parent / f".{stem}.lock"):
+    lock = FileLock(parent / f".{stem}.lock")
+    with lock, naming_what_has_no_room(folder, status.st_size):  # more than this, if it is compressed
         if not _is_from(folder, stamp):
             temporary = parent / f".{stem}-unpacking"
             shutil.rmtree(temporary, ignore_errors=True)  # Left by a killed run; the lock is ours.
@@ -70,5 +72,5 @@ def _unpack(archive: Path, folder: Path) -> None:
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise DataError(
                 f"{archive}: cannot be unpacked ({error}). If the archive is damaged or cut short, fetch it "
-                "again; if the disk is full, make room beside it."
+                "again."
             ) from error

@@ -4,6 +4,7 @@ Audio is decoded here and not before, so memory holds only the batches at hand. 
 transcript alone: the processor labels prompt, audio and padding with -100.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,4 +77,24 @@ def check_lengths(dataset: Any, processor: SlamAsrProcessor) -> None:
     """
     geometry = processor.audio_geometry
     check_clip_lengths(dataset, geometry.max_seconds)
-    processor.prompt_ids(geometry.frames_of_samples(round(min(dataset["duration"]) * SAMPLING_RATE)))
+    shortest = min(dataset["duration"])
+    if not makes_tokens(shortest, processor):
+        frame_seconds = geometry.frame_samples / SAMPLING_RATE
+        enough = next(
+            frames * frame_seconds
+            for frames in itertools.count(1)
+            if makes_tokens(frames * frame_seconds, processor)
+        )
+        raise ValueError(
+            f"The shortest clip lasts {shortest:.3f} s and makes no audio token; "
+            f"set `--min_seconds {enough:g}`."
+        )
+
+
+def makes_tokens(seconds: float, processor: SlamAsrProcessor) -> bool:
+    """Whether the LLM gets anything of a clip of this length."""
+    try:
+        processor.prompt_ids(processor.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE)))
+    except ValueError:
+        return False
+    return True

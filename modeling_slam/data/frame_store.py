@@ -20,6 +20,8 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from modeling_slam.common.files import DiskFullError, replacing
+
 SHARD_BYTES = 2**27  # 128 MiB: what a killed process loses at most, and what is evicted at a time
 
 
@@ -114,8 +116,9 @@ class FrameWriter:
     def __enter__(self) -> "FrameWriter":
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self._write()
+    def __exit__(self, kind: Any, *exception: Any) -> None:
+        if kind is None or not issubclass(kind, DiskFullError):
+            self._write()
 
     def add(self, digest: str, frames: torch.Tensor) -> None:
         self._pending[digest] = frames.contiguous()
@@ -126,13 +129,8 @@ class FrameWriter:
     def _write(self) -> None:
         if not self._pending:
             return
-        shard = self.directory / f"{uuid.uuid4().hex}.safetensors"
-        temporary = shard.with_suffix(".tmp")
-        try:
+        with replacing(self.directory / f"{uuid.uuid4().hex}.safetensors", self._bytes) as temporary:
             save_file(self._pending, temporary)
-            temporary.replace(shard)
-        finally:
-            temporary.unlink(missing_ok=True)
         self._pending, self._bytes = {}, 0
 
 

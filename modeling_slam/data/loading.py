@@ -14,6 +14,7 @@ from datasets import config
 from datasets.arrow_writer import ArrowWriter
 from filelock import BaseFileLock, FileLock, Timeout
 
+from modeling_slam.common.files import naming_what_has_no_room
 from modeling_slam.data.arguments import DataArguments
 from modeling_slam.data.clips import DataError, Source
 from modeling_slam.data.joining import Role, as_one, open_parts, reports_of
@@ -84,7 +85,8 @@ def load_for_run(
 
 
 def _load(arguments: DataArguments, split: Role) -> tuple[datasets.Dataset, DataReport]:
-    parts = open_parts(arguments, split)
+    with naming_what_has_no_room(f"{config.HF_DATASETS_CACHE} (HF_DATASETS_CACHE names another place)"):
+        parts = open_parts(arguments, split)
     source = as_one(parts, getattr(arguments, f"{split}_split"))
     report = DataReport(
         " + ".join(arguments.dataset), source.kind, str(source.split), source.language, note=source.note
@@ -114,7 +116,10 @@ def _describe_subset(limits: Limits, source: Source) -> str | None:
 def _write(kept: Iterable[KeptClip], source: Source, report: DataReport) -> datasets.Dataset:
     """Put the kept clips on disk as they come: neither a stream nor a corpus has to fit into memory."""
     path = str(_temporary_folder(Path(config.HF_DATASETS_CACHE)) / "clips.arrow")
-    with ArrowWriter(path=path, features=FEATURES, writer_batch_size=ROWS_PER_BATCH) as writer:
+    with (
+        naming_what_has_no_room(f"{path} (a copy of the clips; HF_DATASETS_CACHE names another place)"),
+        ArrowWriter(path=path, features=FEATURES, writer_batch_size=ROWS_PER_BATCH) as writer,
+    ):
         for kept_clip in kept:
             try:
                 audio = source.read_audio(kept_clip.clip)

@@ -3,14 +3,17 @@
 While a run decodes, each process appends to its own `predictions.part-N.jsonl`, batch by batch, so a killed
 run loses at most the batch in hand. Only a complete set becomes `predictions.jsonl`, in dataset order and in
 one step: whoever finds that file may score it. `predictions.settings.json` is written first and keeps a
-resumed run from mixing two models or two settings in one file. To add a field, add it to `Prediction`.
+resumed run from mixing two models or two settings in one file. One evaluation at a time is at a directory:
+a second one waits, and finds everything done. To add a field, add it to `Prediction`.
 
 A line that is no prediction of this run (damaged, of another type, twice, of another dataset) is an error
 that names file and line, never left out: a score of fewer clips would look like one of all. Once it is
 deleted, `eval.py` decodes its clip again.
 """
 
+import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -19,8 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from filelock import FileLock, Timeout
+
 from modeling_slam.common.differences import differences
-from modeling_slam.common.files import read_json, write_json, write_text
+from modeling_slam.common.files import naming_what_has_no_room, read_json, write_json, write_text
+
+logger = logging.getLogger("slam-asr")
 
 PREDICTIONS, PARTS = "predictions.jsonl", "predictions.part-*.jsonl"
 HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # a surrogate: JSON may hold it, UTF-8 may not
@@ -131,10 +138,35 @@ class PredictionStore:
         self.directory = Path(output_dir)
         self.path = self.directory / PREDICTIONS
         self.settings_path = self.directory / "predictions.settings.json"
+        # One object a process, so that a process never waits for itself.
+        self._lock = FileLock(self.directory / ".predictions.lock", is_singleton=True)
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Claim the directory for `settings`, or raise `SettingsError` if it holds other ones."""
+        """Claim the directory for `settings` until `finish`, or the end of the process.
+
+        Another process that has claimed it for the same settings is waited for.
+
+        Raises:
+            SettingsError: the directory holds predictions of other settings, or of unknown ones.
+        """
         settings = json.loads(json.dumps(settings))  # as they will be read back
+        self.check_settings(settings)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("Another process decodes into %s; waiting for its end.", self.directory)
+            self._lock.acquire()
+        try:
+            self.check_settings(settings)  # what another process has begun meanwhile
+            if self.read_settings() is None:
+                write_json(self.settings_path, settings)
+        except BaseException:
+            self._release()
+            raise
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Whether the directory may be claimed for these; raises as `start` does."""
         earlier = self.read_settings()
         if earlier is not None:
             if changed := differences(earlier, settings):
@@ -142,15 +174,18 @@ class PredictionStore:
                     f"{self.directory} holds predictions made with other settings: {'; '.join(changed)}. Use "
                     "another `--output_dir`, or delete this one to decode again."
                 )
-            return
-        if self.path.exists() or self._parts():
+        elif self.path.exists() or self._parts():
             raise SettingsError(
                 f"{self.settings_path} is missing or damaged, so the predictions beside it cannot be told "
                 f"from those of another model. Delete {self.directory / 'predictions.*'} to decode again, or "
                 "use another `--output_dir`."
             )
-        self.directory.mkdir(parents=True, exist_ok=True)
-        write_json(self.settings_path, settings)
+
+    def _release(self) -> None:
+        """Let the next process in; the file goes first, while nobody else can hold it."""
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release(force=True)
 
     def read_settings(self) -> dict[str, Any] | None:
         """What the predictions were made with; None where that is not known."""
@@ -201,6 +236,7 @@ class PredictionStore:
         write_text(self.path, to_lines(rows))
         for part in self._parts():
             part.unlink()
+        self._release()
         return rows
 
     def _files(self) -> list[Path]:
@@ -214,14 +250,28 @@ class PartFile:
     """Append-only lines of one process; opening it cuts off a line torn by an earlier kill."""
 
     def __init__(self, path: Path):
-        self._file = path.open("ab+")
+        self._path = path
+        self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
         whole, newline, _torn = self._file.read().rpartition(b"\n")
         self._file.truncate(len(whole) + len(newline))
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        self._file.write(to_lines(predictions).encode("utf-8"))
-        self._file.flush()
+        """Write the lines of a batch, all or none.
+
+        Raises:
+            DiskFullError: there is no room for them.
+        """
+        lines = to_lines(predictions).encode("utf-8")
+        before = self._file.seek(0, os.SEEK_END)
+        with naming_what_has_no_room(self._path, len(lines), before):
+            try:
+                written = 0
+                while written < len(lines):
+                    written += self._file.write(lines[written:])
+            except OSError:
+                self._file.truncate(before)
+                raise
 
     def __enter__(self) -> "PartFile":
         return self

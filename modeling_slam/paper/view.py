@@ -20,7 +20,7 @@ from modeling_slam.paper.published import (
     paper_table4,
     paper_table7,
 )
-from modeling_slam.report.plots import CEILING, COLOURS, MARKERS, legend, panels
+from modeling_slam.report.plots import CEILING, COLOURS, MARKERS, label_rows, legend, panels
 from modeling_slam.report.view import Others, View
 from modeling_slam.report.written import ReportTable, language_name
 
@@ -74,7 +74,8 @@ def plot_against(study: StudyResults, view: View) -> Any:
     """WER against the share of encoder parameters removed: ours in colour, the paper's encoders in grey."""
     ours, paper = wer_table(study.runs, by=["mode", *study.axes]), wer_table(paper_results().runs)
     languages = list(ours["language"].unique())
-    figure, axes = panels(len(MODES), len(languages), sharey=True, sharex=True)
+    figure, axes = panels(view, len(MODES), len(languages))
+    widest = 105 * max(paper["encoder_reduction"].max(), ours["encoder_reduction"].max())
     dashes = {"small": ":", "medium": "--", "large-v2": "-."}
     for row, mode in enumerate(MODES):
         for column, language in enumerate(languages):
@@ -93,9 +94,10 @@ def plot_against(study: StudyResults, view: View) -> Any:
                     removed, wer = 100 * curve["encoder_reduction"], 100 * curve["wer"]
                     axis.plot(removed, wer, linestyle=dash, label=f"{encoder}, {whose}", **style)
             axis.set_ylim(0, CEILING)
+            axis.set_xlim(-widest / 20, widest)
             axis.grid(alpha=0.3)
-        axes[row][0].set_ylabel("WER (%)")
-    for axis in axes[-1]:
+    label_rows(view, axes, "WER (%)")
+    for axis in axes.flat if view.narrow else axes[-1]:
         axis.set_xlabel("encoder parameters removed (%)")
     legend(figure, axes)
     return figure

@@ -33,9 +33,7 @@ def write_browser(
     `clips` maps (language, utterance id) to an audio file, as a path from the page's directory.
     """
     runs = shown_runs(study)
-    data = browser_data(study, runs, clips or {})
-    # `</` would end the script element; `<\/` is the same string in JSON.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    text = script_json(browser_data(study, runs, clips or {}))
     templates = Environment(
         loader=PackageLoader("modeling_slam.report", "templates"), autoescape=True, undefined=StrictUndefined
     )
@@ -48,6 +46,14 @@ def write_browser(
     )
     write_text(file, page)
     return list(runs["name"])
+
+
+def script_json(data: Any) -> str:
+    """JSON that may stand in a script element, whatever its strings hold.
+
+    `</script` would end the element and `<!--<script` keep it from ending, so no `<` stays.
+    """
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def asset(name: str) -> str:

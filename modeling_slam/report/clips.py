@@ -4,6 +4,7 @@ Audio is no part of a study's results, so it is read again from the dataset the 
 before you publish a report with clips.
 """
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import soundfile
 
 from modeling_slam.analysis.frames import groups
 from modeling_slam.analysis.results import METRICS_FILE, RUN_FILE, StudyResults, read_json
+from modeling_slam.common.files import write_bytes
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
@@ -29,7 +31,9 @@ def write_clips(study: StudyResults, directory: Path, count: int) -> dict[tuple[
         wanted = most_different(study, list(runs["name"]), count)
         for number, (clip, samples) in enumerate(read_clips(study, runs["name"].iloc[0], wanted)):
             file = directory / f"{language}-{number:03}.ogg"
-            soundfile.write(file, samples, SAMPLING_RATE, format="OGG", subtype="OPUS")
+            encoded = io.BytesIO()
+            soundfile.write(encoded, samples, SAMPLING_RATE, format="OGG", subtype="OPUS")
+            write_bytes(file, encoded.getvalue())
             written[language, clip] = f"{directory.name}/{file.name}"
     return written
 

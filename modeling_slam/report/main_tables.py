@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from modeling_slam.analysis import error_types, tables
+from modeling_slam.analysis.convergence import not_converged
 from modeling_slam.analysis.frames import each_row, groups
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.report.view import View
 from modeling_slam.report.written import (
+    UNCONVERGED,
     ReportTable,
     language_name,
     millions,
@@ -42,25 +44,31 @@ def table2(study: StudyResults, view: View) -> ReportTable:
     name = "table2_wer"
     data = tables.wer_table(study.runs, **view.curves)
     theirs = view.theirs(name)
-    rows, links = [], {}
+    rows, links, doubtful = [], {}, set(not_converged(study)["name"])
     for (encoder, value), cells in groups(data, ["encoder_name", view.x]):
         row = {"encoder": encoder, x_title(study, view): plain(value)}
         if view.along_depth:
             row["Red.%"] = percent(cells["encoder_reduction"].iloc[0])
         for cell in each_row(cells):
             column = f"{language_name(cell.language)}, {curve_name(study, view, cell)}"
-            row[column] = with_bounds(cell) + beside(cell, theirs, view)
+            mark = f" {UNCONVERGED}" if doubtful.intersection(cell.runs) else ""
+            row[column] = with_bounds(cell) + mark + beside(cell, theirs, view)
             links[len(rows), column] = cell.runs
         rows.append(row)
-    note = (
-        "WER in %, in brackets its 95 % interval over utterances (of seeds: mean and range). "
-        + ("Red.%: encoder parameters removed. " if view.along_depth else "")
-        + "projector: trained alone; + LoRA: with LoRA."
-    )
+    note = "WER in %, in brackets its 95 % interval over utterances"
+    note += " (of seeds: mean and range)." if (data["seeds"] > 1).any() else "."
+    note += " Red.%: encoder parameters removed." if view.along_depth else ""
+    titles = " ".join(column for row in rows for column in row)
+    note += " projector: trained alone." if ", projector" in titles else ""
+    note += " + LoRA: with LoRA." if "+ LoRA" in titles else ""
+    written = " ".join(str(value) for row in rows for value in row.values())
+    note += f" {UNCONVERGED}: of a run that had not converged." if UNCONVERGED in written else ""
     if theirs is not None and view.others is not None:
         mark, whose = view.others.mark, view.others.whose
-        note += f" {mark}: {whose}'s WER of this depth, ours - theirs, * where it is outside our interval."
-        if not any(f"{mark} " in str(value) for row in rows for value in row.values()):
+        if f" {mark} " in written:
+            note += f" {mark}: {whose}'s WER of this depth, ours - theirs"
+            note += ", * where it is outside our interval." if "*" in written else "."
+        else:
             note += f" {whose.capitalize()} has no depth of these encoders."
     data = data.assign(runs=data["runs"].map(" ".join))
     title = "depth" if view.along_depth else study.axes.get(view.x, view.x)
@@ -105,13 +113,16 @@ def table3(study: StudyResults, view: View) -> ReportTable:
         "net_change": ("net change (M)", signed_millions),
         "net_change_share": ("net change (%)", signed),
         **{column: (f"WER {language_name(column.removeprefix('wer_'))}", percent) for column in wers},
-        "better": ("languages below the whole encoder", str),
+        "better": ("languages below the whole encoder", whole),
         **view.whose(name),
     }
-    note = (
-        "For each encoder: whole, whole with LoRA, and the pruned depth with LoRA of the lowest mean WER. "
-        "Change against the whole encoder without LoRA."
-    )
+    note = "For each encoder: whole"
+    if len(data) and (data["mode"] == "lora").any():
+        note += (
+            ", whole with LoRA, and the pruned depth with LoRA of the lowest mean WER. Change against the "
+        )
+        note += "whole encoder without LoRA"
+    note += "."
     return table_of_rows(name, "Table 3: sweet spots", note, data, columns, axes=study.axes)
 
 
@@ -170,7 +181,6 @@ def table7(study: StudyResults, view: View) -> ReportTable:
     data = view.below(name, tables.error_change(study.runs, **view.curves))
     kinds = ("substitutions", "insertions", "deletions", "total")
     columns = {**{kind: (f"{kind} (%)", signed) for kind in kinds}, **view.whose(name)}
-    note = (
-        "Change of the count of each word error by LoRA, after the shallowest cut; empty if there was none."
-    )
+    note = "Change of the count of each word error by LoRA, after the shallowest cut"
+    note += "; empty if there was none." if data.reindex(columns=kinds).isna().any(axis=None) else "."
     return table_of_rows(name, "Table 7: change of errors", note, data, columns, axes=study.axes)

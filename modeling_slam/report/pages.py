@@ -8,25 +8,30 @@ one likes, also of a study that is not finished. The directory is made beside it
 it is whole.
 """
 
+import contextlib
 import dataclasses
+import errno
+import itertools
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from modeling_slam.analysis.frames import each_row
-from modeling_slam.analysis.results import StudyResults, shown_rates
-from modeling_slam.evaluation.metrics import METRICS
-from modeling_slam.report.browser import write_browser
+from modeling_slam.analysis.convergence import not_converged
+from modeling_slam.analysis.results import StudyResults
+from modeling_slam.common.files import DiskFullError, write_text
+from modeling_slam.report.browser import asset, write_browser
 from modeling_slam.report.clips import write_clips
 from modeling_slam.report.main_tables import TRANSCRIPTS
 from modeling_slam.report.plots import save_plots
+from modeling_slam.report.run_list import note_of, run_list
 from modeling_slam.report.sections import report_tables
+from modeling_slam.report.summary import summary, warnings
 from modeling_slam.report.view import View
-from modeling_slam.report.written import RUNS, ReportTable, language_name, millions, mode_name, percent
+from modeling_slam.report.written import RUNS, ReportTable, language_name
 
 PAGES = ("report.html", "report.md")
 
@@ -60,11 +65,28 @@ def write_report(
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         made = Path(scratch) / directory.name
         made.mkdir()
-        write_into(made, study, view, clips, withhold)
-        if directory.exists():
-            directory.rename(Path(scratch) / "before")
-        made.rename(directory)
+        try:
+            write_into(made, study, view, clips, withhold)
+        except DiskFullError as error:
+            written = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+            shutil.rmtree(made)
+            raise DiskFullError(directory, written + (error.needed or 0)) from error  # so much at least
+        put_in_place(made, directory, Path(scratch))
     return directory
+
+
+def put_in_place(made: Path, directory: Path, scratch: Path) -> None:
+    """Give `made` the name `directory`; what has it goes into `scratch`. Others may do the same at once."""
+    for number in itertools.count():
+        with contextlib.suppress(FileNotFoundError):
+            directory.rename(scratch / f"before-{number}")
+        try:
+            made.rename(directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
 
 
 def check_replaceable(directory: Path) -> None:
@@ -81,10 +103,11 @@ def write_into(directory: Path, study: StudyResults, view: View, clips: int, wit
     (directory / "tables").mkdir()
     for table in tables:
         save_table(table, directory / "tables")
-    captions = save_plots(study, directory / "plots", view)
+    plots = save_plots(study, directory / "plots", view)
     audio = write_clips(quoted, directory / "clips", clips) if clips else {}
     browsed = write_browser(quoted, directory / "errors.html", audio) if len(quoted.runs) else []
-    study.runs.map(without_directory).to_csv(directory / "tables" / "runs.csv", index=False)
+    runs = study.runs.map(without_directory)
+    write_text(directory / "tables" / "runs.csv", runs.to_csv(index=False))
     templates = Environment(
         loader=PackageLoader("modeling_slam.report", "templates"),
         autoescape=lambda name: name is not None and name.startswith("report.html"),
@@ -92,22 +115,27 @@ def write_into(directory: Path, study: StudyResults, view: View, clips: int, wit
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    doubtful = not_converged(study)
+    names = set(doubtful["name"])
+    lines = run_list(study.runs, names, browsed)
     context = {
         "study": study,
+        "summary": summary(study, view, names),
+        "doubtful": warnings(doubtful),
         "tables": tables,
-        "captions": captions,
-        "runs": run_list(study.runs),
-        "rates": [METRICS[name].title for name in shown_rates(study.runs)],
-        "whisper_rules": "; ".join(sorted(set(study.runs["whisper_rules"]))),
+        "plots": plots,
+        "runs": lines,
+        "runs_note": note_of(lines, "; ".join(sorted(set(study.runs["whisper_rules"])))),
         "browsed": set(browsed),
         "withheld": ", ".join(map(language_name, withhold)),
         "others": view.others,
         "commits": ", ".join(sorted(set(study.runs["commit"].dropna()))),
         "markdown": to_markdown,
+        "style": asset("report.css"),
     }
     for page in PAGES:
         text = templates.get_template(f"{page}.jinja").render(context)
-        (directory / page).write_text(text.rstrip() + "\n", encoding="utf-8")
+        write_text(directory / page, text.rstrip() + "\n")
 
 
 def without_directory(value: Any) -> Any:
@@ -130,11 +158,11 @@ def without_texts(table: ReportTable, languages: Sequence[str]) -> ReportTable:
 
 def save_table(table: ReportTable, directory: Path) -> None:
     """`NAME.csv` with plain numbers, `NAME.tex` as it is shown."""
-    table.data.to_csv(directory / f"{table.name}.csv", index=False)
+    write_text(directory / f"{table.name}.csv", table.data.to_csv(index=False))
     caption = escape_latex(f"{table.title}. {table.note}")
     written = table.shown.drop(columns=RUNS, errors="ignore").map(escape_latex).rename(columns=escape_latex)
     latex = written.to_latex(index=False, escape=False, caption=caption, label=f"tab:{table.name}")
-    (directory / f"{table.name}.tex").write_text(latex, encoding="utf-8")
+    write_text(directory / f"{table.name}.tex", latex)
 
 
 def escape_latex(text: Any) -> str:
@@ -158,33 +186,3 @@ def to_markdown(table: ReportTable) -> str:
 def bracketed(text: str) -> str:
     """Text that may stand inside a Markdown link: its own brackets escaped."""
     return text.replace("[", "\\[").replace("]", "\\]")
-
-
-def run_list(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the last section says about each run."""
-    rates = shown_rates(runs)
-    return [
-        {
-            "name": run.name,
-            "encoder": run.encoder_name,
-            "layers": f"{run.keep_layers} of {run.encoder_layers}",
-            "language": language_name(run.language),
-            "mode": mode_name(run.mode),
-            "seed": run.seed,
-            "wer": percent(run.wer, 2),
-            "interval": f"{percent(run.wer_low)} to {percent(run.wer_high)}",
-            "speaker_interval": (
-                f"{percent(run.speaker_low)} to {percent(run.speaker_high)} ({run.speakers})"
-                if pd.notna(run.speaker_low)
-                else ""
-            ),
-            "rates": {METRICS[name].title: percent(getattr(run, name), 2) for name in rates},
-            "errors": f"{run.substitutions} / {run.deletions} / {run.insertions}",
-            "words": f"{run.reference_words:,}",
-            "parameters": f"{millions(run.encoder_parameters)} + {millions(run.lora_parameters)}",
-            "factor": f"{run.real_time_factor:.3f}",
-            "minutes": f"{run.train_seconds / 60:.1f}",
-            "commit": run.commit or "",
-        }
-        for run in each_row(runs)
-    ]

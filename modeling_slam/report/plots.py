@@ -1,10 +1,14 @@
 """The study's pictures, as SVG for pages and PNG for slides.
 
-Colour says the mode (without LoRA, with), the dash pattern what else tells curves apart. SVG files are the
-same to the byte for the same results, so a committed report changes only where its numbers do.
+Colour says the mode (without LoRA, with), the dash pattern what else tells curves apart. A picture of several
+panels side by side comes a second time with one below the other, for phones. SVG files are the same to the
+byte for the same results, so a committed report changes only where its numbers do.
 """
 
 import dataclasses
+import io
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +25,42 @@ from modeling_slam.analysis.curves import pareto_front
 from modeling_slam.analysis.frames import beside_mode, each_row, groups, keyed
 from modeling_slam.analysis.results import CURVE, StudyResults
 from modeling_slam.analysis.tables import MODES, error_change, lora_gain, shallowest_cuts, wer_table
+from modeling_slam.common.files import write_bytes
 from modeling_slam.report.view import Plot, View
 from modeling_slam.report.written import language_name, plain
 
 COLOURS = {"projector": "#0072b2", "lora": "#d55e00"}  # told apart with any colour vision
+BASELINE = "Whisper with its own decoder"
 MARKERS = {"projector": "o", "lora": "s"}
 DASHES = ("-", "--", ":", "-.")
 CEILING = 150  # % of WER; what loops run up beyond it is cut off, so that the rest can be read
 
 
-def panels(rows: int, columns: int, width: float = 3.8, **options: Any) -> tuple[Any, Any]:
-    size = (width * columns, 3.2 * rows)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+def panels(view: View, rows: int, columns: int, width: float = 3.8) -> tuple[Any, Any]:
+    """A figure and its axes, (rows, columns); on a narrow page the panels stand one below the other."""
+    placed = (rows * columns, 1) if view.narrow else (rows, columns)
+    size = (width * placed[1], 3.2 * placed[0])
+    figure, axes = plt.subplots(*placed, figsize=size, squeeze=False, layout="constrained")
+    return figure, axes.reshape(rows, columns)
+
+
+def label_rows(view: View, axes: Any, text: str) -> None:
+    """What the vertical axes show, said where it is read: once a row, or below each other on each."""
+    for axis in axes.flat if view.narrow else axes[:, 0]:
+        axis.set_ylabel(text)
 
 
 def plot_curves(study: StudyResults, view: View) -> Any:
     """WER along the view's axis: a row an encoder, a column a language."""
     table = wer_table(study.runs, **view.curves)
     encoders, languages = list(table["encoder_name"].unique()), list(table["language"].unique())
-    figure, axes = panels(len(encoders), len(languages), sharey="row")
+    figure, axes = panels(view, len(encoders), len(languages))
     for row, encoder in enumerate(encoders):
         for column, language in enumerate(languages):
             axis = axes[row][column]
             cell = table[(table["encoder_name"] == encoder) & (table["language"] == language)]
             axis.set_title(f"{encoder}, {language_name(language)}")
             draw_curves(axis, cell, study, view)
-            draw_baseline(axis, study.baselines, encoder, language)
             if view.along_depth:
                 axis.set_xlabel("encoder layers kept")
                 axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -56,9 +70,13 @@ def plot_curves(study: StudyResults, view: View) -> Any:
             axis.grid(alpha=0.3)
             if cell.empty:
                 axis.set_axis_off()
-        axes[row][0].set_ylabel("WER (%)")
-        top = 100 * table[table["encoder_name"] == encoder]["wer_high"].max()
-        axes[row][0].set_ylim(0, min(CEILING, 1.08 * top) if top > 0 else None)
+        highest = table[table["encoder_name"] == encoder]["wer_high"].max()
+        for _, wer in itertools.chain(*(baselines_of(study, language, encoder) for language in languages)):
+            highest = max(highest, wer)
+        for column, language in enumerate(languages):
+            axes[row][column].set_ylim(0, min(CEILING, 108 * highest) if highest > 0 else None)
+            draw_baselines(axes[row][column], baselines_of(study, language, encoder))
+    label_rows(view, axes, "WER (%)")
     legend(figure, axes)
     return figure
 
@@ -78,12 +96,29 @@ def draw_curves(axis: Any, cell: pd.DataFrame, study: StudyResults, view: View) 
         )  # fmt: skip
 
 
-def draw_baseline(axis: Any, baselines: pd.DataFrame, encoder: str, language: str) -> None:
-    if baselines.empty:
-        return
-    found = baselines[(baselines["encoder_name"] == encoder) & (baselines["language"] == language)]
-    for wer in found["wer"]:
-        axis.axhline(100 * wer, color="0.35", linestyle="--", label="Whisper, own decoder")
+def baselines_of(study: StudyResults, language: str, encoder: str | None = None) -> list[tuple[str, float]]:
+    """(encoder, WER) of each Whisper with its own decoder that a language has, or one encoder of it."""
+    found = study.baselines
+    if found.empty:
+        return []
+    found = found[found["language"] == language]
+    rows = found if encoder is None else found[found["encoder_name"] == encoder]
+    return list(zip(rows["encoder_name"], rows["wer"], strict=True))
+
+
+def draw_baselines(axis: Any, baselines: Sequence[tuple[str, float]]) -> None:
+    """A line across the panel, named on it; at the panel's edge where the WER is beyond."""
+    top = axis.get_ylim()[1]
+    for encoder, wer in baselines:
+        height, beyond = min(100 * wer, top), 100 * wer > top
+        axis.axhline(height, color="black", linewidth=1.8, linestyle=(0, (5, 2)), label=BASELINE, zorder=3)
+        said = f"Whisper {encoder}: {100 * wer:.1f}" + (" (above)" if beyond else "")
+        below = height > 0.9 * top
+        axis.annotate(
+            said, (0.98, height), xycoords=("axes fraction", "data"), xytext=(0, -3 if below else 3),
+            textcoords="offset points", ha="right", va="top" if below else "bottom", fontsize=7.5,
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}, zorder=4,
+        )  # fmt: skip
 
 
 def plot_lora_gain(study: StudyResults, view: View) -> Any | None:
@@ -92,7 +127,7 @@ def plot_lora_gain(study: StudyResults, view: View) -> Any | None:
     if gains.empty:
         return None
     names = [condition(study, view, row) for row in each_row(gains)]
-    figure, axes = panels(1, 1, width=max(4.5, broad(names, 1.3)))
+    figure, axes = panels(view, 1, 1, width=max(4.5, broad(names, 1.3)))
     bars(axes[0][0], names, {"whole encoder": 100 * gains["full"], "after the cut": 100 * gains["pruned"]})
     axes[0][0].set_ylabel("points of WER won by LoRA")
     legend(figure, axes)
@@ -106,7 +141,7 @@ def plot_error_change(study: StudyResults, view: View) -> Any | None:
         return None
     names = [condition(study, view, row) for row in each_row(change)]
     kinds = ("substitutions", "insertions", "deletions", "total")
-    figure, axes = panels(1, 1, width=max(4.5, broad(names, 1.8)))
+    figure, axes = panels(view, 1, 1, width=max(4.5, broad(names, 1.8)))
     bars(axes[0][0], names, {kind: 100 * change[kind].astype(float) for kind in kinds})
     axes[0][0].set_ylabel("change with LoRA (%)")
     legend(figure, axes)
@@ -140,7 +175,7 @@ def plot_pareto(study: StudyResults, view: View) -> Any:
     """WER against encoder and LoRA parameters; runs that none beats in WER, size and speed are filled."""
     front = pareto_front(study.runs, by=[*view.curves["by"], *study.axes])
     languages = list(front["language"].unique())
-    figure, axes = panels(1, len(languages), width=4.6)
+    figure, axes = panels(view, 1, len(languages), width=4.6)
     for axis, language in zip(axes[0], languages, strict=True):
         for run in each_row(front[front["language"] == language]):
             place, colour = (run.parameters / 1e6, 100 * run.wer), COLOURS[run.mode]
@@ -155,6 +190,11 @@ def plot_pareto(study: StudyResults, view: View) -> Any:
             title=language_name(language), xlabel="encoder and LoRA (million parameters)", ylabel="WER (%)"
         )
         axis.margins(0.18, 0.1)
+        baselines = baselines_of(study, language)
+        own = 115 * front[front["language"] == language]["wer"].max()
+        theirs = min(CEILING, 108 * max([wer for _, wer in baselines], default=0.0))
+        axis.set_ylim(0, max(own, theirs, 1.0))
+        draw_baselines(axis, baselines)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     return figure
@@ -169,7 +209,7 @@ def plot_lengths(study: StudyResults, view: View) -> Any:
     ]
     table = wer_by_length(dataclasses.replace(study, runs=shown))
     conditions = list(keyed(table, [*CURVE, *beside_mode(view.by or ())]))
-    figure, axes = panels(1, len(conditions), width=4.4)
+    figure, axes = panels(view, 1, len(conditions), width=4.4)
     for axis, (key, cell) in zip(axes[0], conditions, strict=True):
         encoder, language = key["encoder_name"], key["language"]
         for (layers, mode), line in groups(cell, ["keep_layers", "mode"]):
@@ -182,7 +222,7 @@ def plot_lengths(study: StudyResults, view: View) -> Any:
             title=f"{encoder}, {language_name(language)}" + view.told_apart(study, key),
             xlabel="length of the clip (s)", ylabel="WER (%)",
         )  # fmt: skip
-        axis.set_ylim(0, None)
+        axis.set_ylim(0, max(1.0, 110 * cell["wer"].max()))
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     return figure
@@ -200,12 +240,24 @@ def legend(figure: Any, axes: Any) -> None:
     )
 
 
+def curve_caption(study: StudyResults, view: View) -> str:
+    along = "kept encoder layers" if view.along_depth else study.axes.get(view.x, view.x)
+    caption = f"WER against {along}, with 95 % intervals over utterances."
+    if wer_table(study.runs, **view.curves)["seeds"].max() > 1:
+        caption = f"{caption[:-1]} (of several seeds: the range)."
+    return caption + (
+        "" if study.baselines.empty else " Dashed line: the whole Whisper with its own decoder."
+    )
+
+
+def length_caption(study: StudyResults, view: View) -> str:
+    cut = " and shallowest cut" if shallowest_cuts(study.runs) else ""
+    return f"WER by length of the clip, whole encoder{cut}."
+
+
 # File name -> (caption, what draws it; None if the study has nothing to draw).
 PLOTS: dict[str, Plot] = {
-    "wer_by_depth": (
-        "WER against kept encoder layers, with 95 % intervals over utterances (of several seeds: the range).",
-        plot_curves,
-    ),
+    "wer_by_depth": (curve_caption, plot_curves),
     "lora_gain": (
         "Points of WER that LoRA wins, on the whole encoder and after the shallowest cut.",
         plot_lora_gain,
@@ -215,29 +267,52 @@ PLOTS: dict[str, Plot] = {
         plot_error_change,
     ),
     "pareto": ("WER against the parameters of encoder and LoRA.", plot_pareto),
-    "wer_by_length": ("WER by length of the clip, whole encoder and shallowest cut.", plot_lengths),
+    "wer_by_length": (length_caption, plot_lengths),
 }
 
 
-def plots_of(study: StudyResults, view: View) -> dict[str, Plot]:
+def plots_of(view: View) -> dict[str, Plot]:
     """The report's own plots and the view's; along another axis than depth those that can be drawn there."""
     if view.along_depth:
         return PLOTS | dict(view.plots)
-    caption = PLOTS["wer_by_depth"][0].replace("kept encoder layers", study.axes.get(view.x, view.x))
-    return {f"wer_by_{view.x}": (caption, plot_curves), "pareto": PLOTS["pareto"]} | dict(view.plots)
+    return {f"wer_by_{view.x}": PLOTS["wer_by_depth"], "pareto": PLOTS["pareto"]} | dict(view.plots)
 
 
-def save_plots(study: StudyResults, directory: Path, view: View) -> dict[str, str]:
-    """Draw everything into `directory` as SVG and PNG; returns name -> caption of what was drawn."""
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A plot that was drawn.
+
+    Attributes:
+        caption: below it.
+        narrow: whether there is one of its panels below each other, `NAME-narrow.svg`.
+    """
+
+    caption: str
+    narrow: bool
+
+
+def save_plots(study: StudyResults, directory: Path, view: View) -> dict[str, Drawn]:
+    """Draw everything into `directory` as SVG and PNG; returns what was drawn, by name."""
     directory.mkdir(parents=True, exist_ok=True)
-    captions = {}
+    drawn = {}
     with plt.rc_context({"svg.hashsalt": "slam-asr", "font.size": 9}):
-        for name, (caption, draw) in plots_of(study, view).items():
+        for name, (said, draw) in plots_of(view).items():
             figure = draw(study, view)
             if figure is None:
                 continue
-            figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
-            figure.savefig(directory / f"{name}.png", dpi=150)
-            plt.close(figure)
-            captions[name] = caption
-    return captions
+            caption = said if isinstance(said, str) else said(study, view)
+            columns = {round(axis.get_position().x0, 2) for axis in figure.axes}
+            drawn[name] = Drawn(caption, narrow=len(columns) > 1)
+            save_figure(figure, directory / f"{name}.svg", metadata={"Date": None})
+            save_figure(figure, directory / f"{name}.png", dpi=150)
+            if drawn[name].narrow:
+                below_each_other = draw(study, dataclasses.replace(view, narrow=True))
+                save_figure(below_each_other, directory / f"{name}-narrow.svg", metadata={"Date": None})
+    return drawn
+
+
+def save_figure(figure: Any, file: Path, **options: Any) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format=file.suffix[1:], **options)
+    write_bytes(file, picture.getvalue())
+    plt.close(figure)

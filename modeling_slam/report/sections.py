@@ -34,6 +34,7 @@ from modeling_slam.report.written import (
     percent,
     signed,
     table_of_rows,
+    whole,
     yes_no,
 )  # fmt: skip
 
@@ -69,7 +70,7 @@ def deepest_table(study: StudyResults, view: View) -> ReportTable:
     zone = curves.safe_zone(study, **view.curves)
     data = view.below(name, curves.deepest_safe_cuts(zone, study.runs, **view.curves))
     columns = {
-        "removed": ("layers removed", str),
+        "removed": ("layers removed", whole),
         "degradation": ("degradation (points)", signed),
         **view.whose(name),
     }
@@ -104,8 +105,8 @@ def shapes_table(study: StudyResults, view: View) -> ReportTable:
     name = "curve_shapes"
     data = view.below(name, curves.curve_shapes(study.runs, **view.curves))
     columns = {
-        "steps": ("steps", str),
-        "falls": ("falls", str),
+        "steps": ("steps", whole),
+        "falls": ("falls", whole),
         "largest_fall": ("largest fall (points)", percent),
         "instability": ("instability", lambda value: f"{value:.2f}"),
         "spikes": ("spikes", at_depths if view.along_depth else at_values),
@@ -130,10 +131,12 @@ def pareto_table(study: StudyResults, view: View) -> ReportTable:
             else {}
         ),
     }
-    note = (
-        "Runs that no other run of the language beats in WER, parameters and real-time factor at once. The "
-        "factor is of the machine that decoded, and noisy if it did other work."
-    )
+    note = "Runs that no other run of the language beats in WER and parameters at once."
+    if "real_time_factor" in data:
+        note = (
+            "Runs that no other run of the language beats in WER, parameters and real-time factor at once. "
+            "The factor is of the machine that decoded, and noisy if it did other work."
+        )
     return table_of_rows("pareto", "Pareto front", note, data, columns, front, study.axes)
 
 
@@ -189,7 +192,7 @@ def frequency_table(study: StudyResults, view: View) -> ReportTable:
 def seeds_table(study: StudyResults, view: View) -> ReportTable:
     data = curves.seed_spread(study.runs, **view.curves)
     columns = {
-        "seeds": ("seeds", str),
+        "seeds": ("seeds", whole),
         **{name: (f"{title} (%)", percent) for name, title in
            {"mean": "mean WER", "std": "deviation", "min": "lowest", "max": "highest"}.items()},
     }  # fmt: skip

@@ -43,6 +43,7 @@ class View:
         others: numbers to stand beside ours.
         sections: tables before the report's own.
         plots: figures after the report's own, as in `plots.PLOTS`.
+        narrow: whether panels of a figure stand below each other, for phones.
     """
 
     x: str = X
@@ -50,6 +51,7 @@ class View:
     others: Others | None = None
     sections: Sequence["Section"] = ()
     plots: Mapping[str, "Plot"] = field(default_factory=dict)
+    narrow: bool = False
 
     @property
     def along_depth(self) -> bool:
@@ -99,4 +101,5 @@ class View:
 
 
 Section = Callable[[StudyResults, View], ReportTable]
-Plot = tuple[str, Callable[[StudyResults, View], Any]]  # caption, and what draws it
+# Caption, or what writes it; and what draws the figure.
+Plot = tuple[str | Callable[[StudyResults, View], str], Callable[[StudyResults, View], Any]]

@@ -12,6 +12,7 @@ import pandas as pd
 from modeling_slam.analysis.tables import MODES
 
 Links = dict[tuple[int, str], list[str]]
+UNCONVERGED = "†"  # beside the figures of a run that had not converged
 RUNS = "runs"  # the column that does nothing but lead to runs
 
 
@@ -60,6 +61,7 @@ def signed_millions(value: Any) -> str:
 
 
 def whole(value: Any) -> str:
+    """A count; beside rows that have none, pandas makes 5.0 of it."""
     return "" if pd.isna(value) else f"{int(value):,}"
 
 
@@ -91,7 +93,7 @@ COMMON = {
     "encoder_name": ("encoder", str),
     "language": ("language", language_name),
     "mode": ("trained", mode_name),
-    "keep_layers": ("layers", str),
+    "keep_layers": ("layers", whole),
 }
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
 

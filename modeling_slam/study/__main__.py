@@ -14,7 +14,7 @@ from typing import Any
 
 import datasets
 
-from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments, print_any_text
 from modeling_slam.publishing.hub import open_hub
 from modeling_slam.study.arguments import (
     ListStudyArguments,
@@ -33,6 +33,7 @@ PROGRAM = "python -m modeling_slam.study"
 
 
 def main(argv: list[str] | None = None) -> None:
+    print_any_text()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in COMMANDS:
         asked = bool(argv) and argv[0] in ("-h", "--help")

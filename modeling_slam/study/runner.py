@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from modeling_slam.analysis.convergence import TRAINER_STATE
 from modeling_slam.analysis.results import METRICS_FILE, RUN_FILE
 from modeling_slam.common.command_line import as_flags
-from modeling_slam.common.files import write_json
+from modeling_slam.common.files import naming_what_has_no_room, write_json
 from modeling_slam.evaluation.report import package_versions
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
 from modeling_slam.study.store import LOCK, RunState, StudyStore
@@ -187,6 +188,8 @@ def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "P
     )
     write_json(directory / RUN_FILE, record.to_dict())
     if not task.keep_models:
+        if (model / TRAINER_STATE).is_file():  # the log of the training
+            (model / TRAINER_STATE).replace(directory / TRAINER_STATE)
         shutil.rmtree(model)
 
 
@@ -252,8 +255,9 @@ class Processes:
         threads = {"OMP_NUM_THREADS": str(self.task.threads)}
         log = self.directory / LOG
         with log.open("a", encoding="utf-8") as output:
-            output.write(f"$ python {shlex.join([script, *command[1:]])}\n")
-            output.flush()
+            with naming_what_has_no_room(log):
+                output.write(f"$ python {shlex.join([script, *command[1:]])}\n")
+                output.flush()
             ended = subprocess.run(
                 child,
                 cwd=self.task.cwd,

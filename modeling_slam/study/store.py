@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from modeling_slam.analysis.results import INDEX_FILE, METRICS_FILE, RUN_FILE, STUDY_FILE, run_rows
 from modeling_slam.common.differences import differences
-from modeling_slam.common.files import replacing, write_json
+from modeling_slam.common.files import write_bytes, write_json
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
 
 STATE, LOCK = "state.json", "lock"
@@ -131,8 +131,7 @@ class StudyStore:
         finished = sorted(record.parent for record in self.directory.glob(f"runs/*/{RUN_FILE}"))
         rows = run_rows(self.directory, finished)
         if rows:
-            with replacing(self.directory / INDEX_FILE) as temporary:
-                pd.DataFrame(rows).to_parquet(temporary, index=False)
+            write_bytes(self.directory / INDEX_FILE, pd.DataFrame(rows).to_parquet(index=False))
 
     def is_finished(self, spec: RunSpec | BaselineSpec) -> bool:
         if isinstance(spec, RunSpec):

@@ -7,7 +7,9 @@ aligned at each depth (`alignment.py`), and what the head reads of the validatio
 a plot come out. Stopped, the same command goes on.
 """
 
+import contextlib
 import copy
+import io
 import logging
 import shutil
 import sys
@@ -24,7 +26,7 @@ from matplotlib import pyplot as plt
 from transformers import set_seed
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
-from modeling_slam.common.files import read_json, write_json, write_text
+from modeling_slam.common.files import read_json, write_bytes, write_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
@@ -33,7 +35,7 @@ from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunA
 from modeling_slam.training.assembly import build_config, build_processor, encoding_of
 from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
-from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE
+from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, held
 from modeling_slam.training.run_settings import Settings, changes, record
 from modeling_slam.training.sampling import with_lengths
 from modeling_slam.training.trained_parts import trained_parts_of
@@ -64,7 +66,9 @@ def main(argv: list[str] | None = None) -> None:
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
     )
     with ends_in_one_line(lambda: "The same command goes on where it stopped."), clear_errors():
-        probe(*arguments)
+        directory = Path(arguments[-1].output_dir)
+        with held(directory) if PartialState().is_main_process else contextlib.nullcontext():
+            probe(*arguments)
 
 
 def probe(
@@ -163,7 +167,9 @@ def write_results(rows: list[dict[str, Any]], directory: Path) -> None:
     loss_axis.plot(layers, [row["loss"] for row in rows], color="tab:blue", marker="s", linestyle="--")
     loss_axis.set_ylabel("CTC loss a token", color="tab:blue")
     loss_axis.set_ylim(0, None)
-    figure.savefig(directory / "depth_probe.png", dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(directory / "depth_probe.png", picture.getvalue())
     plt.close(figure)
 
 

@@ -32,13 +32,14 @@ from modeling_slam.training.run_settings import (
     keep_global_batch,
     misfits,
 )
+from modeling_slam.training.saving import STAGING
 
 RUN_FILE = "run.json"
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
 LOCK = ".lock"
 LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most
 # What a run writes before its first checkpoint; `runs` is TensorBoard's.
-OF_A_START = (LOCK, RUN_FILE, "data_train.json", "data_validation.json", "runs", "frames")
+OF_A_START = (LOCK, RUN_FILE, "data_train.json", "data_validation.json", "runs", "frames", STAGING)
 ALIGNMENT = "alignment"  # directory of the alignment stage
 ALIGNMENT_FILE = "alignment.json"  # in it, written last: what the stage came to
 
@@ -60,8 +61,11 @@ class Run:
         state = state_of(Path(self.checkpoint))
         if 0 < max_steps <= state["global_step"]:
             return True
+        # With changed settings it went on from here before, and was stopped before its next checkpoint.
+        changes = (self.earlier or {}).get("changes", [])
+        went_on = self.changed or any(change["step"] == step_of(Path(self.checkpoint)) for change in changes)
         control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
-        return not self.changed and bool(control.get("should_training_stop"))
+        return not went_on and bool(control.get("should_training_stop"))
 
     def begin(self, reports: Mapping[str, DataReport] | None = None) -> None:
         """Record the settings and, for each split, what was read; the main process does."""
@@ -106,12 +110,15 @@ def run_directory(run_args: RunArguments, settings: Settings) -> Generator[Run]:
 
 @contextlib.contextmanager
 def held(directory: Path) -> Generator[None]:
-    """No second run in a directory; if the first writes nothing, the directory is taken away again."""
+    """No second run in a directory; if the first writes nothing, the directory is taken away again.
+
+    Raises:
+        ValueError: another run is going on in it.
+    """
     made = [path for path in (directory, *directory.absolute().parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK, timeout=LOCK_SECONDS)
     try:
-        lock.acquire()
+        acquire_in_place(lock, directory)
     except Timeout:
         raise ValueError(
             f"Another run is going on in `output_dir` {directory}. Wait for its end, or name another "
@@ -120,11 +127,26 @@ def held(directory: Path) -> Generator[None]:
     try:
         yield
     finally:
+        # The file goes first, while nobody else can hold it; whoever waits for it makes a new one.
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            (directory / LOCK).unlink(missing_ok=True)
         lock.release()
-        (directory / LOCK).unlink(missing_ok=True)
         for path in made:
             with contextlib.suppress(OSError):  # it holds something
                 path.rmdir()
+
+
+def acquire_in_place(lock: FileLock, directory: Path) -> None:
+    """Make the directory and acquire the lock in it, also if a run that ends takes the directory away."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except FileNotFoundError:
+            continue
+        if (directory / LOCK).exists():
+            return
+        lock.release()
 
 
 def find_run(directory: Path, run_args: RunArguments, settings: Settings) -> tuple[Run, dict[str, Any]]:

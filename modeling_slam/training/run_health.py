@@ -21,14 +21,15 @@ from accelerate import DistributedType, PartialState
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from modeling_slam.common.command_line import one_line
 from modeling_slam.data.collator import CLIP_IDS
+from modeling_slam.evaluation.metrics import PLATEAU_WER
+from modeling_slam.training.saving import WholeSaves
 
 logger = logging.getLogger("slam-asr")
 
-PLATEAU_WER = 0.8  # below it the words come from the audio
 PLATEAU_GAIN = 0.2  # share of the loss that a clip's own audio must take away
 MOSTLY = 0.5  # share of clips with one and the same wrong transcript
 STEPS_TO_LISTEN = 500
@@ -81,7 +82,7 @@ def readable(directory: str | Path) -> Generator[None]:
         ) from error
 
 
-class WatchedTrainer(Trainer):
+class WatchedTrainer(WholeSaves):
     """Ends where going on is useless; the clips of a batch are taken out before the model gets it."""
 
     rate_flag: ClassVar[str] = "--learning_rate"

@@ -1,6 +1,7 @@
 """A tiny SLAM-ASR checkpoint and a folder of short clips, made on the fly."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,11 @@ def write_speech_folder(folder: Path, texts=TEXTS, seconds=SECONDS) -> Path:
             )
             table.writerow([f"{number}.wav", text])
     return folder
+
+
+@pytest.fixture
+def write_speech() -> Callable[..., Path]:
+    return write_speech_folder
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`eval.py` end to end: files, scores, resume, refusals. In two processes: `training/test_distributed.py`."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -157,3 +158,34 @@ def test_a_corpus_that_mostly_cannot_be_read_is_not_evaluated_and_leaves_its_rep
     assert json.loads((results / "data_test.json").read_text())["reasons"] == {"missing file": 11}
     eval_script.main([*command, "--max_dropped", "1"])
     assert read(results)[1]["utterances"] == 5
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_the_letters_of_the_transcripts_ends_no_evaluation(
+    checkpoint, write_speech, tmp_path, results, monkeypatch, encoding
+):
+    speech = write_speech(tmp_path / "små", ["Små grønne æbler", "Ørsted, 東京"], [1.0, 0.8])
+    printed = io.BytesIO()
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(printed, encoding=encoding, write_through=True))
+    eval_script.main(
+        ["--model", str(checkpoint), "--dataset", str(speech), "--language", "da", "--output_dir",
+         str(results), "--max_new_tokens", "4", "--num_workers", "0"]
+    )  # fmt: skip
+    rows, _ = read(results)
+    assert [row["reference"] for row in rows] == ["små grønne æbler", "ørsted 東京"]
+    text = printed.getvalue().decode(encoding)
+    assert ("æbler" if encoding != "ascii" else r"\xe6bler") in text
+    assert ("東京" if encoding == "utf-8" else r"\u6771\u4eac") in text
+
+
+@pytest.mark.parametrize(("stack", "tail", "shortest"), [(45, "drop", 0.9), (60, "drop", 1.2)])
+def test_a_clip_too_short_is_found_before_the_first_is_decoded(
+    command, results, checkpoint, tiny_processor, stack, tail, shortest
+):
+    """Clips are decoded from the longest to the shortest, so it would show at the end."""
+    tiny_processor.projector_stack, tiny_processor.projector_tail = stack, tail
+    tiny_processor.save_pretrained(checkpoint)
+    with pytest.raises(SystemExit, match=rf"The shortest clip lasts 0\.700 s .*`--min_seconds {shortest}`"):
+        eval_script.main(command)
+    assert [path.name for path in results.iterdir()] == ["data_test.json"]

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import jiwer
 import pytest
+from full_disk import full_disk
 
+from modeling_slam.common.files import DiskFullError
 from modeling_slam.evaluation.metrics import error_rates
 from modeling_slam.evaluation.predictions import (
     Prediction,
@@ -231,3 +233,69 @@ def test_the_documented_lines_for_whole_speakers_are_honest_where_nobody_is_name
     rate, low, high = map(float, re.findall(r"[\d.]+", capsys.readouterr().out))
     assert rate == 0.5
     assert 0.2 < low < 0.4 < 0.6 < high < 0.8
+
+
+def decode_all(directory, start, answers) -> None:
+    """As an evaluation goes, on twenty new directories."""
+    for number in range(20):
+        start.wait()
+        store = PredictionStore(directory / str(number))
+        store.start(SETTINGS)
+        done = {row.index for row in store.read()}
+        with store.open_part(0) as part:
+            for index in range(6):
+                if index not in done:
+                    part.append([prediction(index)])
+        answers.put([row.index for row in store.finish(6)])
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_evaluations_of_one_new_directory_all_end_well(tmp_path, processes):
+    context = multiprocessing.get_context("fork")
+    start, answers = context.Barrier(processes), context.Queue()
+    started = [context.Process(target=decode_all, args=(tmp_path, start, answers)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    found = [answers.get(timeout=60) for _ in range(20 * processes)]
+    for process in started:
+        process.join()
+    assert found == [list(range(6))] * (20 * processes)
+    for number in range(20):
+        rows = read_predictions(tmp_path / str(number) / "predictions.jsonl")
+        assert rows == [prediction(index) for index in range(6)]
+
+
+def hold(directory, settings, begun, end) -> None:
+    PredictionStore(directory).start(settings)
+    begun.set()
+    end.wait()
+
+
+def test_other_settings_are_refused_at_once_while_a_process_decodes(tmp_path):
+    context = multiprocessing.get_context("fork")
+    begun, end = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "run", SETTINGS, begun, end))
+    process.start()
+    begun.wait()
+    with pytest.raises(SettingsError, match="num_beams was 2, is 4"):
+        PredictionStore(tmp_path / "run").start({**SETTINGS, "num_beams": 4})
+    process.kill()  # whoever dies holds nothing
+    process.join()
+    PredictionStore(tmp_path / "run").start(SETTINGS)
+
+
+def test_a_batch_that_has_no_room_is_not_half_written_and_decoded_again_later(store):
+    path = store.directory / "predictions.part-0.jsonl"
+    with store.open_part(0) as part:
+        part.append([prediction(0)])
+        size = path.stat().st_size
+        with full_disk(2 * size + 10), pytest.raises(DiskFullError, match=f"no room for {path}: it takes "):
+            part.append([prediction(1), prediction(2)])
+    assert path.stat().st_size == size
+    assert store.read() == [prediction(0)]
+    with store.open_part(0) as part:
+        part.append([prediction(1), prediction(2)])
+    with full_disk(size), pytest.raises(DiskFullError, match=f"no room for {store.path}: it takes "):
+        store.finish(3)
+    assert not store.path.exists()
+    assert [row.index for row in store.finish(3)] == [0, 1, 2]

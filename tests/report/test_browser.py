@@ -69,6 +69,12 @@ def demo_report(tmp_path_factory) -> Path:
     return write_report(study, view=paper_view(beside=False), clips=3)
 
 
+@pytest.fixture(scope="module")
+def full_report(study_directory, tmp_path_factory) -> Path:
+    """Two languages beside the paper: as many tables, rows and columns as there are."""
+    return write_report(study_directory, tmp_path_factory.mktemp("full") / "report", paper_view())
+
+
 @pytest.fixture
 def page(chromium) -> Iterator:
     page = chromium.new_page()
@@ -153,12 +159,34 @@ def test_the_report_leads_into_the_browser(page, demo_report):
     assert page.locator("#run").input_value() == "base-6L-projector-en-s42"
 
 
+CUT = """[...document.querySelectorAll('.wide, td, th')]
+    .filter(element => element.scrollWidth > element.clientWidth + 1)
+    .filter(element => getComputedStyle(element).display !== 'none')
+    .filter(element => !element.closest('thead') || matchMedia('(min-width: 44.1rem)').matches)
+    .map(element => element.textContent.slice(0, 80))"""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
-def test_pages_fit_their_window(page, demo_report, width):
+def test_pages_fit_their_window_and_no_table_is_cut(page, demo_report, full_report, width):
     page.set_viewport_size({"width": width, "height": 900})
-    for name in ("errors.html", "report.html"):
-        page.goto((demo_report / name).as_uri())
+    for file in (demo_report / "errors.html", demo_report / "report.html", full_report / "report.html"):
+        page.goto(file.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CUT) == []
+
+
+def test_on_a_phone_each_cell_says_what_it_is_and_panels_stand_below_each_other(page, full_report):
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto((full_report / "report.html").as_uri())
+    title = "getComputedStyle(document.querySelector('#table2_wer + p + div td'), '::before').content"
+    assert "encoder" in page.evaluate(title)
+    assert (
+        page.locator("#plot-wer_by_depth img").evaluate("image => image.currentSrc").endswith("-narrow.svg")
+    )
+    shape = "image => image.naturalHeight / image.naturalWidth"
+    assert page.locator("#plot-wer_by_depth img").evaluate(shape) > 1
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_function("!document.querySelector('#plot-wer_by_depth img').currentSrc.includes('narrow')")
 
 
 def test_every_control_has_a_name_and_works_by_keyboard(page, demo_report):
@@ -169,6 +197,36 @@ def test_every_control_has_a_name_and_works_by_keyboard(page, demo_report):
     summary.focus()
     page.keyboard.press("Enter")
     page.locator("#list details[open] .diff").nth(3).wait_for()  # one a run
+
+
+AWKWARD_IDS = [
+    "plain", "it's \"quoted\" & <b>bold</b>", "</script><script>document.title = 'broken'</script>",
+    "<!--<script>", "a\nb\tc\rd", "..\\dir/../other/clip.wav", "\u202eright to left", "قصير 12.wav",
+    "nul\0bell\a",
+    "x" * 5000, "🙂" * 300, "${1}`\\u0041", "]]>", "\u2028line", "__proto__", "toString", " ",
+]  # fmt: skip
+
+
+def test_no_id_breaks_the_page(page, tmp_path):
+    """Quotes, ends of elements and comments, line breaks, slashes, directions, control signs, length."""
+    rows = [row(place, "one two", "one too", id=name) for place, name in enumerate(AWKWARD_IDS)]
+    study = write_study(tmp_path, [(spec_of(6, "projector", "en"), rows)])
+    write_browser(StudyResults.load(study), tmp_path / "errors.html")
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto((tmp_path / "errors.html").as_uri() + "#kind=toString")
+    assert shown(page) == len(AWKWARD_IDS)
+    assert page.title() == "made: error browser"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    ids = page.evaluate("[...document.querySelectorAll('#list details')].map(card => card.dataset.id)")
+    assert ids == AWKWARD_IDS
+    first_lines = page.locator("#list summary .about").all_inner_texts()
+    assert all(" · WER 50.0 % · " in text for text in first_lines)
+    assert not any("\u202e" in text or "\0" in text for text in first_lines)
+    assert max(map(len, first_lines)) < 400
+    page.fill("#text", "<!--")
+    page.wait_for_function("document.getElementById('count').textContent.startsWith('1 ')")
+    page.locator("#list summary").first.click()
+    page.locator("#list details[open] .diff").wait_for()
 
 
 def test_twelve_thousand_utterances_stay_quick(page, tmp_path):

@@ -1,19 +1,30 @@
 """The report on disk: everything is there, every number leads to its run, and nothing half-made is left."""
 
+import html
 import json
 import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_study import row, spec_of, write_study
+from full_disk import full_disk
+from made_study import row, spec_of, write_results, write_study
 
+from modeling_slam.analysis import StudyResults
+from modeling_slam.common.files import DiskFullError
 from modeling_slam.paper.view import paper_view
 from modeling_slam.report.browser import browser_data, write_browser
-from modeling_slam.report.pages import escape_latex, write_report
+from modeling_slam.report.pages import escape_latex, put_in_place, write_report
+from modeling_slam.report.plots import BASELINE, curve_caption, length_caption, plot_curves
+from modeling_slam.report.run_list import note_of, run_list
 from modeling_slam.report.sections import report_tables
-from modeling_slam.report.written import RUNS
+from modeling_slam.report.summary import summary
+from modeling_slam.report.view import View
+from modeling_slam.report.written import RUNS, whole
 from modeling_slam.study.__main__ import main
 
 
@@ -190,3 +201,126 @@ def test_a_study_of_one_finished_run_is_reported(tmp_path, layers, mode):
     run = (spec_of(layers, mode, "en"), [row(0, "one two", "one too")])
     report = write_report(write_study(tmp_path / "study", [run]), view=paper_view())
     assert pd.read_csv(report / "tables" / "runs.csv")["wer"].tolist() == [0.5]
+
+
+def test_several_reports_at_once_leave_one_whole(tmp_path):
+    for number in range(4):
+        (tmp_path / f"made-{number}").mkdir()
+        (tmp_path / f"made-{number}" / "report.html").write_text(str(number))
+        (tmp_path / f"scratch-{number}").mkdir()
+    start = threading.Barrier(4)
+
+    def put(number: int) -> None:
+        start.wait()
+        put_in_place(tmp_path / f"made-{number}", tmp_path / "report", tmp_path / f"scratch-{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(4)))
+    assert (tmp_path / "report" / "report.html").read_text() in "0123"
+    before = {path.read_text() for path in tmp_path.glob("scratch-*/before-*/report.html")}
+    assert len(before) == 3
+
+
+def test_a_report_that_has_no_room_leaves_the_one_before(study_directory, tmp_path):
+    report = write_report(study_directory, tmp_path / "report")
+    before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    with full_disk(20_000), pytest.raises(DiskFullError, match=f"no room for {report}: it takes "):
+        write_report(study_directory, report)
+    assert {path: path.read_bytes() for path in report.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def run_of(layers: int, mode: str, rate: float, language: str = "en") -> tuple[dict, list]:
+    """Twenty utterances of which this share is wrong, in one word of two."""
+    wrong = round(20 * rate)
+    rows = [row(n, "one two", "six nine" if n < wrong else "one two", language) for n in range(20)]
+    return spec_of(layers, mode, language), rows
+
+
+def texts_of(report: Path) -> dict[str, str]:
+    return {name: (report / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")}
+
+
+def test_the_summary_says_in_words_what_the_study_found(tmp_path):
+    study = write_study(tmp_path / "study", [
+        run_of(6, "projector", 0.1), run_of(6, "lora", 0.05), run_of(4, "projector", 0.4),
+        run_of(4, "lora", 0.1), run_of(2, "projector", 0.9), run_of(6, "projector", 0.95, "nl"),
+    ])  # fmt: skip
+    write_results(
+        study / "baselines" / "base-en", run_of(6, "projector", 0.2)[1], {"encoder": 6500, "total": 9}
+    )
+    for text in texts_of(write_report(study)).values():
+        text = html.unescape(text)
+        assert "English: the lowest WER is 5.0 %, by base with 6 of 6 layers, projector + LoRA." in text
+        assert "Whisper base with its own decoder has 20.0 %." in text
+        assert "Dutch: no run had converged, and the lowest WER is 95.0 %" in text
+        assert "LoRA: it lowers the WER in 2 of 2 comparisons, by 30.0 points at most." in text
+        assert "2 of 6 runs had not converged" in text
+        assert "as of a model that writes without listening" in text
+        assert re.search(r"90\.0 \[[\d., ]+\] †", text.replace("\\", ""))
+
+
+@pytest.mark.parametrize(
+    ("runs", "absent"),
+    [
+        ([run_of(6, "projector", 0.1)],
+         ["over speakers", "LoRA", "†", "of seeds", "shallowest cut", "Dashed line", "P:", "converged"]),
+        ([run_of(6, "lora", 0.1)], ["projector: trained alone", "over speakers"]),
+        ([run_of(6, "projector", 0.1), run_of(4, "projector", 0.2)], ["+ LoRA: with", "of several seeds"]),
+    ],
+)  # fmt: skip
+def test_no_note_speaks_of_what_is_not_there(tmp_path, runs, absent):
+    study = StudyResults.load(write_study(tmp_path / "study", runs))
+    view = View().of(study)
+    lines = run_list(study.runs, [], [])
+    said = [curve_caption(study, view), length_caption(study, view), note_of(lines, "basic")]
+    for table in report_tables(study, view):
+        said += [table.note, *table.shown.columns]
+    text = " ".join(said + summary(study, view, [])).replace("encoder + LoRA", "")
+    assert not [words for words in absent if words in text]
+
+
+def test_the_list_of_runs_names_whispers_rules_where_it_has_their_column(tmp_path):
+    study = StudyResults.load(write_study(tmp_path / "study", [run_of(6, "projector", 0.1)]))
+    with_column = run_list(study.runs, [], [])
+    assert with_column[0]["WER by Whisper's rules"] == "10.00"
+    assert "Whisper's rules: basic." in note_of(with_column, "basic")
+    without = run_list(study.runs.assign(whisper_wer=float("nan")), [], [])
+    assert "Whisper" not in " ".join([*without[0], note_of(without, "basic")])
+    pages = {name: html.unescape(text) for name, text in texts_of(write_report(study.directory)).items()}
+    assert all("Whisper's rules: english" in text for text in pages.values())
+    table = [line for line in pages["report.md"].split("## Runs")[1].splitlines() if line.startswith("| ")]
+    titles, cells = [line.strip("| ").split(" | ") for line in table]
+    assert dict(zip(titles, cells, strict=True))["WER by Whisper's rules"] == "10.00"
+
+
+def test_counts_are_whole_numbers_beside_rows_that_have_none(study):
+    for table in report_tables(study, paper_view()):
+        for title in (
+            "layers",
+            "steps",
+            "falls",
+            "layers removed",
+            "languages below the whole encoder",
+            "clips",
+        ):
+            values = table.shown.get(title, [])
+            assert all(re.fullmatch(r"[\d,]*", value) for value in values), (table.name, title)
+    assert whole(5.0) == "5"
+    assert whole(float("nan")) == ""
+
+
+def test_the_baseline_is_a_line_within_the_plot(study_directory, tmp_path):
+    study = Path(shutil.copytree(study_directory, tmp_path / "study"))
+    for language, rate in (("en", 0.9), ("nl", 5)):  # above all runs, and above the plot's ceiling
+        rows = [row(n, "one two", " ".join(["six"] * round(2 * rate + 2)), language) for n in range(20)]
+        write_results(study / "baselines" / f"base-{language}", rows, {"encoder": 6500, "total": 9})
+    results = StudyResults.load(study)
+    figure = plot_curves(results, View().of(results))
+    for axis, wer in zip(figure.axes, results.baselines["wer"], strict=True):
+        (line,) = [line for line in axis.get_lines() if line.get_label() == BASELINE]
+        bottom, top = axis.get_ylim()
+        assert bottom < line.get_ydata()[0] <= top
+        (said,) = [text.get_text() for text in axis.texts]
+        assert said.startswith(f"Whisper base: {100 * wer:.1f}")
+        assert said.endswith("(above)") == (100 * wer > top)

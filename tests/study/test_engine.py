@@ -1,5 +1,6 @@
 """The engine runs each run once, takes up what was stopped, retries what died and reports what cannot run."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -194,3 +195,30 @@ def test_list_says_how_far_a_study_is(study_file, stand_ins, tmp_path, capsys):
     assert rows[-1] == "1 of 2 runs finished."
     with pytest.raises(SystemExit, match=r"holds no study: study\.json is missing"):
         main(["list", str(tmp_path / "elsewhere")])
+
+
+def engine(study, directory, start, answers) -> None:
+    start.wait()
+    try:
+        answers.put(run_study(study, directory).finished)
+    except Exception as error:
+        answers.put(f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("names", [("tiny", "tiny"), ("tiny", "other"), ("tiny", "tiny", "tiny")])
+def test_engines_that_start_at_once_on_a_new_directory_share_it_or_one_is_refused(
+    study_file, stand_ins, tmp_path, names
+):
+    context = multiprocessing.get_context("fork")
+    start, answers = context.Barrier(len(names)), context.Queue()
+    for name in names:
+        study = load_study(study_file(), [f"name={name}"])
+        context.Process(target=engine, args=(study, tmp_path / "out", start, answers)).start()
+    found = [answers.get(timeout=120) for _ in names]
+    refused = [answer for answer in found if isinstance(answer, str)]
+    assert len(refused) == len(set(names)) - 1
+    assert all("StudyError" in answer and "holds the study" in answer for answer in refused)
+    assert found.count(2) == len(names) - len(refused)
+    for run in RUNS:
+        assert commands(tmp_path / "out" / "runs" / run) == ["train.py", "eval.py"]
+    assert len(pd.read_parquet(tmp_path / "out" / "index.parquet")) == 2

@@ -1,13 +1,15 @@
 """A run's directory: another run is refused, and a killed one goes on from its newest whole checkpoint."""
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
 
 from modeling_slam.data import DataArguments
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
-from modeling_slam.training.run_directory import Run, run_directory
+from modeling_slam.training.run_directory import Run, held, run_directory
 from modeling_slam.training.run_settings import record
 
 
@@ -308,3 +310,45 @@ def test_a_run_has_ended_at_its_last_step_or_where_it_stopped_early(run, step, s
     # Who goes on with other settings may have more steps in mind, or more patience.
     changed = start(run, "last", resume_anyway=True, weight_decay=0.5)
     assert changed.has_ended(max_steps) is (0 < max_steps <= step)
+
+
+def take_turns(directory: Path, start, answers) -> None:
+    """Hold the directory for a moment, as a run that is refused or fails at once does, again and again."""
+    for number in range(40):
+        start.wait()
+        try:
+            with held(directory / str(number)):
+                owner = directory / str(number) / "owner"
+                answers.put("free" if not owner.exists() else "taken")
+                owner.write_text("")
+                time.sleep(0.001)
+                owner.unlink()
+        except Exception as error:
+            answers.put(f"{type(error).__name__}: {error}")
+
+
+def test_no_two_runs_hold_a_new_directory_that_others_take_away_again(tmp_path):
+    context = multiprocessing.get_context("fork")
+    start, answers = context.Barrier(3), context.Queue()
+    processes = [context.Process(target=take_turns, args=(tmp_path, start, answers)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [answers.get(timeout=60) for _ in range(120)]
+    for process in processes:
+        process.join()
+    assert set(found) == {"free"}
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_run_that_went_on_with_more_steps_and_was_stopped_goes_on_again(run):
+    state = {
+        "global_step": 10,
+        "stateful_callbacks": {"TrainerControl": {"args": {"should_training_stop": True}}},
+    }
+    (run / "checkpoint-10" / "trainer_state.json").write_text(json.dumps(state))
+    assert start(run, "last").has_ended(-1)
+    longer = {"num_train_epochs": 9.0, "resume_anyway": True}
+    assert not start(run, "last", begins=True, **longer).has_ended(-1)
+    again = start(run, "last", **longer)
+    assert not again.changed
+    assert not again.has_ended(-1)

@@ -5,13 +5,20 @@ import logging
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from tiny_run import TWO_PROCESSES, flags, logged, started
-from transformers import EvalPrediction, Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    EvalPrediction,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 import train
 from modeling_slam.data import DataArguments, load_speech
@@ -28,22 +35,28 @@ from modeling_slam.training.run_health import (
 )
 from modeling_slam.training.trainer import ValidationMetrics
 
-BAD = "train-005.flac.wav"
+BAD = "train-005.flac"
 
 
 @pytest.fixture(scope="module")
-def spoilt(world, tmp_path_factory) -> Path:
-    """The world's speech, one training clip of which has samples that no log-mel can hold."""
-    directory = tmp_path_factory.mktemp("spoilt") / "speech"
-    shutil.copytree(world.dataset, directory)
-    table = directory / "train" / "metadata.csv"
+def spoilt(world, tmp_path_factory) -> dict[str, Any]:
+    """Flags of a run whose LLM has no sound embedding of a digit that one training clip alone says."""
+    directory = tmp_path_factory.mktemp("spoilt")
+    speech = shutil.copytree(world.dataset, directory / "speech")
+    table = speech / "train" / "metadata.csv"
     rows = list(csv.reader(table.open(encoding="utf-8")))
-    samples, rate = soundfile.read(directory / "train" / rows[6][0], dtype="float32")
-    rows[6][0] = BAD
-    soundfile.write(directory / "train" / BAD, samples * np.float32(1e30), rate, subtype="FLOAT")
+    assert rows[6][0] == BAD
+    rows[6][1] += " 7"
     with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    return directory
+    llm = AutoModelForCausalLM.from_pretrained(world.llm)
+    llm.config.tie_word_embeddings = False  # or no token would have a finite logit
+    llm.lm_head.weight = torch.nn.Parameter(llm.lm_head.weight.detach().clone())
+    tokenizer = AutoTokenizer.from_pretrained(world.llm)
+    llm.get_input_embeddings().weight.data[tokenizer.convert_tokens_to_ids("7")] = torch.nan
+    for part in (llm, tokenizer):
+        part.save_pretrained(directory / "llm")
+    return {"dataset": speech, "llm": directory / "llm", "projector_scale": 1.0}
 
 
 def saved(run: Path) -> list[str]:
@@ -53,7 +66,7 @@ def saved(run: Path) -> list[str]:
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 3}, {"max_grad_norm": 0.0}])
 def test_a_loss_that_is_no_number_ends_the_run_and_names_step_and_clips(world, spoilt, tmp_path, settings):
     run = tmp_path / "run"
-    settings |= {"train_sampling_strategy": "sequential", "dataset": spoilt, "eval_strategy": "no"}
+    settings |= spoilt | {"train_sampling_strategy": "sequential", "eval_strategy": "no"}
     with pytest.raises(SystemExit) as ended:
         train.main(flags(world, run, save_strategy="no", **settings))
     line = str(ended.value)
@@ -86,7 +99,7 @@ def test_a_stage_of_alignment_ends_as_well_and_names_its_own_flag(world, tmp_pat
 @pytest.mark.e2e
 def test_two_processes_end_together_with_one_line(world, spoilt, tmp_path):
     log, run = tmp_path / "log", tmp_path / "run"
-    settings = {"train_sampling_strategy": "sequential", "dataset": spoilt, "per_device_train_batch_size": 2}
+    settings = spoilt | {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
     with started(log, *TWO_PROCESSES, "train.py", *flags(world, run, **settings)) as process:
         assert process.wait(timeout=120) != 0
     lines = [line for line in log.read_text().splitlines() if line.startswith("error:")]

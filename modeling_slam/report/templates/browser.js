@@ -2,6 +2,7 @@
 // Filters, pages and diffs of the error browser. The data's layout is described in browser.py, browser_data.
 (() => {
   const PAGE = 50;
+  const LONGEST_ID = 120;
   const data = JSON.parse(document.getElementById("data").textContent);
   const field = Object.fromEntries(
     ["language", "run", "kind", "other", "sort", "text", "heard"].map((id) => [id, document.getElementById(id)]));
@@ -53,6 +54,21 @@
     return errorsOf(entry) / Math.max(words(data.utterances[place][2]).length, 1);
   }
 
+  // Control characters and those that turn the direction of what follows, as they are written in JSON: an id
+  // may hold any of them.
+  function visible(text) {
+    return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+      (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  }
+
+  // An id in its own direction; a very long one ends in dots, and the page's tooltip has it all.
+  function shownId(id) {
+    const signs = [...visible(id)];
+    const element = make("bdi", signs.length > LONGEST_ID ? `${signs.slice(0, LONGEST_ID).join("")}…` : signs.join(""));
+    element.title = id;
+    return element;
+  }
+
   function percent(rate) {
     return `${(100 * rate).toFixed(1)} %`;
   }
@@ -100,7 +116,7 @@
     field.language.value = run.language;
     offerRuns();
     field.run.value = run.name;
-    field.kind.value = asked.get("kind") in KINDS ? asked.get("kind") : "any";
+    field.kind.value = Object.hasOwn(KINDS, asked.get("kind")) ? asked.get("kind") : "any";
     field.other.value = runs.get(asked.get("other"))?.language === run.language ? asked.get("other") : "";
     field.sort.value = ["order", "longest"].includes(asked.get("sort")) ? asked.get("sort") : "worst";
     field.text.value = asked.get("text") ?? "";
@@ -123,14 +139,15 @@
     const [id, , reference, seconds, speaker, clip] = data.utterances[place];
     const run = runs.get(field.run.value);
     const entry = run.transcripts[place];
-    const about = [id, `${seconds} s`, speaker, clip && "with audio", `WER ${percent(werOf(entry, place))}`,
-      entry && entry[2]].filter(Boolean).join(" · ");
+    const rest = [`${seconds} s`, speaker && visible(String(speaker)), clip && "with audio",
+      `WER ${percent(werOf(entry, place))}`, entry && entry[2]].filter(Boolean).join(" · ");
+    const about = [shownId(id), ` · ${rest}`];
     const details = make("details");
     details.dataset.id = id;
     details.append(make("summary", [
       make("span", about, "about"),
-      make("span", [make("span", "reference", "who"), reference || "(nothing)"], "line"),
-      make("span", [make("span", "heard", "who"), entry === 0 ? "(the same)" : entry[0] || "(nothing)"], "line"),
+      make("span", [make("span", "reference", "who"), make("bdi", reference || "(nothing)")], "line"),
+      make("span", [make("span", "heard", "who"), make("bdi", entry === 0 ? "(the same)" : entry[0] || "(nothing)")], "line"),
     ]));
     details.addEventListener("toggle", () => {
       if (details.open && details.children.length === 1) details.append(body(place));
