@@ -13,11 +13,12 @@ MARKS ?= not e2e and not slow and not nightly and not browser
 NIGHTLY_MARKS ?= not slow and not browser
 # More for pip to heed in `make nightly`: NIGHTLY_WITH=torch==2.13.0 keeps the torch of the locks.
 NIGHTLY_WITH ?=
+MINUTES ?= 60
 BENCH ?= --encoder openai/whisper-base --llm Qwen/Qwen2.5-0.5B --dataset data/digits-en
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-oldest test oldest lint format nightly slow browser locks bench demo demo-study \
-        demo-assets clean
+        demo-assets fuzz clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -66,6 +67,9 @@ nightly:  ## The newest releases within the ranges, without lock, in .venv-night
 
 slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(INSTALLED)  ## Damaged sound files, tables and texts, drawn anew until MINUTES=60 are over
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
 browser: $(INSTALLED)  ## The study's HTML pages in a real Chromium; set CHROMIUM if it is not on the path
 	$(BIN)/python -m pytest -m browser tests/report/test_browser.py

@@ -9,6 +9,7 @@ from hypothesis import settings
 # each would spend most of their time waiting for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("nightly", max_examples=10_000, deadline=None)
+settings.register_profile("fuzz", max_examples=500, deadline=None)  # in each of the rounds of tests/fuzz.py
 
 
 def pytest_configure(config: pytest.Config) -> None:

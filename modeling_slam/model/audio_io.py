@@ -52,6 +52,7 @@ MP3_DECODER_DELAY = 529  # samples; FFmpeg takes it off only where the encoder s
 XING = re.compile(rb"\xff[\xe2-\xff].{11,36}?(?:Xing|Info)\0\0\0(.)(.{4})", re.DOTALL)
 FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22.{10}(.{8})", re.DOTALL)
 OGG = re.compile(rb"OggS\0(.)(.{8})", re.DOTALL)
+ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the object that states a file's size
 # Some need not state their length: mp3, aac, matroska, mp4 in fragments. With zeros behind, a torn end shows.
 OPEN_ENDED = re.compile(rb"ID3|\xff[\xe0-\xff]|\x1aE\xdf\xa3|.{4}(?:ftyp|styp|moof)", re.DOTALL)
 PADDING, PADDED = bytes(1 << 16), ("mp3", "aac", "matroska", "mov")
@@ -253,12 +254,8 @@ def _decode(encoded: bytes, name: str) -> Blocks:
 
 def _cut_short(encoded: bytes) -> str | None:
     """What shows before decoding that the end of a file is missing, else None."""
-    if encoded[:4] == b"OggS":  # RFC 3533: bit 1 of a page's flags starts a stream, bit 2 ends it.
-        flags = [page[1][0] for page in OGG.finditer(encoded)]
-        last = encoded[encoded.rfind(b"OggS") :]
-        is_whole = len(last) >= 27 and len(last) >= 27 + last[26] + sum(last[27 : 27 + last[26]])
-        if not is_whole or sum(flag >> 2 & 1 for flag in flags) < sum(flag >> 1 & 1 for flag in flags):
-            return "the page that ends the stream is missing"
+    if encoded[:4] == b"OggS":
+        return _lost_of_ogg(encoded)
     if encoded[4:8] == b"ftyp":  # ISO/IEC 14496-12: a row of boxes, each with its size in front.
         position, size = 0, 8
         while position < len(encoded) and size >= 8:
@@ -267,7 +264,32 @@ def _cut_short(encoded: bytes) -> str | None:
             position += size
         if position > len(encoded) or b"moov" not in encoded:
             return "its last box is not whole or its index (moov) is missing"
+    if encoded[:4] == b"\x1aE\xdf\xa3":  # RFC 8794: an id, then a size whose first byte says how long it is.
+        start = encoded.find(b"\x18S\x80g") + 4  # of the segment, which holds all but the file's head
+        length = 9 - int.from_bytes(encoded[start : start + 1]).bit_length()
+        size = int.from_bytes(encoded[start : start + length]) % (unknown := 1 << 7 * length)
+        if size < unknown - 1 and start + length + size > len(encoded):
+            return "its segment is not whole"
+    if encoded[:4] == b"0&\xb2u" and (start := encoded.find(ASF_FILE)) > 0:
+        size, flags = (int.from_bytes(encoded[start + at : start + at + 8], "little") for at in (40, 88))
+        if size > len(encoded) and not flags & 1:  # a broadcast does not know its size
+            return f"{len(encoded):,} of its {size:,} bytes are there"
     return None
+
+
+def _lost_of_ogg(encoded: bytes) -> str | None:
+    """RFC 3533: pages, each with its size and its number; flag 2 begins a stream and flag 4 ends it."""
+    position, open_streams, numbers = 0, 0, {}
+    while (page := encoded[position : position + 27])[:4] == b"OggS" and len(page) == 27:
+        stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+        if not page[5] & 2 and number != numbers.get(stream, number):
+            return f"its page {numbers[stream]} is missing"
+        numbers[stream] = number + 1
+        open_streams += (page[5] >> 1 & 1) - (page[5] >> 2 & 1)
+        position += 27 + page[26] + sum(encoded[position + 27 : position + 27 + page[26]])
+    if position > len(encoded) or encoded.find(b"OggS", position) >= 0:
+        return "one of its pages is not whole"
+    return "the page that ends the stream is missing" if open_streams > 0 else None
 
 
 class _Playback:
@@ -363,7 +385,8 @@ class _Playback:
     def stated_seconds(self) -> float:
         """How long the track is by the file's own word; 0 where it gives none."""
         if self.start > 0 and (stated := _stated_bytes(self.encoded, self.start)):
-            return self.heard * stated / (len(self.encoded) - self.start)
+            decoded = len(self.encoded) - self.start - sum(self.gaps) - self.gap
+            return self.heard * stated / max(decoded, 1)
         if self.format == "flac":
             return (
                 sum(int.from_bytes(head[1]) % 2**36 for head in FLAC.finditer(self.encoded)) / self.track.rate

@@ -53,6 +53,7 @@ def test_a_bad_line_of_a_csv_takes_nothing_with_it_wherever_it_stands(folder, ba
     drops[0].detail.encode("utf-8")  # whatever the file holds, a terminal can show it
 
 
+@pytest.mark.fuzz
 @given(st.text(alphabet=st.characters(exclude_characters="\r\n"), max_size=40), st.integers(1, 7))
 def test_any_line_among_good_ones_takes_nothing_with_it(folder, line, place):
     lines = csv_lines()
@@ -64,6 +65,7 @@ def test_any_line_among_good_ones_takes_nothing_with_it(folder, line, place):
     assert not kept or (len(kept) == 1 and "line break inside its text" in drops[0].detail)
 
 
+@pytest.mark.fuzz
 @given(st.binary(max_size=300), st.sampled_from(sorted(set(READERS) - {".scp"})))
 def test_any_bytes_are_a_table_or_a_clear_error(folder, content, suffix):
     with contextlib.suppress(DataError):
@@ -71,6 +73,7 @@ def test_any_bytes_are_a_table_or_a_clear_error(folder, content, suffix):
         json.dumps([found, [drop.detail for drop in drops]], ensure_ascii=False).encode("utf-8")
 
 
+@pytest.mark.fuzz
 @given(st.lists(st.text(alphabet='ab",\n ', max_size=12), min_size=1, max_size=6))
 def test_what_a_csv_writer_writes_is_read_as_it_was(folder, texts):
     quoted = ['"' + text.replace('"', '""') + '"' for text in texts]
@@ -81,6 +84,7 @@ def test_what_a_csv_writer_writes_is_read_as_it_was(folder, texts):
         assert found.get(f"{number}.wav") == text or drops
 
 
+@pytest.mark.fuzz
 @given(st.binary(max_size=60), st.integers(0, 6))
 def test_any_line_of_jsonl_takes_nothing_with_it(folder, line, place):
     lines = [json.dumps({"audio": name, "text": text}).encode() for name, text in GOOD.items()]

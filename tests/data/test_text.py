@@ -77,12 +77,14 @@ def test_normalised_text_by_example(text, language, expected):
     assert normalize_text(text, language) == expected
 
 
+@pytest.mark.fuzz
 @given(TEXTS, LANGUAGE_CODES)
 def test_normalising_twice_changes_nothing(text, language):
     once = normalize_text(text, language)
     assert normalize_text(once, language) == once
 
 
+@pytest.mark.fuzz
 @given(TEXTS, LANGUAGE_CODES)
 def test_only_lower_case_letters_marks_digits_apostrophes_and_single_blanks_remain(text, language):
     normal = normalize_text(text, language)
@@ -99,6 +101,7 @@ def letters_and_digits(text: str) -> str:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.fuzz
 @given(data=st.data())
 def test_no_letter_or_digit_is_lost_whatever_stands_around_it(script, data):
     text = data.draw(st.text(alphabet=SCRIPTS[script] + AROUND))
@@ -108,6 +111,7 @@ def test_no_letter_or_digit_is_lost_whatever_stands_around_it(script, data):
     assert letters_and_digits(normalize_text(text, language)) == letters_and_digits(expected)
 
 
+@pytest.mark.fuzz
 @given(st.text(alphabet=st.characters(categories=["L", "M", "N"], exclude_characters="ʼ")))
 def test_a_text_with_letters_is_never_emptied_and_its_marks_stay_with_them(text):
     text = "a" + text  # a mark without a letter before it belongs to nothing
@@ -136,6 +140,7 @@ def plain(character: str) -> str:
     )
 
 
+@pytest.mark.fuzz
 @given(TEXTS, LANGUAGE_CODES)
 def test_canonically_equivalent_texts_become_one(text, language):
     normal = normalize_text(text, language)
@@ -222,6 +227,7 @@ def test_every_other_mark_inside_a_number_parts_it(number, language):
     assert normalize_text(number, language) == re.sub(r"\D", " ", number)
 
 
+@pytest.mark.fuzz
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.sampled_from(",.:"), LANGUAGE_CODES)
 def test_two_numbers_become_one_only_as_thousands(left, right, mark, language):
     together = normalize_text(f"{left}{mark}{right}", language)
@@ -242,6 +248,7 @@ def test_written_text_stays_as_it_stands(text, expected):
     assert written_text(text) == expected
 
 
+@pytest.mark.fuzz
 @given(TEXTS)
 def test_written_text_is_what_it_normalises_to_in_its_own_case(text):
     written = written_text(text)
@@ -250,6 +257,7 @@ def test_written_text_is_what_it_normalises_to_in_its_own_case(text):
     assert normalize_text(written, "nl") == normalize_text(text, "nl")
 
 
+@pytest.mark.fuzz
 @given(st.text(alphabet="abæøå", min_size=1), st.text(alphabet="cdéü", min_size=1), LANGUAGE_CODES)
 def test_an_apostrophe_inside_a_word_stays(left, right, language):
     assert normalize_text(f"{left}’{right}", language) == f"{left}'{right}"
