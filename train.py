@@ -25,6 +25,7 @@ from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_for_run
 from modeling_slam.data.collator import SpeechCollator, check_lengths
+from modeling_slam.data.mixing import with_shares
 from modeling_slam.data.text import in_style
 from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
@@ -90,17 +91,20 @@ def main(argv: list[str] | None = None) -> None:
             start = {}
             if run_args.init_from is not None and run.checkpoint is None:
                 start = read_start(run_args.init_from, config)
-            check_destination(push_args, config, data_args.language)
+            check_destination(push_args, config, data_args.one_language)
 
             data, reports = {}, {}
             for split in ("train", "validation") if run_args.validates else ("train",):
                 data[split], reports[split] = load_split(data_args, run_args, split)
                 data[split] = in_style(data[split], model_args.text_style)
                 check_lengths(data[split], processor)
+            data["train"] = with_shares(data["train"], data_args)
             if needs_clips(model_args.layer_choice):
                 clips = calibration_clips(data["train"], processor)
                 config = build_config(model_args, lora_args, run.checkpoint, clips)
-            processor = build_processor(model_args, config, usual_length(data["train"]["duration"]))
+            languages = {language for clips in data.values() for language in clips["language"]}
+            usual_seconds = usual_length(data["train"]["duration"])
+            processor = build_processor(model_args, config, usual_seconds, languages)
             frames, cache = None, None
             own_cache = bool(align_args.align_epochs) and cache_args.cache_features is None
             if own_cache:
@@ -142,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
                 processing_class=processor,
                 compute_metrics=ValidationMetrics(
                     functools.partial(decode_tokens, processor),
-                    data["train"][0]["language"],
+                    probed,
                     model_args.text_style,
                 ),
                 callbacks=[*callbacks, health, releases, *early_stopping(run_args)],

@@ -175,6 +175,8 @@ def finetune(arguments: FinetuningArguments, data_args: DataArguments) -> None:
             data[split], reports[split] = load_speech(data_args, split)
             logging.info(reports[split].summary())
             check_clip_lengths(data[split])
+            if len(set(data[split]["language"])) > 1:
+                raise ValueError("A Whisper is fine-tuned on one language here; name its datasets alone.")
             language = check_baseline(decoding, data[split])
         recogniser = WhisperRecogniser(decoding, torch.device("cpu"), language)  # the trainer moves it
         prepare(recogniser)
@@ -193,7 +195,7 @@ def finetune(arguments: FinetuningArguments, data_args: DataArguments) -> None:
         eval_dataset=data["validation"],
         data_collator=collator,
         processing_class=recogniser.tokenizer,
-        compute_metrics=ValidationMetrics(decode, data["train"][0]["language"]),
+        compute_metrics=ValidationMetrics(decode, data["validation"]),
     )
     trainer.train()
     facts = {

@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.clips import Clip, DataError, Source, read_place
 from modeling_slam.data.columns import BadValueError, Columns, find_columns, plain_text
 from modeling_slam.data.report import Drop
@@ -23,7 +23,7 @@ KIND = "datasets"
 Opened = datasets.Dataset | datasets.IterableDataset
 
 
-def hold_sound(files: Sequence[Path], arguments: DataArguments) -> bool:
+def hold_sound(files: Sequence[Path], arguments: OneDataset) -> bool:
     """Whether the files are parquet whose rows hold the bytes of recordings, not only their names.
 
     Raises:
@@ -37,7 +37,7 @@ def hold_sound(files: Sequence[Path], arguments: DataArguments) -> bool:
     return _is_audio(features[audio])
 
 
-def open_parquet(files: Sequence[Path], arguments: DataArguments, split: str | None) -> Source:
+def open_parquet(files: Sequence[Path], arguments: OneDataset, split: str | None) -> Source:
     """The clips of local parquet files with their sound inside."""
     try:
         table = datasets.load_dataset(
@@ -50,7 +50,7 @@ def open_parquet(files: Sequence[Path], arguments: DataArguments, split: str | N
     return source_of(table, arguments, split, str(files[0].parent))
 
 
-def source_of(table: Opened, arguments: DataArguments, split: str | None, where: str) -> Source:
+def source_of(table: Opened, arguments: OneDataset, split: str | None, where: str) -> Source:
     """The clips of an opened table.
 
     Raises:

@@ -37,6 +37,7 @@ class Clip:
 
     `locator` is what the source's `read_audio` needs to find the audio: a path, a row number, or the audio
     itself when it came through a stream. `stated_seconds` is the duration the corpus claims, if it does.
+    `dataset` and `language` are those of the clip where several datasets are read as one.
     """
 
     id: str
@@ -44,6 +45,8 @@ class Clip:
     speaker: str | None
     locator: Any
     stated_seconds: float | None = None
+    dataset: str | None = None
+    language: str | None = None
 
 
 @dataclass
@@ -51,7 +54,8 @@ class Source:
     """One split of one corpus. `read_audio` returns {"bytes", "path"} for a clip, and is safe in threads.
 
     Rows that cannot be used stand between the clips as drops. `split` is None where a dataset has no splits,
-    and `note` says in a line how its clips were come by.
+    `language` where it is not known or each clip has its own, and `note` says in a line how its clips were
+    come by.
     """
 
     kind: str

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from modeling_slam.data.frame_store import FrameReader
 from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 from modeling_slam.model.ctc_head import CtcVocabulary
-from modeling_slam.model.processing_slam import SlamAsrProcessor, padding_mask
+from modeling_slam.model.processing_slam import LANGUAGE_SLOT, SlamAsrProcessor, in_language, padding_mask
 
 CLIP_IDS = "clip_ids"  # in a batch: whose rows these are, to name them; nothing for the model
 FOLD = "fold"  # column that says which part of the training clips this one belongs to, see cross_fitting.py
@@ -48,14 +48,16 @@ class SpeechCollator:
 
     def _speech(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         transcripts = [row["text"] for row in rows]
+        languages = [row.get("language") for row in rows]
         if self.cache is None or CLIP_DIGEST not in rows[0]:
-            return dict(self.processor(audio=[row["audio"] for row in rows], text=transcripts))
+            audio = [row["audio"] for row in rows]
+            return dict(self.processor(audio=audio, text=transcripts, language=languages))
         frames = [self.cache[row[CLIP_DIGEST]] for row in rows]  # each (T_i, D)
         lengths = [len(clip) for clip in frames]
         return {
             "encoder_frames": pad_sequence(frames, batch_first=True),
             "encoder_frames_mask": padding_mask(lengths),
-            **self.processor.text_features(lengths, transcripts),
+            **self.processor.text_features(lengths, transcripts, languages),
         }
 
 
@@ -73,17 +75,19 @@ def check_lengths(dataset: Any, processor: SlamAsrProcessor) -> None:
     """Show before a run, and not in the middle of it, that its longest and shortest clips can be prepared.
 
     Raises:
-        ValueError: the longest clip is longer than the encoder hears, or the shortest makes no audio token.
+        ValueError: the longest clip is longer than the encoder hears, the shortest makes no audio token, or
+            the instruction names the language, and that of a clip is not known.
     """
     geometry = processor.audio_geometry
     check_clip_lengths(dataset, geometry.max_seconds)
+    language = check_languages(dataset, processor)
     shortest = min(dataset["duration"])
-    if not makes_tokens(shortest, processor):
+    if not makes_tokens(shortest, processor, language):
         frame_seconds = geometry.frame_samples / SAMPLING_RATE
         enough = next(
             frames * frame_seconds
             for frames in itertools.count(1)
-            if makes_tokens(frames * frame_seconds, processor)
+            if makes_tokens(frames * frame_seconds, processor, language)
         )
         raise ValueError(
             f"The shortest clip lasts {shortest:.3f} s and makes no audio token; "
@@ -91,10 +95,29 @@ def check_lengths(dataset: Any, processor: SlamAsrProcessor) -> None:
         )
 
 
-def makes_tokens(seconds: float, processor: SlamAsrProcessor) -> bool:
+def makes_tokens(seconds: float, processor: SlamAsrProcessor, language: str | None) -> bool:
     """Whether the LLM gets anything of a clip of this length."""
+    frames = processor.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE))
     try:
-        processor.prompt_ids(processor.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE)))
+        processor.prompt_ids(frames, language)
     except ValueError:
         return False
     return True
+
+
+def check_languages(dataset: Any, processor: SlamAsrProcessor) -> str | None:
+    """Refuse clips of no known language, or of one without a name, where the instruction names it.
+
+    Returns one of the languages then, else None.
+    """
+    if LANGUAGE_SLOT not in processor.instruction:
+        return None
+    languages = set(dataset["language"])
+    if None in languages:
+        raise ValueError(
+            f"The instruction {processor.instruction!r} names the language, and clips of the data have none: "
+            "set `--language`, one for all datasets or one for each."
+        )
+    for language in languages:
+        in_language(processor.instruction, language)
+    return languages.pop()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.clips import Clip, DataError
 from modeling_slam.data.report import Drop
 from modeling_slam.data.tables.rows import UNDECODABLE, BadRow, Row, Table, damage_in, shown
@@ -61,7 +61,7 @@ class BadValueError(ValueError):
 
 
 def find_columns(
-    arguments: DataArguments, available: Iterable[str], where: object, own: Mapping[str, str] | None = None
+    arguments: OneDataset, available: Iterable[str], where: object, own: Mapping[str, str] | None = None
 ) -> Columns:
     """The columns to read of those available; `own` are the names that the kind of source uses itself.
 

@@ -1,7 +1,8 @@
 """Several datasets read as one: `--dataset A B`.
 
-A clip's id and its speaker get the name of its dataset in front, so that equal ones stay apart. Selection
-then sees one source: limits and the seed of a subset apply to all clips together.
+A clip's id and its speaker get the name of its dataset in front, so that equal ones stay apart, and it keeps
+the language of its dataset. Selection then sees one source: limits and the seed of a subset apply to all
+clips together.
 """
 
 import dataclasses
@@ -28,6 +29,10 @@ class Part:
     source: Source
     report: DataReport
 
+    @property
+    def language(self) -> str | None:
+        return self.source.language
+
     def clips(self) -> Iterator[Clip | Drop]:
         """Its clips as those of the whole; their locator is the source with its own clip."""
         for clip in self.source.clips:
@@ -37,27 +42,38 @@ class Part:
                 continue
             speaker = None if clip.speaker is None else f"{self.name}/{clip.speaker}"
             yield dataclasses.replace(
-                clip, id=f"{self.name}/{clip.id}", speaker=speaker, locator=(self.source, clip)
+                clip,
+                id=f"{self.name}/{clip.id}",
+                speaker=speaker,
+                locator=(self.source, clip),
+                dataset=self.name,
+                language=self.language,
             )
 
 
 def open_parts(arguments: DataArguments, role: Role) -> list[Part]:
     """The split of each dataset that the arguments name for a role.
 
+    One that states no language is in that of the others, if they have one.
+
     Raises:
-        DataError: one cannot be opened or is named twice, or they are in different languages.
+        DataError: one cannot be opened or is named twice, or has no known language beside others of several.
     """
     parts = []
     for name, dataset in zip(names_of(arguments.dataset), arguments.dataset, strict=True):
         source = open_split(dataset, arguments, role)
         report = DataReport(dataset, source.kind, str(source.split), source.language, note=source.note)
         parts.append(Part(name, source, report))
-    languages = {part.source.language: part.report.source for part in parts if part.source.language}
-    if len(languages) > 1:
-        there = ", ".join(f"{language!r} in {dataset}" for language, dataset in languages.items())
-        raise DataError(
-            f"`dataset` names datasets of different languages: {there}. A run reads one language."
-        )
+    languages = list(dict.fromkeys(part.language for part in parts if part.language))
+    for part in parts:
+        if part.language or not languages:
+            continue
+        if len(languages) > 1:
+            raise DataError(
+                f"`dataset` names sets in {' and '.join(languages)}, and {part.report.source} states no "
+                "language. Give --language one for each, in their order."
+            )
+        part.source.language = part.report.language = languages[0]
     return parts
 
 
@@ -89,7 +105,7 @@ def as_one(parts: Sequence[Part], split: str) -> Source:
     return Source(
         kind=f"{len(parts)} datasets",
         split=sources[0].split if len({source.split for source in sources}) == 1 else split,
-        language=next((source.language for source in sources if source.language), None),
+        language=sources[0].language if len({source.language for source in sources}) == 1 else None,
         clips=in_turn(clips) if streaming else itertools.chain.from_iterable(clips),
         read_audio=read_audio,
         streaming=streaming,

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import functools
 import os
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from modeling_slam.common.files import naming_what_has_no_room
 from modeling_slam.data.arguments import DataArguments
-from modeling_slam.data.clips import DataError, Source
+from modeling_slam.data.clips import Clip, DataError, Source
 from modeling_slam.data.joining import Role, as_one, open_parts, reports_of
 from modeling_slam.data.report import DataReport, Drop
 from modeling_slam.data.selection import KeptClip, Limits, select_clips
@@ -33,6 +32,7 @@ FEATURES = datasets.Features(
         "duration": datasets.Value("float64"),
         "speaker": datasets.Value("string"),
         "language": datasets.Value("string"),
+        "dataset": datasets.Value("string"),
     }
 )
 PREFIX, IN_USE = (
@@ -46,8 +46,9 @@ ROWS_PER_BATCH = 100  # Audio bytes of a batch are held in memory, and Arrow wan
 def load_speech(arguments: DataArguments, split: Role) -> tuple[datasets.Dataset, DataReport]:
     """Read, check and select the clips of one split; several datasets are read as one.
 
-    The dataset has the columns `id`, `audio` (undecoded `{"bytes", "path"}`), `text` (normalised),
-    `raw_text`, `duration` (seconds of the decoded audio), `speaker` and `language`.
+    The dataset has the columns `id`, `audio` (undecoded `{"bytes", "path"}`), `text` (normalised by the rules
+    of the clip's language), `raw_text`, `duration` (seconds of the decoded audio), `speaker`, `language` and,
+    where several were read, `dataset`: the name that ids begin with.
 
     Raises:
         DataError: the source or the split cannot be read, or no clip of it.
@@ -99,8 +100,13 @@ def _load(arguments: DataArguments, split: Role) -> tuple[datasets.Dataset, Data
         seed=arguments.subset_seed,
     )
     report.subset = _describe_subset(limits, source)
-    normalize = functools.partial(normalize_text, language=source.language)
+
+    def normalize(clip: Clip) -> str:
+        return normalize_text(clip.text, clip.language or source.language)
+
     dataset = _write(select_clips(source, limits, normalize, report), source, report)
+    if len(parts) == 1:
+        dataset = dataset.remove_columns("dataset")
     report.parts = reports_of(parts, report, dataset)
     return dataset, report
 
@@ -134,7 +140,8 @@ def _write(kept: Iterable[KeptClip], source: Source, report: DataReport) -> data
                     "raw_text": kept_clip.clip.text,
                     "duration": kept_clip.seconds,
                     "speaker": kept_clip.clip.speaker,
-                    "language": source.language,
+                    "language": kept_clip.clip.language or source.language,
+                    "dataset": kept_clip.clip.dataset,
                 }
             )
         writer.finalize()

@@ -53,7 +53,7 @@ class KeptClip:
 
 
 def select_clips(
-    source: Source, limits: Limits, normalize: Callable[[str], str], report: DataReport
+    source: Source, limits: Limits, normalize: Callable[[Clip], str], report: DataReport
 ) -> Iterator[KeptClip]:
     """Yield the clips to use and enter all others in `report`.
 
@@ -87,11 +87,11 @@ def _counted(rows: Iterable[Clip | Drop], report: DataReport) -> Iterator[Clip]:
 
 
 def _with_usable_text(
-    clips: Iterable[tuple[int, Clip]], normalize: Callable[[str], str], report: DataReport
+    clips: Iterable[tuple[int, Clip]], normalize: Callable[[Clip], str], report: DataReport
 ) -> Iterator[tuple[int, Clip, str]]:
     """(position, clip, normalised text) of the clips that have a text."""
     for position, clip in clips:
-        if text := normalize(clip.text):
+        if text := normalize(clip):
             yield position, clip, text
         else:
             report.dropped.append(Drop(clip.id, "empty transcript", f"after normalisation of {clip.text!r}"))

@@ -59,7 +59,9 @@ def open_split(dataset: str, arguments: DataArguments, role: Role) -> Source:
 
 def _open(dataset: str, arguments: DataArguments, role: str) -> Source | MissingSplitError:
     try:
-        return find_source(dataset).open_source(dataset, arguments, getattr(arguments, f"{role}_split"))
+        return find_source(dataset).open_source(
+            dataset, arguments.of(dataset), getattr(arguments, f"{role}_split")
+        )
     except MissingSplitError as error:
         return error
 

@@ -40,8 +40,11 @@ class Transcript:
 class Recogniser(Protocol):
     """What `decode` needs of a model."""
 
-    def prepare(self) -> Callable[[list[np.ndarray]], BatchFeature]:
-        """The function from 16 kHz clips to features. It runs in workers, so it must not hold the model."""
+    def prepare(self) -> Callable[..., BatchFeature]:
+        """The function from `audio`, 16 kHz clips, and the `language` of each to features.
+
+        It runs in workers, so it must not hold the model.
+        """
         ...
 
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]: ...
@@ -65,7 +68,7 @@ class SlamRecogniser:
         )
         use_onednn(self.model)
 
-    def prepare(self) -> Callable[[list[np.ndarray]], BatchFeature]:
+    def prepare(self) -> Callable[..., BatchFeature]:
         return self.processor
 
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
@@ -118,7 +121,9 @@ class Collator:
     prepare: Callable[..., BatchFeature]
 
     def __call__(self, rows: list[dict]) -> tuple[list[dict], BatchFeature]:
-        return rows, self.prepare(audio=[load_audio(row["audio"]) for row in rows])
+        return rows, self.prepare(
+            audio=[load_audio(row["audio"]) for row in rows], language=[row["language"] for row in rows]
+        )
 
 
 def batches_of(seconds: Iterable[float], batch_size: int, batch_seconds: float) -> list[list[int]]:
@@ -190,4 +195,5 @@ def to_prediction(row: dict, transcript: Transcript, seconds: float) -> Predicti
         tokens=transcript.tokens,
         speaker=row["speaker"],
         language=row["language"],
+        dataset=row.get("dataset"),
     )

@@ -48,6 +48,7 @@ class Prediction:
     tokens: int  # generated tokens before end-of-text
     speaker: str | None
     language: str | None
+    dataset: str | None = None  # the name of its dataset; not written where only one was read
 
 
 class SettingsError(ValueError):
@@ -55,10 +56,15 @@ class SettingsError(ValueError):
 
 
 def to_lines(predictions: Iterable[Prediction]) -> str:
-    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in predictions)
+    return "".join(json.dumps(fields_of(row), ensure_ascii=False) + "\n" for row in predictions)
+
+
+def fields_of(row: Prediction) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name not in OPTIONAL or value is not None}
 
 
 FIELDS = get_type_hints(Prediction)
+OPTIONAL = {"dataset"}
 DECODE_AGAIN = "Delete that line and run the same `eval.py` command again: it decodes what is missing."
 
 
@@ -103,12 +109,13 @@ def fault(values: Any) -> str:
     """What keeps the content of a line from being a prediction; empty where nothing does."""
     if not isinstance(values, dict):
         return f"expected an object with the fields of a prediction, got {shortened(values)}"
-    if values.keys() != FIELDS.keys():
-        missing, foreign = sorted(FIELDS.keys() - values.keys()), sorted(values.keys() - FIELDS.keys())
+    missing = sorted(FIELDS.keys() - OPTIONAL - values.keys())
+    foreign = sorted(values.keys() - FIELDS.keys())
+    if missing or foreign:
         parts = [f"{name} {', '.join(keys)}" for name, keys in (("no", missing), ("also", foreign)) if keys]
         return f"expected the fields of a prediction, got {' and '.join(parts)}"
     for name, kind in FIELDS.items():
-        if not fits(values[name], kind):
+        if not fits(values.get(name), kind):
             expected = getattr(kind, "__name__", str(kind))
             return f"`{name}` must be {expected}, got {shortened(values[name])}"
     return ""

@@ -9,7 +9,7 @@ Source: Whisper, https://huggingface.co/papers/2212.04356
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import datasets
 import numpy as np
@@ -37,7 +37,7 @@ PROMPT_TOKENS = 4  # start, language, task, no timestamps
 
 
 class WhisperRecogniser:
-    """A Whisper checkpoint and its decoder."""
+    """A Whisper checkpoint and its decoder; without `language` it is told each clip's, if multilingual."""
 
     def __init__(self, arguments: EvaluationArguments, device: torch.device, language: str | None):
         # Whisper's `generate` warns, at each call, about arguments that it sets itself.
@@ -62,9 +62,10 @@ class WhisperRecogniser:
         self.options = {"num_beams": arguments.num_beams, "max_new_tokens": arguments.max_new_tokens}
         # English-only checkpoints refuse to be told what they cannot choose.
         self.prompt = {"language": language, "task": "transcribe"} if language else {}
+        self.by_clip = language is None and self.model.config.vocab_size >= MULTILINGUAL_VOCABULARY
 
     def prepare(self) -> Callable[..., BatchFeature]:
-        return functools.partial(whisper_features, self.feature_extractor)
+        return functools.partial(whisper_features, self.feature_extractor, by_clip=self.by_clip)
 
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
         generated = self.model.generate(
@@ -81,12 +82,25 @@ class WhisperRecogniser:
         return {"encoder": encoder, "decoder": total - encoder, "total": total}
 
 
-def whisper_features(feature_extractor: WhisperFeatureExtractor, audio: list[np.ndarray]) -> BatchFeature:
-    return feature_extractor(audio, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+def whisper_features(
+    feature_extractor: WhisperFeatureExtractor,
+    audio: list[np.ndarray],
+    language: Sequence[str | None] = (),
+    by_clip: bool = False,
+) -> BatchFeature:
+    """Features; `by_clip` with what `generate` needs to be told the language of each."""
+    features = feature_extractor(audio, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+    if by_clip and language:
+        features |= {"language": [str(code).split("-")[0] for code in language], "task": "transcribe"}
+    return features
 
 
 def check_baseline(arguments: EvaluationArguments, dataset: datasets.Dataset) -> str | None:
-    """Refuse, before weights are loaded, what Whisper would cut or guess; return the language it is told."""
+    """Refuse, before weights are loaded, what Whisper would cut or guess.
+
+    Returns the language it is told: None for an English-only one, and for clips of several languages, each of
+    which goes with its clip.
+    """
     config = WhisperConfig.from_pretrained(arguments.model)
     if arguments.max_new_tokens + PROMPT_TOKENS > config.max_target_positions:
         raise ValueError(
@@ -100,12 +114,11 @@ def check_baseline(arguments: EvaluationArguments, dataset: datasets.Dataset) ->
                 f"{arguments.model} knows English only, the data is {sorted(map(str, languages))}."
             )
         return None
-    if len(languages) != 1 or None in languages:
+    if None in languages:
         raise ValueError(
-            f"Whisper must be told one language and the data has {sorted(map(str, languages))}; "
-            "set `--language`."
+            "Whisper must be told the language, and clips of the data have none; set `--language`."
         )
-    return languages.pop().split("-")[0]
+    return languages.pop().split("-")[0] if len(languages) == 1 else None
 
 
 def generation_config_from_tokenizer(tokenizer: WhisperTokenizer, config: WhisperConfig) -> GenerationConfig:

@@ -32,7 +32,7 @@ from .audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS, SAMPLING_RATE
 CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they were trained on
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
 GENERATE_ARGUMENTS = {"generation_config", "streamer", "logits_processor", "stopping_criteria"}
-GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second"}
+GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second", "language"}  # the last is the processor's
 
 HOP_SAMPLES = 160  # 10 ms: how finely a cut is placed
 WINDOW_HOPS = 20  # 0.2 s: longer than the silence inside a word
@@ -62,6 +62,8 @@ class SlamAsrPipeline(Pipeline):
             For `generate`: `num_beams`, `max_new_tokens` (of one chunk), ... With a `streamer` the text of
             one recording comes as it is decoded, without beams. Where chunks overlap it holds their common
             words twice.
+        language (`str`, *optional*):
+            That of the recordings, as a code or an English name; for a model whose instruction names it.
         batch_size (`int`, defaults to 1): Chunks decoded together, of one or of several recordings.
         num_workers (`int`, *optional*):
             Taken as by every pipeline, without effect: reading is little work and stays in this process.
@@ -132,13 +134,17 @@ class SlamAsrPipeline(Pipeline):
         return split(stream_audio(recording), longest, chunk_length_s or MAX_CLIP_SECONDS)
 
     def _forward(  # ty: ignore[incompatible-method-override]
-        self, chunks: list["Chunk"], streamer: BaseStreamer | None = None, **generate_kwargs: Any
+        self,
+        chunks: list["Chunk"],
+        streamer: BaseStreamer | None = None,
+        language: str | None = None,
+        **generate_kwargs: Any,
     ) -> list[str]:
         """Chunks -> the transcript of each."""
         if streamer is not None:
             streamer = ChunkStreamer(streamer, self.processor.tokenizer, continues=chunks[0].start > 0)
             generate_kwargs["streamer"] = streamer
-        inputs = self.processor([chunk.samples for chunk in chunks])
+        inputs = self.processor([chunk.samples for chunk in chunks], language=language)
         generated = self.model.generate(**inputs.to(self.device, self.model.dtype), **generate_kwargs)
         rows = getattr(generated, "sequences", generated)  # with `return_dict_in_generate`
         if len(rows) != len(chunks):

@@ -7,6 +7,7 @@ by itself, so its tensors do not depend on its batch.
 Source of the prompt's order: SLAM-ASR, https://huggingface.co/papers/2402.08846
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, ProcessorMixin
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from .audio_io import load_audio
 from .audio_lengths import (
@@ -28,6 +30,8 @@ from .audio_lengths import (
 
 AUDIO_TOKEN = "<|slam_audio|>"
 INSTRUCTION = "Transcribe speech to text.\n"
+Languages = str | Sequence[str | None] | None  # of all clips, or of each
+LANGUAGE_SLOT = "{language}"  # in an instruction: where the language of the clip is named
 
 
 class SlamAsrProcessor(ProcessorMixin):
@@ -37,7 +41,9 @@ class SlamAsrProcessor(ProcessorMixin):
         tokenizer (`PreTrainedTokenizerBase`):
             That of the LLM. A placeholder token is added to it, in a free slot of the LLM's vocabulary or
             behind it.
-        instruction (`str`): What the LLM reads between audio and transcript.
+        instruction (`str`):
+            What the LLM reads between audio and transcript. Where it holds `{language}`, the English name of
+            the clip's language stands there, and `language` must be given with the audio.
         projector_stack, projector_tail, projector_queries:
             As in the model's config; they give the number of placeholders.
         pad_to_seconds (`float`, *optional*):
@@ -109,6 +115,7 @@ class SlamAsrProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         return_tensors: str = "pt",
         padding: bool | str = True,
+        language: Languages = None,
     ) -> BatchFeature:
         """Prepare one clip or a list of clips.
 
@@ -118,6 +125,8 @@ class SlamAsrProcessor(ProcessorMixin):
             text: the transcripts, to train; `None` to transcribe.
             return_tensors: "pt" or "np".
             padding: `True` or "longest" pads a batch to its longest row; `False` wants rows of one length.
+            language: of all clips, or of each: a code such as "nl" or "sv-SE", or an English name. For
+                instructions with `{language}`; others leave it unread.
 
         Returns:
             `input_features` (B, M, F) log-mel or (B, n) samples, `input_features_mask` (B, F) or (B, n),
@@ -127,7 +136,8 @@ class SlamAsrProcessor(ProcessorMixin):
         Raises:
             AudioError: a clip cannot be decoded.
             ValueError: a clip is longer than the encoder takes (Whisper's 30 s) or too short for an audio
-                token, there is none, counts differ, or an argument is none of the above.
+                token, there is none, counts differ, the instruction names the language and it is not given or
+                not known, or an argument is none of the above.
         """
         if return_tensors not in ("pt", "np"):
             raise ValueError(f'`return_tensors` must be "pt" or "np", got {return_tensors!r}.')
@@ -144,7 +154,7 @@ class SlamAsrProcessor(ProcessorMixin):
         features = [self.audio_features(load_audio(clip, sampling_rate)) for clip in clips]
         lengths = [len(clip) for clip in features]
         frames = [self.audio_geometry.frames_of_features(length) for length in lengths]
-        text_inputs = self.text_features(frames, [text] if isinstance(text, str) else text)
+        text_inputs = self.text_features(frames, [text] if isinstance(text, str) else text, language)
         if not padding and not (len(set(lengths)) == 1 and text_inputs["attention_mask"].all()):
             raise ValueError("`padding=False` needs rows of one length; leave it out, or pass one clip.")
         padded = pad_sequence(features, batch_first=True)  # with 0.0, behind the log: (B, F, M) or (B, n)
@@ -161,10 +171,20 @@ class SlamAsrProcessor(ProcessorMixin):
         return self(audio, **kwargs)
 
     def text_features(
-        self, encoder_frames: list[int], transcripts: list[str] | None = None
+        self,
+        encoder_frames: list[int],
+        transcripts: list[str] | None = None,
+        language: Languages = None,
     ) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` and, with transcripts, `labels` for clips of these encoder frames."""
-        prompts = [self.prompt_ids(frames) for frames in encoder_frames]
+        one_for_all = language is None or isinstance(language, str)
+        languages = [language] * len(encoder_frames) if one_for_all else list(language)
+        if len(languages) != len(encoder_frames):
+            raise ValueError(
+                f"Got {len(encoder_frames)} clips and {len(languages)} in `language`; give one for all, or "
+                "one for each clip."
+            )
+        prompts = [self.prompt_ids(*clip) for clip in zip(encoder_frames, languages, strict=True)]
         if transcripts is None:
             return self._pad_ids(prompts, side="left")
         if len(transcripts) != len(prompts):
@@ -189,7 +209,7 @@ class SlamAsrProcessor(ProcessorMixin):
         prepare = log_mel if geometry.hop > 1 else waveform
         return prepare(self.feature_extractor, wave, geometry.features_of_samples(samples))
 
-    def prompt_ids(self, encoder_frames: int) -> torch.Tensor:
+    def prompt_ids(self, encoder_frames: int, language: str | None = None) -> torch.Tensor:
         """Placeholders of a clip of so many encoder frames, then the instruction: (A + instruction,)."""
         tokens = audio_token_count(
             encoder_frames, self.projector_stack, self.projector_tail, self.projector_queries
@@ -197,7 +217,8 @@ class SlamAsrProcessor(ProcessorMixin):
         if tokens < 1 or encoder_frames < 1:
             seconds = encoder_frames * self.audio_geometry.frame_samples / SAMPLING_RATE
             raise ValueError(f"A clip of {seconds:.2f} s makes no audio token. Leave out clips this short.")
-        instruction = self.tokenizer(self.instruction, add_special_tokens=False)["input_ids"]
+        text = in_language(self.instruction, language)
+        instruction = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor([self.audio_token_id] * tokens + instruction)
 
     def transcript_ids(self, text: str) -> torch.Tensor:
@@ -215,6 +236,29 @@ class SlamAsrProcessor(ProcessorMixin):
             ),
             "attention_mask": pad_sequence(masks, batch_first=True, padding_side=side),
         }
+
+
+def in_language(instruction: str, language: str | None) -> str:
+    """The instruction with the English name of a language, given by code or name, where it asks for one.
+
+    Raises:
+        ValueError: it does, and no language is given, or one that Whisper's table of names does not have.
+    """
+    if LANGUAGE_SLOT not in instruction:
+        return instruction
+    if language is None:
+        raise ValueError(
+            f"The instruction of this model, {instruction!r}, names the language of the clip: give "
+            '`language`, such as language="nl".'
+        )
+    wanted = language.lower()
+    name = LANGUAGES.get(wanted) or LANGUAGES.get(wanted.split("-")[0])
+    if name is None and wanted not in LANGUAGES.values():
+        raise ValueError(
+            f"`language` {language!r} has no English name in transformers' table for Whisper; expected a "
+            "code such as nl, or a name such as Dutch."
+        )
+    return instruction.replace(LANGUAGE_SLOT, (name or wanted).title())
 
 
 def log_mel(extractor: Any, wave: np.ndarray, frames: int) -> torch.Tensor:

@@ -39,5 +39,5 @@ def with_default_recipe(argv: list[str], recipe: Path, parse: Callable[..., tupl
             f"Or name another recipe, such as `train.py recipes/demo.yaml`: {others}."
         )
     bases = base_config(model_args.encoder), base_config(model_args.llm)
-    name = name_parts(architecture(model_args, lora_args, *bases), data_args.language)
+    name = name_parts(architecture(model_args, lora_args, *bases), data_args.one_language)
     return [str(recipe), "--output_dir", f"runs/{name}", *argv]

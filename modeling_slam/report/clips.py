@@ -55,7 +55,7 @@ def read_clips(study: StudyResults, run: str, wanted: list[str]) -> list[tuple[s
     known = DataArguments.__dataclass_fields__
     flags = {name: value for name, value in spec["eval_flags"].items() if name in known}
     dataset, read = load_speech(
-        DataArguments(dataset=spec["dataset"], language=spec["language"], **flags), split
+        DataArguments(**{"dataset": spec["dataset"], "language": spec["language"], **flags}), split
     )
     places = {clip: place for place, clip in enumerate(dataset["id"])}
     if missing := [clip for clip in wanted if clip not in places]:

@@ -120,7 +120,7 @@ class AlignmentTrainer(SlamTrainer):
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    ) -> tuple[Any, torch.Tensor, Any]:
         """Loss of a batch, its transcripts as classes (B, N), -100 behind each, and its labels likewise."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -129,7 +129,7 @@ class AlignmentTrainer(SlamTrainer):
         rows = greedy_classes(output["logits"], output["audio_tokens"])
         device = output["loss"].device
         classes = [torch.tensor(row, dtype=torch.long, device=device) for row in rows]
-        return output["loss"], pad_sequence(classes, True, -100), inputs["ctc_targets"]
+        return output["loss"], pad_sequence(classes, True, -100), self.labelled(inputs["ctc_targets"])
 
 
 def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: RunArguments) -> bool:
@@ -197,7 +197,7 @@ def align(
             processing_class=collator.processor,
             compute_metrics=ValidationMetrics(
                 lambda rows: [vocabulary.decode(row[row >= 0].tolist()) for row in rows],
-                data["train"][0]["language"],
+                data.get("validation", data["train"]),
                 config.text_style,
             ),
             callbacks=callbacks,

@@ -5,7 +5,7 @@ A setting reaches the model by its name: a field of `ModelArguments` or `LoraArg
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from modeling_slam.model.audio_lengths import (
     SAMPLING_RATE,
     audio_geometry,
 )
+from modeling_slam.model.processing_slam import in_language
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.feature_cache import Encoding
 from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
@@ -168,14 +169,23 @@ def base_config(flag: str, model_id: str, revision: str | None) -> PreTrainedCon
 
 
 def build_processor(
-    model_args: ModelArguments, config: SlamAsrConfig, chunk_seconds: float | None = None
+    model_args: ModelArguments,
+    config: SlamAsrConfig,
+    chunk_seconds: float | None = None,
+    languages: Collection[str | None] = (),
 ) -> SlamAsrProcessor:
-    """The processor that belongs to `config`."""
+    """The processor that belongs to `config`.
+
+    Where the instruction names the language and all clips are in one, of `languages`, that is filled in.
+    """
+    instruction = model_args.instruction
+    if len(set(languages)) == 1:
+        instruction = in_language(instruction, next(iter(languages)))
     return processor_of(
         model_args,
         config.audio_model_revision,
         config.text_model_revision,
-        instruction=model_args.instruction,
+        instruction=instruction,
         projector_stack=config.projector_stack,
         projector_tail=config.projector_tail,
         projector_queries=config.projector_queries,

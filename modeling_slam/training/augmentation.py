@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from modeling_slam.data.collator import SpeechCollator
+from modeling_slam.data.collator import FOLD, SpeechCollator
 from modeling_slam.data.effects import (
     NOISES,
     add_noise,
@@ -32,6 +32,7 @@ from modeling_slam.model.audio_io import load_audio
 from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 from modeling_slam.training.arguments import RunArguments
 
+KEPT = ("id", "language", FOLD)  # of a row that is heard otherwise, beside what is heard
 DRAW = "draw"  # column of the training clips: the row that a clip's draws belong to
 WAVEFORM_AUGMENTATIONS = ("speed", "noise", "edges")  # they need the encoder anew for every clip and epoch
 AUGMENTATIONS = (*WAVEFORM_AUGMENTATIONS, "masking")
@@ -95,7 +96,7 @@ class AugmentingCollator(SpeechCollator):
     epoch: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long).share_memory_())
 
     def __post_init__(self):
-        self.seconds = list(self.clips["duration"])
+        self.seconds, self.languages = list(self.clips["duration"]), list(self.clips["language"])
         self.longest = self.processor.audio_geometry.max_seconds or max(MAX_CLIP_SECONDS, max(self.seconds))
         self.shortest = min(self.seconds)
 
@@ -104,7 +105,7 @@ class AugmentingCollator(SpeechCollator):
             return super().__call__(rows)
         draws = [row[DRAW] for row in rows]
         if not self.groups.isdisjoint(WAVEFORM_AUGMENTATIONS):
-            rows = [self.heard(row) | {"id": row["id"]} for row in rows]
+            rows = [{name: row[name] for name in KEPT if name in row} | self.heard(row) for row in rows]
         batch = super().__call__(rows)
         if "masking" in self.groups:
             self.mask(batch, draws)
@@ -143,10 +144,12 @@ class AugmentingCollator(SpeechCollator):
     def joined(
         self, wave: np.ndarray, text: str, draw: int, generator: np.random.Generator
     ) -> tuple[np.ndarray, str]:
-        """The clip, and for some another one behind it, where both fit."""
+        """The clip, and for some another one of its language behind it, where both fit."""
         gap, other = generator.uniform(*JOINED_GAP_SECONDS), self.another(draw, generator)
         fits = len(wave) / SAMPLING_RATE + gap + self.seconds[other] <= self.longest
         if generator.random() >= JOINED_SHARE or not fits:
+            return wave, text
+        if self.languages[other] != self.languages[draw]:
             return wave, text
         row = self.clips[other]
         silence = np.zeros(int(gap * SAMPLING_RATE), np.float32)

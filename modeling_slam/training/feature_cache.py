@@ -277,7 +277,8 @@ class FeatureCollator:
     processor: SlamAsrProcessor
 
     def __call__(self, clips: list[ClipPlace]) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        batch = self.processor(audio=[clip.split[clip.row]["audio"] for clip in clips])
+        rows = [clip.split[clip.row] for clip in clips]
+        batch = self.processor([row["audio"] for row in rows], language=[row.get("language") for row in rows])
         return [clip.digest for clip in clips], batch["input_features"], batch["input_features_mask"]
 
 

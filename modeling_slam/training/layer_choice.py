@@ -94,6 +94,8 @@ def calibration_clips(
     count = min(CALIBRATION_CLIPS, len(dataset))
     rows = [index * len(dataset) // count for index in range(count)]
     for start in range(0, count, CALIBRATION_BATCH):
-        audio = [dataset[row]["audio"] for row in rows[start : start + CALIBRATION_BATCH]]
-        batch = processor(audio=audio)
+        clips = [dataset[row] for row in rows[start : start + CALIBRATION_BATCH]]
+        batch = processor(
+            audio=[clip["audio"] for clip in clips], language=[clip["language"] for clip in clips]
+        )
         yield batch["input_features"], batch["input_features_mask"]

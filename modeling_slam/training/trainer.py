@@ -6,7 +6,7 @@ Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transfor
 
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.collator import FOLD
+from modeling_slam.data.mixing import mixture_of
 from modeling_slam.data.text import normalize_text, written_text
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.metrics import METRICS, Scored
@@ -29,7 +30,14 @@ from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.cross_fitting import CrossFitted
 from modeling_slam.training.run_checks import RATES, check_warmup
 from modeling_slam.training.run_health import WatchedTrainer, show_clips
-from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches
+from modeling_slam.training.sampling import (
+    Draw,
+    DrawnClips,
+    SeededLengthGroups,
+    SpeechBudgetBatches,
+)
+
+RATES_OF_GROUPS = ("wer", "cer")  # of each dataset and language in a validation
 
 
 class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
@@ -60,7 +68,9 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
             return super().get_train_dataloader()
         dataset: Any = self.train_dataset
         lengths = dataset[self.args.length_column_name][:]  # in hundredths of a second
-        batches = SpeechBudgetBatches(100 * self.args.batch_seconds, lengths, self._data_seed, self._epoch)
+        batches = SpeechBudgetBatches(
+            100 * self.args.batch_seconds, lengths, self._data_seed, self._epoch, self._draw
+        )
         loader = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -87,15 +97,28 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         return torch.Generator().manual_seed(self._data_seed)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        return self._seeded(super()._get_train_sampler(train_dataset), self._epoch)
+        sampler = self._seeded(super()._get_train_sampler(train_dataset), self._epoch, self._draw)
+        if self._draw is None or isinstance(sampler, SeededLengthGroups):
+            return sampler
+        clips: Any = self.train_dataset
+        in_order = self.args.train_sampling_strategy == "sequential"
+        return DrawnClips(len(clips), self._data_seed, self._epoch, self._draw, in_order)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         return self._seeded(super()._get_eval_sampler(eval_dataset), lambda: 0)
 
-    def _seeded(self, sampler: Sampler | None, epoch: Callable[[], int]) -> Sampler | None:
+    def _seeded(
+        self, sampler: Sampler | None, epoch: Callable[[], int], draw: Draw | None = None
+    ) -> Sampler | None:
         if not isinstance(sampler, LengthGroupedSampler):
             return sampler
-        return SeededLengthGroups(sampler.batch_size, list(sampler.lengths), self._data_seed, epoch)
+        return SeededLengthGroups(sampler.batch_size, list(sampler.lengths), self._data_seed, epoch, draw)
+
+    @functools.cached_property
+    def _draw(self) -> Draw | None:
+        """Which clips an epoch has, where datasets are mixed by shares."""
+        mixture = mixture_of(self.train_dataset, self._data_seed)
+        return None if mixture is None else mixture.draw
 
     @property
     def _data_seed(self) -> int:
@@ -235,8 +258,8 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
         **gen_kwargs: Any,
-    ) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:
-        """Loss of a batch, its transcripts as new tokens (B, N), and its labels (B, L)."""
+    ) -> tuple[Any, torch.Tensor | None, Any]:
+        """Loss of a batch, its transcripts as new tokens (B, N), and its labels as `labelled` has them."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = model(**inputs).loss
@@ -250,7 +273,17 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
                 max_new_tokens=self.args.generation_max_new_tokens,
                 max_tokens_per_second=self.args.generation_max_tokens_per_second,
             )
-        return loss, tokens, inputs["labels"]
+        return loss, tokens, self.labelled(inputs["labels"])
+
+    def labelled(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels (B, L) of the batch at hand, and the rows (B, 1) of the validation that they are of."""
+        rows = [self._validation_rows[clip] for clip in self._clips]
+        return labels, torch.tensor(rows, device=labels.device)[:, None]
+
+    @functools.cached_property
+    def _validation_rows(self) -> dict[str, int]:
+        clips: Any = self.eval_dataset
+        return {clip: row for row, clip in enumerate(clips["id"])}
 
 
 def part_of(name: str) -> str:
@@ -296,22 +329,34 @@ def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, 
 
 
 class ValidationMetrics:
-    """`compute_metrics` for the trainer: the error rates of `METRICS`, of all transcripts together."""
+    """`compute_metrics` for the trainer: the error rates of `METRICS`, of all transcripts together.
+
+    Where the clips are of several datasets or languages, each has its WER and CER too: `wer_NAME` and
+    `wer_language_CODE`.
+    """
 
     def __init__(
         self,
         decode: Callable[[Any], list[str]],
-        language: str | None,
+        clips: Any,
         text_style: TextStyle = "normalized",
     ):
-        """`decode` makes texts of (B, N) ids, among which those below 0 are padding."""
+        """`decode` makes texts of (B, N) ids, among which those below 0 are padding; of these `clips`."""
         self.decode = decode
-        self.language = language
+        self.languages = list(clips["language"])
+        self.groups = groups_of(clips)
         self.text_style = text_style
 
     def __call__(self, output: EvalPrediction) -> dict[str, float]:
-        decoded = self.decode(output.label_ids), self.decode(output.predictions)
-        references, predictions = ([normalize_text(text, self.language) for text in side] for side in decoded)
+        labels: Any = output.label_ids
+        rows = range(len(output.predictions))
+        if isinstance(labels, tuple):  # as `labelled` makes them; else in the order of the clips
+            labels, rows = labels[0], labels[1].ravel().tolist()
+        decoded = self.decode(labels), self.decode(output.predictions)
+        references, predictions = (
+            [normalize_text(text, self.languages[row]) for text, row in zip(side, rows, strict=True)]
+            for side in decoded
+        )
         written = None
         if self.text_style == "written":
             written = [*map(written_text, decoded[0])], [*map(written_text, decoded[1])]
@@ -320,11 +365,34 @@ class ValidationMetrics:
         wrong = [text for text, reference in zip(predictions, references, strict=True) if text != reference]
         return {
             **{name: METRICS[name].value(scored) for name in RATES if METRICS[name].follows_from(scored)},
+            **self.rates_of_groups(rows, references, predictions),
             "clips": len(predictions),
             "empty": sum(not prediction for prediction in predictions) / len(predictions),
             # of the wrong transcript that most clips got
             "same": max(Counter(wrong).values(), default=0) / len(predictions),
         }
+
+    def rates_of_groups(
+        self, rows: Sequence[int], references: list[str], predictions: list[str]
+    ) -> dict[str, float]:
+        rates = {}
+        for group, members in self.groups.items():
+            places = [place for place, row in enumerate(rows) if row in members]
+            if places:
+                scored = Scored([references[p] for p in places], [predictions[p] for p in places])
+                rates |= {f"{name}_{group}": METRICS[name].value(scored) for name in RATES_OF_GROUPS}
+        return rates
+
+
+def groups_of(clips: Any) -> dict[str, set[int]]:
+    """The rows of each dataset, by its name, and language, by `language_CODE`, where there are several."""
+    groups: dict[str, set[int]] = {}
+    for column, prefix in (("dataset", ""), ("language", "language_")):
+        values = list(clips[column]) if column in clips.column_names else []
+        if len(set(values)) > 1:
+            for row, value in enumerate(values):
+                groups.setdefault(f"{prefix}{value}", set()).add(row)
+    return groups
 
 
 def decode_tokens(processor: SlamAsrProcessor, ids: Any) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from tiny_run import TWO_PROCESSES, flags, logged, started
@@ -201,7 +202,8 @@ def test_one_transcript_for_most_clips_is_named_with_its_share(caplog):
 
 
 def test_the_share_counts_wrong_transcripts_alone():
-    metrics = ValidationMetrics(lambda rows: rows, None)
+    clips = datasets.Dataset.from_dict({"language": ["en"] * 4})
+    metrics = ValidationMetrics(lambda rows: rows, clips)
     assert metrics(EvalPrediction(["yes"] * 4, ["yes", "yes", "no", "up"]))["same"] == 0.5
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from modeling_slam.data.archives import SUFFIXES, unpack_once
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.clips import Clip, DataError, Source, read_place
 from modeling_slam.data.columns import clips_of, find_columns, positive_number
 from modeling_slam.data.splits import pick_split
@@ -29,11 +29,11 @@ def recognises(dataset: str) -> bool:
     return (path.is_file() and path.name.endswith(SUFFIXES)) or bool(_language_folders(path))
 
 
-def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
     return open_release(Path(dataset).expanduser(), arguments, split)
 
 
-def open_release(path: Path, arguments: DataArguments, split: str) -> Source:
+def open_release(path: Path, arguments: OneDataset, split: str) -> Source:
     """The clips of a release folder, of its parent, or of an archive of either."""
     if path.is_file():
         path = unpack_once(path)

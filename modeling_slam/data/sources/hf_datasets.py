@@ -11,7 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import snapshot_download
 
 from modeling_slam.common.hub_ids import is_hub_id
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.arrow_tables import KIND, source_of
 from modeling_slam.data.clips import DataError, Source
 from modeling_slam.data.sources import local_tables
@@ -32,7 +32,7 @@ def recognises(dataset: str) -> bool:
     return not path.exists() and is_hub_id(dataset) and path.suffix.lower() not in READERS
 
 
-def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
     path = Path(dataset).expanduser()
     if any((path / name).is_file() for name in SAVED_NAMES):
         return _open_saved(path, arguments, split)
@@ -63,7 +63,7 @@ def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
     return source_of(table, arguments, split, where)  # ty: ignore[invalid-argument-type] (of a single split)
 
 
-def _open_saved(path: Path, arguments: DataArguments, split: str) -> Source:
+def _open_saved(path: Path, arguments: OneDataset, split: str) -> Source:
     """What `save_to_disk` wrote; a table without a split is a dataset without any."""
     saved = datasets.load_from_disk(path)
     tables = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or ""): saved}

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
 from modeling_slam.common.files import files_below
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.arrow_tables import hold_sound, open_parquet
 from modeling_slam.data.clips import Clip, DataError, MissingSplitError, Source, read_place
 from modeling_slam.data.columns import Columns, clips_of, find_columns
@@ -45,7 +45,7 @@ def recognises(dataset: str) -> bool:
     return path.is_dir() and (any(_all_tables(path)) or any(audio_beside_text.recordings(path)))
 
 
-def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
     root = Path(dataset).expanduser()
     if arguments.dataset_config is not None:
         root = root / arguments.dataset_config
@@ -64,7 +64,7 @@ def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
     return _source(kind, name, arguments, list(_clips(tables, root)))
 
 
-def _open_recordings(root: Path, arguments: DataArguments, split: str) -> Source:
+def _open_recordings(root: Path, arguments: OneDataset, split: str) -> Source:
     recordings = list(audio_beside_text.recordings(root))
     name, recordings = _files_of_split(root, recordings, split, parts_only=True)
     table = audio_beside_text.table_of(root, recordings, arguments.text_column)
@@ -74,13 +74,13 @@ def _open_recordings(root: Path, arguments: DataArguments, split: str) -> Source
     )
 
 
-def _source(kind: str, split: str | None, arguments: DataArguments, clips: list[Clip | Drop]) -> Source:
+def _source(kind: str, split: str | None, arguments: OneDataset, clips: list[Clip | Drop]) -> Source:
     return Source(
         kind, split, arguments.language, clips, lambda clip: read_place(clip.locator), arguments.streaming
     )
 
 
-def _with_columns(files: Sequence[Path], arguments: DataArguments) -> list[tuple[Table, Columns]]:
+def _with_columns(files: Sequence[Path], arguments: OneDataset) -> list[tuple[Table, Columns]]:
     tables = []
     for file in files:
         table = read_table(file)

@@ -8,7 +8,7 @@ Source: https://github.com/Mozilla-Data-Collective/datacollective-python
 
 import os
 
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.clips import DataError, Source
 from modeling_slam.data.sources.common_voice import open_release
 
@@ -20,7 +20,7 @@ def recognises(dataset: str) -> bool:
     return dataset.startswith(PREFIX)
 
 
-def open_source(dataset: str, arguments: DataArguments, split: str) -> Source:
+def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
     dataset_id = dataset.removeprefix(PREFIX)
     if not dataset_id:
         raise DataError("`dataset` is 'mdc:' without an id; copy the id from the dataset's page.")
