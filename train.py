@@ -25,7 +25,7 @@ from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_for_run
 from modeling_slam.data.collator import SpeechCollator, check_lengths
-from modeling_slam.data.mixing import with_shares
+from modeling_slam.data.mixing import mixture_of, with_shares
 from modeling_slam.data.text import in_style
 from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
@@ -99,6 +99,8 @@ def main(argv: list[str] | None = None) -> None:
                 data[split] = in_style(data[split], model_args.text_style)
                 check_lengths(data[split], processor)
             data["train"] = with_shares(data["train"], data_args)
+            if (mixture := mixture_of(data["train"], run_args.seed)) is not None:
+                logger.info(mixture.describe())
             if needs_clips(model_args.layer_choice):
                 clips = calibration_clips(data["train"], processor)
                 config = build_config(model_args, lora_args, run.checkpoint, clips)

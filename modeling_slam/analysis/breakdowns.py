@@ -33,6 +33,29 @@ def wer_by_length(study: StudyResults, edges: Sequence[float] = SECONDS) -> pd.D
     return pd.DataFrame(rows)
 
 
+def wer_by_part(study: StudyResults) -> pd.DataFrame:
+    """Corpus WER by dataset and by language: one row for each run and part, of runs that have several."""
+    rows = []
+    for run in each_row(study.runs):
+        frame = study.utterances(run.name)
+        for column, prefix in (("dataset", ""), ("language", "language ")):
+            parts = frame[column].fillna("unknown")
+            if parts.nunique() < 2:
+                continue
+            for part, clips in groups(frame.assign(part=parts), "part"):
+                rows.append(
+                    {
+                        **{name: getattr(run, name) for name in (*RUN, *study.axes)},
+                        "part": f"{prefix}{part}",
+                        "order": f"{column} {part}",
+                        "wer": clips["errors"].sum() / max(clips["reference_words"].sum(), 1),
+                        "utterances": len(clips),
+                        "reference_words": int(clips["reference_words"].sum()),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def misses_by_frequency(study: StudyResults, bands: Sequence[int] = OCCURRENCES) -> pd.DataFrame:
     """Share of reference words that were substituted or deleted, by how often the word is in the test set.
 

@@ -15,6 +15,13 @@ from modeling_slam.evaluation.predictions import Prediction
 from modeling_slam.evaluation.whisper_rules import HOW_TO_GET_SPELLINGS, rules_in_use
 from modeling_slam.model.configuration_slam import TextStyle
 
+# Key of metrics.json -> what its rows are told apart by.
+PARTS: dict[str, Callable[[Prediction], str | None]] = {
+    "by_dataset": lambda row: row.dataset,
+    "by_language": lambda row: row.language,
+}
+UNKNOWN = "unknown"
+FIGURES_OF_PARTS = (*ERROR_RATES, "reference_words", "utterances", "audio_seconds")
 PACKAGES = ("torch", "transformers", "peft", "datasets", "jiwer", "numpy", "av", "soxr")
 EXAMPLES = 5
 
@@ -27,11 +34,31 @@ def score(
 ) -> dict[str, Any]:
     """All figures of metrics.json that follow from the predictions of a model of this style."""
     scored = scored_rows(rows, text_style, batch_mean_size=batch_mean_size, token_limit=token_limit)
-    return measure(scored) | {
-        "interval_method": INTERVAL_METHOD,
-        "batch_mean_size": batch_mean_size,
-        "whisper_rules": rules_in_use(row.language for row in rows),
-    }
+    return (
+        measure(scored)
+        | score_parts(rows, text_style)
+        | {
+            "interval_method": INTERVAL_METHOD,
+            "batch_mean_size": batch_mean_size,
+            "whisper_rules": rules_in_use(row.language for row in rows),
+        }
+    )
+
+
+def score_parts(rows: Sequence[Prediction], text_style: TextStyle) -> dict[str, dict[str, dict[str, Any]]]:
+    """`by_dataset` and `by_language`: the figures of each by its name, where there are several."""
+    parts = {}
+    for key, name_of in PARTS.items():
+        groups: dict[str, list[Prediction]] = {}
+        for row in rows:
+            groups.setdefault(name_of(row) or UNKNOWN, []).append(row)
+        if len(groups) > 1:
+            parts[key] = {
+                name: measure(scored, [one for one in FIGURES_OF_PARTS if METRICS[one].follows_from(scored)])
+                for name, group in groups.items()
+                for scored in [scored_rows(group, text_style)]
+            }
+    return parts
 
 
 def scored_rows(rows: Sequence[Prediction], text_style: TextStyle, **settings: Any) -> Scored:
@@ -60,6 +87,7 @@ def summary(metrics: dict[str, Any], rows: Sequence[Prediction]) -> str:
         for name in ERROR_RATES
         if name in metrics
     ]
+    lines += table_of_parts(metrics)
     lines.append(f"Whisper's rules: {metrics['whisper_rules']}{spellings_advice(metrics['whisper_rules'])}")
     units: dict[str, list[str]] = {}
     for name, metric in METRICS.items():
@@ -78,6 +106,29 @@ def summary(metrics: dict[str, Any], rows: Sequence[Prediction]) -> str:
         )
         lines += [row.id, f"  reference:  {reference}", f"  prediction: {prediction}"]
     return "\n".join(lines)
+
+
+def table_of_parts(metrics: dict[str, Any]) -> list[str]:
+    """A row for each dataset and language, if there are several, under the names of the columns."""
+    rates = [name for name in ERROR_RATES if name in metrics]
+    head = ["", *(METRICS[name].title for name in rates), "95 % interval of WER", "clips"]
+    table = [
+        [
+            name,
+            *(METRICS[rate].write(part[rate]) for rate in rates),
+            interval(part[interval_of("wer")]),
+            f"{part['utterances']:,}",
+        ]
+        for key in PARTS
+        for name, part in metrics.get(key, {}).items()
+    ]
+    if not table:
+        return []
+    widths = [max(map(len, column)) for column in zip(head, *table, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in [head, *table]
+    ]
 
 
 def spellings_advice(rules: str) -> str:

@@ -19,7 +19,9 @@ from huggingface_hub import (
 from modeling_slam.common.hub_ids import is_hub_id
 from modeling_slam.data.sources import hf_datasets
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
-from modeling_slam.publishing.evidence import Evidence, Result, is_control
+from modeling_slam.evaluation.report import PARTS
+from modeling_slam.model.processing_slam import LANGUAGE_SLOT
+from modeling_slam.publishing.evidence import Evidence, Result, codes_of, is_control
 from modeling_slam.publishing.naming import name_parts
 
 TEMPLATE_NAME = "model_card.md.jinja"
@@ -37,6 +39,7 @@ SHOWN_SETTINGS = {
         "align_epochs", "align_learning_rate", "align_batch_size", "align_dropout", "align_frame_dropout",
     ),
     "augment": ("augment",),
+    "data": ("dataset_weights", "dataset_temperature"),
     "model": (
         "projector_context", "projector_dropout", "projector_frame_dropout", "llm_input", "drop_blanks",
         "instruction", "text_style", "pad_to_seconds",
@@ -61,8 +64,9 @@ def render_card(
     revision: str | None = None,
 ) -> ModelCard:
     """The card of a checkpoint as it will stand at `repo_id`; `revision` is the tag it gets, if any."""
-    language = language or evidence.language
-    data = card_data(evidence, repo_id, full, license, datasets or [], base_models or [], language)
+    languages = [language] if language else evidence.languages
+    language = languages[0] if len(languages) == 1 else None
+    data = card_data(evidence, repo_id, full, license, datasets or [], base_models or [], languages)
     config = evidence.config
     return ModelCard.from_template(
         data,
@@ -84,6 +88,9 @@ def render_card(
         parameters=evidence.parameters,
         reports=evidence.data,
         title=report_title,
+        codes_of=codes_of,
+        languages=languages,
+        names_language=LANGUAGE_SLOT in evidence.instruction,
         settings=shown_settings(evidence.run),
         run=evidence.run,
         steps=evidence.steps,
@@ -103,7 +110,7 @@ def card_data(
     license: str | None,
     datasets: list[str],
     base_models: list[str],
-    language: str | None,
+    languages: list[str],
 ) -> ModelCardData:
     config = evidence.config
     bases = base_models or [
@@ -111,12 +118,13 @@ def card_data(
         for model_id in (config.audio_model_id, config.text_model_id)
         if model_id and is_hub_id(model_id)
     ]
+    codes = list(dict.fromkeys(code.lower().split("-")[0] for code in languages))
     tags = ["speech", "whisper", "slam-asr", "custom_code", "layer-pruning"]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=TASK,
         license=license,
-        language=language.lower().split("-")[0] if language else None,
+        language=codes[0] if len(codes) == 1 else codes or None,
         base_model=bases or None,
         # A lean repository holds what is added to its bases; a full one is a model made from them.
         base_model_relation=("finetune" if full else "adapter") if bases else None,
@@ -141,7 +149,7 @@ def eval_results(metrics: dict[str, Any]) -> list[EvalResult]:
         "task_name": "Speech recognition",
         "dataset_type": name,
         "dataset_name": name,
-        "dataset_config": settings["language"],
+        "dataset_config": ", ".join(codes_of(settings["language"])) or None,
         "dataset_split": settings["split"],
     }
     return [
@@ -193,6 +201,7 @@ def result_rows(result: Result) -> dict[str, Any]:
     return {
         "rates": {name: METRICS[name] for name in shown_rates(scores)},
         "failures": {name: METRICS[name] for name in failures if all(name in metrics for metrics in scores)},
+        "parts": [row for key in PARTS for row in (result.metrics.get(key) or {}).items()],
         "settings": result.metrics["settings"],
         "dataset": report_title(result.metrics["data"]),
         "metrics": result.metrics,

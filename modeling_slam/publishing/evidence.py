@@ -46,13 +46,25 @@ class Evidence:
     results: list[Result] = field(default_factory=list)
     check: CheckResult | None = None
     generation: dict[str, Any] = field(default_factory=dict)  # generation_config.json
+    instruction: str = ""  # of the processor: what the LLM reads between audio and transcript
+
+    @property
+    def languages(self) -> list[str]:
+        """ISO codes that training, or else an evaluation, was told; each once."""
+        told = [self.run["data"]["language"]] if self.run else []
+        told += [result.metrics["settings"]["language"] for result in self.results]
+        return codes_of(next(filter(None, told), None))
 
     @property
     def language(self) -> str | None:
-        """ISO code that training, or else every evaluation, was told."""
-        told = [self.run["data"]["language"]] if self.run else []
-        told += [result.metrics["settings"]["language"] for result in self.results]
-        return next(filter(None, told), None)
+        """The only one of them, if it is."""
+        return self.languages[0] if len(self.languages) == 1 else None
+
+
+def codes_of(language: str | list[str | None] | None) -> list[str]:
+    """The setting `language`, of one dataset or of each, as its codes, each once."""
+    given = language if isinstance(language, list) else [language]
+    return [code for code in dict.fromkeys(given) if code]
 
 
 def gather(source: Path, config: Any, metrics_directories: list[str], parameters: dict[str, int]) -> Evidence:
@@ -79,6 +91,7 @@ def gather(source: Path, config: Any, metrics_directories: list[str], parameters
         validation=validation_of(state, whole_run=source == run_directory),
         results=load_results(metrics_directories, checkpoint_fingerprint(source / "config.json")),
         generation=read_if_there(source / "generation_config.json") or {},
+        instruction=(read_if_there(source / "processor_config.json") or {}).get("instruction", ""),
     )
 
 

@@ -182,6 +182,14 @@ def lengths_table(study: StudyResults, view: View) -> ReportTable:
     return band_table(study, "wer_by_length", title, note, data, "seconds", "longest", "wer")
 
 
+def parts_table(study: StudyResults, view: View) -> ReportTable:
+    data = breakdowns.wer_by_part(study)
+    title, note = "WER by dataset and language", "WER in %, of runs on several of either."
+    if data.empty:
+        return ReportTable("wer_by_part", title, note, data, data)
+    return band_table(study, "wer_by_part", title, note, data, "part", "order", "wer")
+
+
 def frequency_table(study: StudyResults, view: View) -> ReportTable:
     data = breakdowns.misses_by_frequency(study)
     title = "Missed words by frequency"
@@ -221,7 +229,7 @@ def baselines_table(study: StudyResults, view: View) -> ReportTable:
 SECTIONS: list[Section] = [
     table2, table3, table4, table5, table6, table7,
     safe_zone_table, deepest_table, lora_tests, shapes_table, pareto_table,
-    failures_table, lengths_table, frequency_table, seeds_table, baselines_table, table1,
+    failures_table, lengths_table, parts_table, frequency_table, seeds_table, baselines_table, table1,
 ]  # fmt: skip
 # These speak of layers removed, and have nothing to say where curves run along something else.
 ABOUT_DEPTH = frozenset((table3, table4, table5, table6, table7, safe_zone_table, deepest_table))

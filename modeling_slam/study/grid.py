@@ -123,6 +123,8 @@ class Pair:
         for flags in (file.eval, self.dataset.eval):
             refuse(EVAL_OWN, flags, f"{self.where}: `eval`")
         self.train = {k: v for k, v in recipe.items() if k not in given} | file.train | self.dataset.train
+        if self.dataset.language is not None:
+            self.train["language"] = self.dataset.language
         self.own_eval = file.eval | self.dataset.eval
         self.llm = file.llm or recipe.get("llm", ModelArguments().llm)
         self.lora = self.dataset.lora or file.lora or lora_of(recipe)
@@ -160,7 +162,7 @@ class Pair:
             raise ValueError(f"{self.where}: {message}")
 
         parser.error = complain
-        argv = as_flags({**flags, "dataset": self.dataset.dataset, "language": self.language})
+        argv = as_flags({"language": self.language, **flags, "dataset": self.dataset.dataset})
         # Whether a device can compute in bf16 is known where the run runs, not where it is planned.
         namespace = vars(parser.parse_args(argv)) | {"bf16": False, "fp16": False}
         instances = []

@@ -61,9 +61,10 @@ class DataSize:
 @strict
 @dataclass
 class DatasetEntry:
-    """One language's data; the key above it is the language."""
+    """The data of one language, or of several as one; the key above it is the language, or their name."""
 
     dataset: str | list[str]
+    language: str | list[str] | None = None  # the key, if not given; a list has one for each dataset
     recipe: str | None = None
     keep_layers: list[int] | None = None  # only these of the encoders' depths
     lora: LoraSetting | None = None

@@ -2,7 +2,9 @@
 
 import datasets
 import pytest
+import soundfile
 
+from modeling_slam.common.command_line import parse_arguments
 from modeling_slam.data import DataArguments, DataError, load_speech
 from modeling_slam.model.audio_io import load_audio
 
@@ -97,10 +99,81 @@ def test_sources_of_different_kinds_go_together_in_the_language_one_of_them_stat
     assert set(clips["language"]) == {report.language} == {"nl"}
 
 
-def test_different_languages_are_refused(common_voice, tmp_path):
+def test_each_clip_follows_the_rules_of_its_own_datasets_language(audio_folder, tmp_path):
+    """In English a comma groups thousands, in Dutch a point does and a word may begin with an apostrophe."""
+    text = "'s 3,500 of 3.500"
+    for name in ("queen", "sky", "talk"):
+        audio_folder(tmp_path / name, "test", [("a.wav", text, 1.0)])
+    corpora = [str(tmp_path / name) for name in ("queen", "sky", "talk")]
+    clips, report = load_speech(DataArguments(corpora, language=["en", "en", "nl"]), "test")
+    assert clips["language"][:] == ["en", "en", "nl"]
+    assert clips["dataset"][:] == ["queen", "sky", "talk"]
+    assert clips["text"][:] == ["s 3500 of 3 500", "s 3500 of 3 500", "'s 3 500 of 3500"]
+    assert (report.language, [part.language for part in report.parts]) == (None, ["en", "en", "nl"])
+
+
+def test_releases_of_different_languages_are_read_each_in_its_own(common_voice, tmp_path):
     releases = [str(common_voice(tmp_path / language, language) / language) for language in ("nl", "da")]
-    with pytest.raises(DataError, match=r"different languages: 'nl' in .*, 'da' in "):
-        load_speech(DataArguments(releases), "test")
+    clips, _ = load_speech(DataArguments(releases), "test")
+    assert list(zip(clips["dataset"], clips["language"], strict=True)) == [("nl", "nl"), ("da", "da")]
+
+
+def test_a_dataset_of_no_known_language_beside_two_others_is_refused(corpora, common_voice, tmp_path):
+    releases = [str(common_voice(tmp_path / language, language) / language) for language in ("nl", "da")]
+    with pytest.raises(DataError, match=r"sets in nl and da, and .*queen states no language.*--language"):
+        load_speech(DataArguments([*releases, corpora[0]]), "test")
+
+
+def test_each_dataset_is_read_by_its_own_columns(tmp_path, make_sound):
+    for name, columns in (("queen", "wav,said,key"), ("sky", "file,words,number")):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", make_sound(1.0), 16_000)
+        (tmp_path / name / "train.csv").write_text(f"{columns}\na.wav,{name} speaks,7\n")
+    own = {
+        "audio_column": ["wav", "file"],
+        "text_column": ["said", "words"],
+        "id_column": ["key", "none"],  # by default the name of the file
+    }
+    clips, _ = load_speech(DataArguments([str(tmp_path / name) for name in ("queen", "sky")], **own), "train")
+    assert clips["id"][:] == ["queen/7", "sky/a.wav"]
+    assert clips["text"][:] == ["queen speaks", "sky speaks"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["language", "dataset_config", "audio_column", "text_column", "id_column", "speaker_column"],
+)
+def test_a_wrong_count_of_values_is_refused_at_once_with_the_numbers(name):
+    for values in (["en", "nl"], ["en", "nl", "da", "fr"]):
+        expected = rf"`{name}` has {len(values)} values \(en, nl.*\) and `dataset` names 3"
+        with pytest.raises(ValueError, match=expected):
+            DataArguments(["a", "b", "c"], **{name: values})
+    with pytest.raises(ValueError, match="has 2 values"):
+        DataArguments("a", **{name: ["en", "nl"]})
+
+
+def test_one_value_holds_for_all_and_is_recorded_as_one():
+    for given in ("nl", ["nl"], ["nl", "nl"]):
+        arguments = DataArguments(["a", "b"], language=given)
+        assert (arguments.language, arguments.one_language) == ("nl", "nl")
+        assert [arguments.of(name).language for name in "ab"] == ["nl", "nl"]
+    assert DataArguments(["a", "b"], language=["nl", "en"]).one_language is None
+    assert DataArguments("a").text_column == "text"
+
+
+def test_command_line_and_recipe_give_one_value_or_a_list(tmp_path):
+    recipe = tmp_path / "mixed.yaml"
+    recipe.write_text(
+        "dataset: [a, b, c]\nlanguage: [en, en, nl]\nspeaker_column: [who, null, who]\n"
+        "dataset_weights: [2, 1, 1]\ntext_column: words\n"
+    )
+    (read,) = parse_arguments(DataArguments, description="", argv=[str(recipe)])
+    typed = "--dataset a b c --language en en nl --speaker_column who none who --dataset_weights 2 1 1"
+    (told,) = parse_arguments(DataArguments, description="", argv=f"{typed} --text_column words".split())
+    assert read == told
+    assert (read.language, read.text_column) == (["en", "en", "nl"], "words")
+    assert [read.of(name).speaker_column for name in "abc"] == ["who", None, "who"]
+    assert read.of("b").audio_column == "audio"
 
 
 def test_streams_take_turns_until_the_limit(corpora, tmp_path):

@@ -5,7 +5,8 @@ from itertools import chain
 import pytest
 import torch
 
-from modeling_slam.training.sampling import SeededLengthGroups, SpeechBudgetBatches
+from modeling_slam.data.mixing import Mixture
+from modeling_slam.training.sampling import DrawnClips, SeededLengthGroups, SpeechBudgetBatches
 
 LENGTHS = torch.randint(50, 3000, (96,), generator=torch.Generator().manual_seed(0)).tolist()
 BUDGET = 6000
@@ -56,3 +57,36 @@ def test_every_epoch_has_as_many_batches():
 def test_a_clip_beyond_the_budget_is_a_batch_of_its_own():
     batches = list(SpeechBudgetBatches(5, [2, 9, 2], seed=0, epoch=lambda: 0))
     assert sorted(map(sorted, batches)) == [[0, 2], [1]]
+
+
+MIXTURE = Mixture(["large"] * 80 + ["small"] * 16, [0.5] * 96, seed=42)
+
+
+def mixed(kind: str, epoch: int) -> list[int]:
+    """The clips of an epoch in their order."""
+    settings = {"seed": 42, "epoch": lambda: epoch, "draw": MIXTURE.draw}
+    if kind == "budget":
+        return list(chain.from_iterable(SpeechBudgetBatches(BUDGET, LENGTHS, **settings)))
+    if kind == "groups":
+        return list(SeededLengthGroups(4, LENGTHS, **settings))
+    return list(DrawnClips(96, **settings, in_order=kind == "in order"))
+
+
+@pytest.mark.parametrize("kind", ["groups", "random", "in order"])
+def test_an_epoch_of_a_mixture_has_the_clips_that_are_drawn_for_it(kind):
+    for epoch in (1, 0, 2):
+        assert sorted(mixed(kind, epoch)) == sorted(MIXTURE.draw(epoch))
+        assert mixed(kind, epoch) == mixed(kind, epoch)
+    assert (mixed(kind, 0) == sorted(mixed(kind, 0))) == (kind == "in order")
+
+
+def test_batches_by_seconds_of_a_mixture_are_as_many_in_every_epoch_within_the_budget():
+    for epoch in range(12):
+        batches = list(
+            SpeechBudgetBatches(BUDGET, LENGTHS, seed=42, epoch=lambda epoch=epoch: epoch, draw=MIXTURE.draw)
+        )
+        assert len(batches) == len(SpeechBudgetBatches(BUDGET, LENGTHS, 42, lambda: 0, MIXTURE.draw))
+        assert all(sum(LENGTHS[clip] for clip in batch) <= BUDGET for batch in batches)
+        small = sum(clip >= 80 for batch in batches for clip in batch) / sum(map(len, batches))
+        assert small == pytest.approx(0.5, abs=0.1), "one in six of the clips, half of those drawn"
+    assert mixed("budget", 3) == mixed("budget", 3) != mixed("budget", 4)
