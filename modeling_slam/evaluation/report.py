@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[[Prediction], str | None]] = {
     "by_dataset": lambda row: row.dataset,
     "by_language": lambda row: row.language,
 }
+TITLES_OF_PARTS = {"by_dataset": "{}", "by_language": "language {}"}
 UNKNOWN = "unknown"
 FIGURES_OF_PARTS = (*ERROR_RATES, "reference_words", "utterances", "audio_seconds")
 PACKAGES = ("torch", "transformers", "peft", "datasets", "jiwer", "numpy", "av", "soxr")
@@ -108,19 +109,27 @@ def summary(metrics: dict[str, Any], rows: Sequence[Prediction]) -> str:
     return "\n".join(lines)
 
 
+def parts_of(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(title, figures) of each dataset and language in a metrics.json; none where it is of one."""
+    return [
+        (TITLES_OF_PARTS[key].format(name), part)
+        for key in PARTS
+        for name, part in metrics.get(key, {}).items()
+    ]
+
+
 def table_of_parts(metrics: dict[str, Any]) -> list[str]:
     """A row for each dataset and language, if there are several, under the names of the columns."""
     rates = [name for name in ERROR_RATES if name in metrics]
     head = ["", *(METRICS[name].title for name in rates), "95 % interval of WER", "clips"]
     table = [
         [
-            name,
+            title,
             *(METRICS[rate].write(part[rate]) for rate in rates),
             interval(part[interval_of("wer")]),
             f"{part['utterances']:,}",
         ]
-        for key in PARTS
-        for name, part in metrics.get(key, {}).items()
+        for title, part in parts_of(metrics)
     ]
     if not table:
         return []

@@ -19,7 +19,7 @@ from huggingface_hub import (
 from modeling_slam.common.hub_ids import is_hub_id
 from modeling_slam.data.sources import hf_datasets
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
-from modeling_slam.evaluation.report import PARTS
+from modeling_slam.evaluation.report import parts_of as scores_of_parts
 from modeling_slam.model.processing_slam import LANGUAGE_SLOT
 from modeling_slam.publishing.evidence import Evidence, Result, codes_of, is_control
 from modeling_slam.publishing.naming import name_parts
@@ -201,7 +201,7 @@ def result_rows(result: Result) -> dict[str, Any]:
     return {
         "rates": {name: METRICS[name] for name in shown_rates(scores)},
         "failures": {name: METRICS[name] for name in failures if all(name in metrics for metrics in scores)},
-        "parts": [row for key in PARTS for row in (result.metrics.get(key) or {}).items()],
+        "parts": scores_of_parts(result.metrics),
         "settings": result.metrics["settings"],
         "dataset": report_title(result.metrics["data"]),
         "metrics": result.metrics,

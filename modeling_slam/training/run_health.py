@@ -282,6 +282,11 @@ def describe_best(history: Sequence[dict[str, float]], args: Any) -> str | None:
         return None
     best = min(validations, key=lambda entry: entry[by])
     figures = [f"WER {100 * best['eval_wer']:.2f} %"] if "eval_wer" in best else []
+    figures += [
+        f"of {name.removeprefix('eval_wer_').replace('language_', 'language ')} {100 * wer:.2f} %"
+        for name, wer in best.items()
+        if name.startswith("eval_wer_")
+    ]
     figures += [f"{by.removeprefix('eval_')} {best[by]:.4g}"] if by != "eval_wer" else []
     is_left = args.load_best_model_at_end or best["step"] == history[-1]["step"]
     left = "the model is of that step" if is_left else "the model is of the last step"

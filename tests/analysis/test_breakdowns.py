@@ -2,15 +2,17 @@
 
 import jiwer
 import pytest
-from made_study import row
+from made_study import row, spec_of, write_study
 
 from modeling_slam.analysis.breakdowns import (
     failure_rates,
     misses_by_frequency,
     reference_words,
     wer_by_length,
+    wer_by_part,
 )
-from modeling_slam.analysis.results import utterance_frame
+from modeling_slam.analysis.results import StudyResults, utterance_frame
+from modeling_slam.report.sections import report_tables
 
 
 def test_bands_of_length_add_up_to_the_run(study):
@@ -53,3 +55,21 @@ def test_failures_are_shares_of_utterances(study):
     for run in study.runs.itertuples():
         assert rates.loc[run.name, "loop"] == study.utterances(run.name)["loop"].mean()
         assert rates.loc[run.name, "empty"] == (study.utterances(run.name)["prediction"] == "").mean()
+
+
+def test_a_run_on_several_datasets_has_a_rate_for_each_and_for_each_language(tmp_path):
+    rows = [
+        row(0, "one two", "one too", dataset="queen"),
+        row(1, "three", "three", dataset="sky"),
+        row(2, "vier vijf", "vier", language="nl", dataset="talk"),
+    ]
+    plain, mixed = spec_of(6, "lora", "nl"), spec_of(4, "lora", "en")
+    study = StudyResults.load(write_study(tmp_path, [(plain, [row(0, "one", "one")]), (mixed, rows)]))
+    parts = wer_by_part(study)
+    assert set(parts["name"]) == {mixed["name"]}
+    assert dict(zip(parts["part"], parts["wer"], strict=True)) == {
+        "queen": 0.5, "sky": 0.0, "talk": 0.5, "language en": 1 / 3, "language nl": 0.5,
+    }  # fmt: skip
+    (table,) = [table for table in report_tables(study) if table.name == "wer_by_part"]
+    assert list(table.shown.columns[-6:-1]) == ["queen", "sky", "talk", "language en", "language nl"]
+    assert len(table.shown) == 1

@@ -299,3 +299,16 @@ def test_a_batch_that_has_no_room_is_not_half_written_and_decoded_again_later(st
         store.finish(3)
     assert not store.path.exists()
     assert [row.index for row in store.finish(3)] == [0, 1, 2]
+
+
+def test_the_name_of_the_dataset_is_written_where_there_is_one_and_a_line_without_it_is_read(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    rows = [prediction(0), dataclasses.replace(prediction(1), dataset="sky")]
+    path.write_text(to_lines(rows), encoding="utf-8")
+    first, second = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert "dataset" not in first
+    assert second["dataset"] == "sky"
+    assert read_predictions(path) == rows
+    path.write_text(json.dumps(second | {"dataset": 3}), encoding="utf-8")
+    with pytest.raises(ValueError, match="`dataset` must be"):
+        read_predictions(path)

@@ -94,3 +94,28 @@ def test_written_text_is_scored_with_its_case_and_punctuation_and_without():
     normalized = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4)
     assert "written_wer" not in normalized
     assert "as written" not in summary(normalized | {"parameters": {}}, rows)
+
+
+def test_datasets_and_languages_have_rows_of_their_own_where_there_are_several():
+    rows = [
+        dataclasses.replace(row(0, "one two", "one too"), dataset="queen"),
+        dataclasses.replace(row(1, "three four", "three four"), dataset="sky"),
+        dataclasses.replace(row(2, "vijf", ""), dataset="talk", language="nl"),
+    ]
+    metrics = score(rows, token_limit=lambda seconds: 20, batch_mean_size=4)
+    assert {name: part["wer"] for name, part in metrics["by_dataset"].items()} == {
+        "queen": 0.5, "sky": 0.0, "talk": 1.0,
+    }  # fmt: skip
+    for name, part in metrics["by_language"].items():
+        alone = [one for one in rows if one.language == name]
+        expected = measure(Scored([one.reference for one in alone], [one.prediction for one in alone]))
+        assert {key: part[key] for key in part.keys() & expected.keys()} == {
+            key: expected[key] for key in part.keys() & expected.keys()
+        }
+        assert {"wer", "wer_interval", "cer", "ser", "whisper_wer", "utterances"} <= part.keys()
+    lines = summary(metrics | {"parameters": {}}, rows).splitlines()
+    named = [line.split("  ")[0] for line in lines]
+    first = named.index("queen")
+    assert named[first : first + 5] == ["queen", "sky", "talk", "language en", "language nl"]
+    of_one = score(rows[:1], token_limit=lambda seconds: 20, batch_mean_size=4)
+    assert not {"by_dataset", "by_language"} & of_one.keys()

@@ -117,3 +117,12 @@ def test_what_whisper_would_cut_is_refused_before_loading(whisper, speech_folder
     dataset = load_speech(DataArguments(dataset=str(speech_folder), language="en"), "test")[0]
     with pytest.raises(ValueError, match="at most 444"):
         check_baseline(arguments(whisper, max_new_tokens=445), dataset)
+
+
+def test_clips_of_several_languages_are_decoded_each_in_its_own(tmp_path, two_clips):
+    write_decoding_whisper(tmp_path, "multilingual")
+    each = WhisperRecogniser(arguments(tmp_path), torch.device("cpu"), None)
+    together = each.transcribe(each.prepare()(audio=two_clips, language=["nl", "da-DK"]))
+    for clip, language, transcript in zip(two_clips, ("nl", "da"), together, strict=True):
+        one = WhisperRecogniser(arguments(tmp_path), torch.device("cpu"), language)
+        assert one.transcribe(one.prepare()(audio=[clip], language=[None])) == [transcript]

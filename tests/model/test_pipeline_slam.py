@@ -240,6 +240,21 @@ def test_what_cannot_be_transcribed_says_why(transcribe, recording, error, messa
         transcribe(recording)
 
 
+def test_the_language_is_given_to_the_call_or_the_pipeline(tiny_model, transcribe, tiny_processor, clip):
+    tiny_processor.instruction = "{language}\n"
+    inputs = tiny_processor(clip, language="nl")
+    expected = tiny_processor.batch_decode(tiny_model.generate(**inputs), skip_special_tokens=True)[0].strip()
+    built = SlamAsrPipeline(tiny_model, tiny_processor, device="cpu", language="nl")
+    for text in (
+        transcribe(clip, language="nl"),
+        transcribe(clip, generate_kwargs={"language": "Dutch"}),
+        built(clip),
+    ):
+        assert text == {"text": expected}
+    with pytest.raises(ValueError, match="give `language`"):
+        transcribe(clip)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -9,6 +9,7 @@ from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from modeling_slam import SlamAsrProcessor
 from modeling_slam.model.audio_lengths import audio_geometry
+from modeling_slam.model.processing_slam import in_language
 
 
 def test_mel_frames_equal_whispers_own_on_30_seconds(tiny_processor, two_clips):
@@ -155,3 +156,45 @@ def test_adding_the_placeholder_keeps_the_tokenizers_own_special_tokens(tiny_tok
 def test_chunks_that_cannot_be_heard_are_refused(tiny_processor, seconds):
     with pytest.raises(ValueError, match="chunk_seconds"):
         SlamAsrProcessor(tiny_processor.feature_extractor, tiny_processor.tokenizer, chunk_seconds=seconds)
+
+
+@pytest.fixture
+def named(tiny_processor) -> SlamAsrProcessor:
+    tiny_processor.instruction = "say {language}:\n"
+    return tiny_processor
+
+
+@pytest.mark.parametrize(
+    ("language", "name"),
+    [("nl", "Dutch"), ("sv-SE", "Swedish"), ("dutch", "Dutch"), ("HAITIAN CREOLE", "Haitian Creole")],
+)
+def test_an_instruction_names_the_language_in_english(language, name):
+    assert in_language("Write {language} {here}:", language) == f"Write {name} {{here}}:"
+
+
+def test_prompts_of_several_languages_are_those_of_each_alone(named, two_clips):
+    together = named.apply_transcription_request(two_clips, text=["a", "b"], language=["nl", "en"])
+    for row, (clip, text, language) in enumerate(zip(two_clips, "ab", ("nl", "en"), strict=True)):
+        alone = named(clip, text=text, language=language)
+        length = alone["input_ids"].shape[1]
+        assert torch.equal(together["input_ids"][row, :length], alone["input_ids"][0])
+        assert torch.equal(together["labels"][row, :length], alone["labels"][0])
+
+
+@pytest.mark.parametrize(
+    ("language", "message"),
+    [
+        (None, r"'say \{language\}:.n', names the language of the clip: give `language`"),
+        (["nl", None], "give `language`"),
+        (["nl"], "Got 2 clips and 1 in `language`"),
+        ("tlh", "`language` 'tlh' has no English name"),
+    ],
+)
+def test_a_language_that_is_missing_or_unknown_is_refused(named, two_clips, language, message):
+    with pytest.raises(ValueError, match=message):
+        named(two_clips, language=language)
+
+
+def test_an_instruction_without_a_place_for_it_leaves_the_language_unread(tiny_processor, two_clips):
+    with_language, without = tiny_processor(two_clips, language="tlh"), tiny_processor(two_clips)
+    assert torch.equal(with_language["input_ids"], without["input_ids"])

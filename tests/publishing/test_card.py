@@ -116,6 +116,24 @@ def test_what_the_ctc_head_reads_is_a_row_beside_the_model_and_never_its_result(
     assert indexed["wer"] == round(100 * trained.metrics["wer"], 2)
 
 
+def test_a_mixed_model_is_of_its_languages_with_a_row_for_each(evidence):
+    evidence.run["data"]["language"] = ["en", "nl", "en"]
+    evidence.instruction = "Write {language}:\n"
+    metrics = evidence.results[0].metrics
+    metrics["settings"]["language"] = ["en", "nl", "en"]
+    metrics |= {
+        "by_dataset": {"queen": metrics | {"wer": 0.1234}, "talk|nl": metrics},
+        "by_language": {"nl": metrics | {"wer": 0.4321}},
+    }
+    text = str(render_card(evidence, "org/mixed"))
+    assert check_card(text)[0] == []
+    assert ModelCard(text).data.language == ["en", "nl"]
+    assert table(text, "queen")[1] == "12.34 %"
+    assert table(text, "language nl")[1] == "43.21 %"
+    assert 'processor("clip.wav", language="en")' in text
+    assert "split test, language en, nl:" in text
+
+
 def test_every_number_of_the_results_is_that_of_metrics_json(evidence, trained, baseline, tmp_path):
     evidence.results = load_results(
         [str(baseline), str(trained.results)], trained.metrics["settings"]["checkpoint"]

@@ -10,7 +10,7 @@ import pytest
 from modeling_slam.analysis.parameters import parameter_counts
 from modeling_slam.study import load_study
 from modeling_slam.study.engine import check_data
-from modeling_slam.study.runner import train_flags
+from modeling_slam.study.runner import eval_flags, train_flags
 
 ROOT = Path(__file__).parents[2]
 TABLE_2 = ROOT / "modeling_slam" / "paper" / "tables" / "table2_wer.csv"
@@ -134,3 +134,21 @@ def test_settings_of_recipe_study_and_dataset_have_the_last_word_in_this_order(s
     assert (spec.keep_layers, spec.seed, spec.lora_rank, spec.lora_alpha) == (3, 42, 2, 3)
     assert not {"keep_layers", "seed", "lora_rank"} & spec.train_flags.keys()
     assert spec.eval_flags["speaker_column"] == "speaker"  # what the data is, evaluation is told as well
+
+
+def test_several_datasets_and_languages_are_one_value_of_a_run_and_no_axis(study_file, world, tmp_path):
+    names = [str(shutil.copytree(world.dataset, tmp_path / name)) for name in ("queen", "talk")]
+    entry = {"dataset": names, "language": ["en", "nl"], "train": {"dataset_weights": [2, 1]}}
+    study = load_study(study_file(datasets={"mixed": entry}, modes=["lora"]))
+    spec = study.specs[0]
+    assert len({one.keep_layers for one in study.specs}) == len(study.specs)
+    assert (spec.language, spec.dataset) == ("mixed", names)
+    for flags in (
+        train_flags(spec, tmp_path / "model"),
+        eval_flags(spec, tmp_path / "model", tmp_path),
+    ):
+        assert (flags["language"], flags["dataset"]) == (["en", "nl"], names)
+    assert spec.train_flags["dataset_weights"] == [2, 1]
+    assert study.runs[0].data.language == ["en", "nl"]
+    with pytest.raises(ValueError, match=r"`language` has 3 values \(en, nl, da\) and `dataset` names 2"):
+        load_study(study_file(datasets={"mixed": entry | {"language": ["en", "nl", "da"]}}))

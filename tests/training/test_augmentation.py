@@ -151,6 +151,18 @@ def test_some_clips_are_two_and_some_are_nothing_but_noise(prepared):
     assert kinds["two"] / len(rows) == pytest.approx(0.15, abs=0.04)
 
 
+def test_a_clip_of_two_is_of_one_language(prepared):
+    collator, clips = prepared("edges")
+    collator.languages = ["en" if row % 3 else "nl" for row in range(len(clips))]
+    texts = [row["text"] for row in clips]
+    languages = {text: {collator.languages[n] for n, one in enumerate(texts) if one == text} for text in texts}
+    pairs = {f"{one} {two}" for one in texts for two in texts if languages[one] & languages[two]}
+    joined = [row["text"] for row in heard_in(collator, clips, 20) if row["text"] not in {"", *texts}]
+    assert joined
+    assert pairs.issuperset(joined)
+    assert len(pairs) < len(set(texts)) ** 2
+
+
 def test_a_clip_of_two_holds_the_sound_of_both(prepared, clips):
     collator, numbered = prepared("edges")
     sounds = {row["text"]: load_audio(row["audio"]) for row in clips}
