@@ -53,7 +53,8 @@ from modeling_slam.training.run_health import RunError, RunHealth, describe_best
 from modeling_slam.training.run_settings import record
 from modeling_slam.training.sampling import with_lengths
 from modeling_slam.training.trained_parts import trained_parts_of
-from modeling_slam.training.trainer import BeginsRun, SlamTrainer, ValidationMetrics, decode_tokens
+from modeling_slam.training.trainer import BeginsRun, SlamTrainer
+from modeling_slam.training.validation import ValidationMetrics, decode_tokens
 
 logger = logging.getLogger("slam-asr")
 GROUPS = {

@@ -49,7 +49,7 @@ from modeling_slam.evaluation.settings import check_checkpoint
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline, whisper_features
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.training.arguments import bf16_is_native
-from modeling_slam.training.trainer import ValidationMetrics, decode_tokens
+from modeling_slam.training.validation import ValidationMetrics, decode_tokens
 
 DESCRIPTION = "Fine-tune a whole Whisper with transformers' Seq2SeqTrainer until the wall clock ends it."
 USAGE = "python -m benchmarks.whisper_finetuning [SETTINGS.yaml] --model DIR --dataset DIR --minutes N [...]"

@@ -39,7 +39,8 @@ from modeling_slam.training.cross_fitting import CrossFitted, without_fold
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
 from modeling_slam.training.run_health import readable
 from modeling_slam.training.trained_parts import TrainedParts
-from modeling_slam.training.trainer import SlamTrainer, ValidationMetrics
+from modeling_slam.training.trainer import SlamTrainer
+from modeling_slam.training.validation import ValidationMetrics
 
 logger = logging.getLogger("slam-asr")
 

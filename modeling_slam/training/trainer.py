@@ -5,39 +5,32 @@ Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transfor
 """
 
 import functools
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback, TrainerState
+from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_slam.data.collator import FOLD
 from modeling_slam.data.mixing import mixture_of
-from modeling_slam.data.text import normalize_text, written_text
 from modeling_slam.evaluation.fast_search import transcribe
-from modeling_slam.evaluation.metrics import METRICS, Scored
-from modeling_slam.model.configuration_slam import TextStyle
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.cross_fitting import CrossFitted
-from modeling_slam.training.run_checks import RATES, check_warmup
-from modeling_slam.training.run_health import WatchedTrainer, show_clips
+from modeling_slam.training.run_checks import check_warmup
+from modeling_slam.training.run_health import WatchedTrainer
 from modeling_slam.training.sampling import (
     Draw,
     DrawnClips,
     SeededLengthGroups,
     SpeechBudgetBatches,
 )
-
-RATES_OF_GROUPS = ("wer", "cer")  # of each dataset and language in a validation
 
 
 class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
@@ -326,75 +319,3 @@ def prompts_of(inputs: dict[str, torch.Tensor], pad_token_id: int) -> dict[str, 
         "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad_token_id, padding_side="left"),
         "attention_mask": pad_sequence(masks, batch_first=True, padding_side="left"),
     }
-
-
-class ValidationMetrics:
-    """`compute_metrics` for the trainer: the error rates of `METRICS`, of all transcripts together.
-
-    Where the clips are of several datasets or languages, each has its WER and CER too: `wer_NAME` and
-    `wer_language_CODE`.
-    """
-
-    def __init__(
-        self,
-        decode: Callable[[Any], list[str]],
-        clips: Any,
-        text_style: TextStyle = "normalized",
-    ):
-        """`decode` makes texts of (B, N) ids, among which those below 0 are padding; of these `clips`."""
-        self.decode = decode
-        self.languages = list(clips["language"])
-        self.groups = groups_of(clips)
-        self.text_style = text_style
-
-    def __call__(self, output: EvalPrediction) -> dict[str, float]:
-        labels: Any = output.label_ids
-        rows = range(len(output.predictions))
-        if isinstance(labels, tuple):  # as `labelled` makes them; else in the order of the clips
-            labels, rows = labels[0], labels[1].ravel().tolist()
-        decoded = self.decode(labels), self.decode(output.predictions)
-        references, predictions = (
-            [normalize_text(text, self.languages[row]) for text, row in zip(side, rows, strict=True)]
-            for side in decoded
-        )
-        written = None
-        if self.text_style == "written":
-            written = [*map(written_text, decoded[0])], [*map(written_text, decoded[1])]
-        show_clips(*(written or (references, predictions)))
-        scored = Scored(references, predictions, written=written)
-        wrong = [text for text, reference in zip(predictions, references, strict=True) if text != reference]
-        return {
-            **{name: METRICS[name].value(scored) for name in RATES if METRICS[name].follows_from(scored)},
-            **self.rates_of_groups(rows, references, predictions),
-            "clips": len(predictions),
-            "empty": sum(not prediction for prediction in predictions) / len(predictions),
-            # of the wrong transcript that most clips got
-            "same": max(Counter(wrong).values(), default=0) / len(predictions),
-        }
-
-    def rates_of_groups(
-        self, rows: Sequence[int], references: list[str], predictions: list[str]
-    ) -> dict[str, float]:
-        rates = {}
-        for group, members in self.groups.items():
-            places = [place for place, row in enumerate(rows) if row in members]
-            if places:
-                scored = Scored([references[p] for p in places], [predictions[p] for p in places])
-                rates |= {f"{name}_{group}": METRICS[name].value(scored) for name in RATES_OF_GROUPS}
-        return rates
-
-
-def groups_of(clips: Any) -> dict[str, set[int]]:
-    """The rows of each dataset, by its name, and language, by `language_CODE`, where there are several."""
-    groups: dict[str, set[int]] = {}
-    for column, prefix in (("dataset", ""), ("language", "language_")):
-        values = list(clips[column]) if column in clips.column_names else []
-        if len(set(values)) > 1:
-            for row, value in enumerate(values):
-                groups.setdefault(f"{prefix}{value}", set()).add(row)
-    return groups
-
-
-def decode_tokens(processor: SlamAsrProcessor, ids: Any) -> list[str]:
-    """Texts of (B, N) tokens of the LLM."""
-    return processor.batch_decode(np.where(ids < 0, processor.pad_token_id, ids), skip_special_tokens=True)

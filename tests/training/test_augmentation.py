@@ -155,7 +155,9 @@ def test_a_clip_of_two_is_of_one_language(prepared):
     collator, clips = prepared("edges")
     collator.languages = ["en" if row % 3 else "nl" for row in range(len(clips))]
     texts = [row["text"] for row in clips]
-    languages = {text: {collator.languages[n] for n, one in enumerate(texts) if one == text} for text in texts}
+    languages = {
+        text: {collator.languages[n] for n, one in enumerate(texts) if one == text} for text in texts
+    }
     pairs = {f"{one} {two}" for one in texts for two in texts if languages[one] & languages[two]}
     joined = [row["text"] for row in heard_in(collator, clips, 20) if row["text"] not in {"", *texts}]
     assert joined

@@ -34,7 +34,7 @@ from modeling_slam.training.run_health import (
     readable,
     show_clips,
 )
-from modeling_slam.training.trainer import ValidationMetrics
+from modeling_slam.training.validation import ValidationMetrics
 
 BAD = "train-005.flac"
 

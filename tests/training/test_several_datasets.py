@@ -17,7 +17,7 @@ from transformers import EvalPrediction
 import eval as eval_script
 import train
 from modeling_slam import SlamAsrProcessor
-from modeling_slam.training.trainer import ValidationMetrics, groups_of
+from modeling_slam.training.validation import ValidationMetrics, groups_of
 
 FEW = 12  # clips of the smaller dataset, of 48
 
