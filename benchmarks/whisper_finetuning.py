@@ -169,6 +169,8 @@ def finetune(arguments: FinetuningArguments, data_args: DataArguments) -> None:
         check_writable(directory, "output_dir")
         if directory.is_dir() and any(directory.iterdir()):
             raise ValueError(f"`output_dir` {directory} is not empty, and no run goes on. Name another.")
+        if data_args.dataset_weights or data_args.dataset_temperature:
+            raise ValueError("Every clip is met once an epoch here; leave out weights and temperature.")
         check_checkpoint(arguments.model, "whisper")
         data, reports = {}, {}
         for split in ("train", "validation"):

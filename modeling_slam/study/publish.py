@@ -10,6 +10,7 @@ import pandas as pd
 from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData, HfApi
 
 from modeling_slam.analysis.results import INDEX_FILE, STUDY_FILE
+from modeling_slam.publishing.evidence import codes_of
 from modeling_slam.publishing.hub import LOST, Published, PublishError, advice, cause_of, retried
 from modeling_slam.study.store import StudyError, StudyStore
 
@@ -41,8 +42,10 @@ def render_card(store: StudyStore, repo_id: str, license: str | None) -> str:
     if not (store.directory / INDEX_FILE).is_file():
         raise StudyError(f"{store.directory} has no {INDEX_FILE}: no run is finished. Run the study first.")
     index = pd.read_parquet(store.directory / INDEX_FILE)
+    finished = set(index["name"])
+    told = [spec.eval_flags.get("language", spec.language) for spec in specs if spec.name in finished]
     data = DatasetCardData(
-        language=sorted(index["language"].unique()),
+        language=sorted({code for language in told for code in codes_of(language)}),
         license=license,
         pretty_name=f"slam-asr study {name}",
         task_categories=["automatic-speech-recognition"],

@@ -30,6 +30,7 @@ from modeling_slam.common.files import read_json, write_bytes, write_json, write
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
+from modeling_slam.data.mixing import with_shares
 from modeling_slam.training.alignment import AlignmentArguments, align, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import build_config, build_processor, encoding_of
@@ -100,6 +101,7 @@ def probe(
         logging.getLogger("slam-asr").info(report.summary())
         check_lengths(data[split], processor)
         data[split] = with_lengths(data[split], run_args.length_column_name)
+    data["train"] = with_shares(data["train"], data_args)
 
     directory = Path(run_args.output_dir)
     settings = record(model=model_args, data=data_args, align=align_args, augment=augment_args, run=run_args)
