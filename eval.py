@@ -48,7 +48,9 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
     # Everything that can be wrong is found before a weight is loaded.
     with clear_errors():
         check_writable(arguments.output_dir, "output_dir")
-        config_path = check_checkpoint(arguments.model, arguments.baseline, arguments.decoder)
+        config_path = check_checkpoint(
+            arguments.model, arguments.baseline, arguments.decoder, arguments.ctc_weight
+        )
         config = read_json(config_path)
         text_style = arguments.text_style or text_style_of(config)
         with state.local_main_process_first():  # one process of a machine unpacks an archive for all

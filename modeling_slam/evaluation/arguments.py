@@ -50,6 +50,13 @@ class EvaluationArguments:
         metadata={"help": "written: score case and punctuation too; by default as the model was trained."},
     )
     num_beams: int = field(default=2, metadata={"help": "Beams; 1 is greedy, faster and slightly worse."})
+    ctc_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Above 0: of the beams, and of what the CTC head reads, the best by the LLM's "
+            "log-probability plus this times the head's; 0.3 does well, with 4 beams."
+        },
+    )
     max_new_tokens: int = field(
         default=256, metadata={"help": "Longest transcript in tokens; transcripts that reach it are counted."}
     )
@@ -80,6 +87,11 @@ class EvaluationArguments:
         check_numbers(self, ("num_workers",), at_least=0)
         if self.decoder == "ctc" and self.baseline == "whisper":
             raise ValueError("`decoder` belongs to a SLAM-ASR model; leave it out with `--baseline whisper`.")
+        check_numbers(self, ("ctc_weight",), at_least=0)
+        if self.ctc_weight and (self.decoder == "ctc" or self.baseline == "whisper"):
+            raise ValueError(
+                "`ctc_weight` weighs the CTC head against the LLM; leave it out where there is no LLM."
+            )
         if self.suppress_numerals and self.baseline != "whisper":
             raise ValueError("`suppress_numerals` belongs to `--baseline whisper`; leave it out.")
 

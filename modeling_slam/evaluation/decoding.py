@@ -26,7 +26,7 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.predictions import Prediction, PredictionStore
 from modeling_slam.model.audio_io import load_audio
-from modeling_slam.model.ctc_head import CtcVocabulary, greedy_classes
+from modeling_slam.model.ctc_head import CtcVocabulary, best_by_both, greedy_classes
 from modeling_slam.model.modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 
@@ -72,14 +72,23 @@ class SlamRecogniser:
         return self.processor
 
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
+        beams, weight = self.arguments.num_beams, self.arguments.ctc_weight
+        inputs = inputs.to(self.model.device, self.model.dtype)
         generated = transcribe(
             self.model,
-            **inputs.to(self.model.device, self.model.dtype),
-            num_beams=self.arguments.num_beams,
+            **inputs,
+            num_beams=beams,
             max_new_tokens=self.arguments.max_new_tokens,
             max_tokens_per_second=self.arguments.max_tokens_per_second,
+            **({"num_return_sequences": beams} if weight else {}),
         )
-        return read_transcripts(generated, self.processor, self.model.generation_config)
+        transcripts = read_transcripts(generated, self.processor, self.model.generation_config)
+        if not weight:
+            return transcripts
+        texts = [transcript.text for transcript in transcripts]
+        texts = [texts[start : start + beams] for start in range(0, len(texts), beams)]
+        best = best_by_both(self.model, self.processor, inputs, texts, weight)
+        return [Transcript(text, len(self.processor.transcript_ids(text)) - 1) for text in best]
 
     def heard_seconds(self, clip_seconds: float) -> float:
         return max(clip_seconds, self.processor.pad_to_seconds or 0.0)

@@ -23,7 +23,7 @@ from modeling_slam.model.configuration_slam import TextStyle
 MODEL_TYPES = {"none": "slam_asr", "whisper": "whisper"}
 
 
-def check_checkpoint(name: str, baseline: str, decoder: str = "llm") -> Path:
+def check_checkpoint(name: str, baseline: str, decoder: str = "llm", ctc_weight: float = 0.0) -> Path:
     """The config.json of a checkpoint of the right kind, or an error that says what `name` is instead."""
     directory = Path(name)
     if directory.is_dir() and not (directory / "config.json").is_file():
@@ -46,10 +46,9 @@ def check_checkpoint(name: str, baseline: str, decoder: str = "llm") -> Path:
         raise ValueError(
             f"`--model {name}` is a {model_type!r} checkpoint; expected {MODEL_TYPES[baseline]!r}.{advice}"
         )
-    if decoder == "ctc" and not config.get("ctc_vocab_size"):
-        raise ValueError(
-            f"`--decoder ctc` needs a CTC head, and {name} has none: train one with `--align_epochs`."
-        )
+    flag = "--decoder ctc" if decoder == "ctc" else f"--ctc_weight {ctc_weight:g}" if ctc_weight else None
+    if flag and not config.get("ctc_vocab_size"):
+        raise ValueError(f"`{flag}` needs a CTC head, and {name} has none: train one with `--align_epochs`.")
     return path
 
 
@@ -108,4 +107,6 @@ def decoding_settings(
         settings["decoder"] = arguments.decoder
     else:
         settings["max_tokens_per_second"] = arguments.max_tokens_per_second
+        if arguments.ctc_weight:
+            settings["ctc_weight"] = arguments.ctc_weight
     return settings

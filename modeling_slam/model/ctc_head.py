@@ -3,22 +3,25 @@
     logits = projector output . embeddings of the used tokens . temperature,  and a blank in front
 
 It aligns the projector before the LLM is met, writes what the LLM reads (the expected embedding), finds the
-positions where nothing is said, and transcribes at the encoder's speed. Only the ids of the used tokens, the
+positions where nothing is said, transcribes at the encoder's speed, and has a say in which of the LLM's beams
+is the transcript. Only the ids of the used tokens, the
 blank and the temperature are its own: the embeddings are the LLM's. `B` clips, `A` audio tokens, `V` used
 tokens.
 
 Source: CTC, https://dl.acm.org/doi/10.1145/1143844.1143891; expected embeddings,
-https://huggingface.co/papers/2505.11352
+https://huggingface.co/papers/2505.11352; joint score, https://doi.org/10.1109/JSTSP.2017.2763455
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 BLANK = 0  # class of the blank; used token i is class i + 1
+WORST_SCORE = -1e4  # of a text that the head cannot align: the LLM decides among such
 
 
 class CtcHead(nn.Module):
@@ -62,6 +65,14 @@ class CtcHead(nn.Module):
             return expected if self.gate is None else expected + self.gate.float() * projected.float()
 
 
+def ctc_scores(logits: torch.Tensor, audio_tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B,) log-probabilities of texts: all alignments of each; minus infinity where there is none.
+
+    Args: as of `ctc_loss`.
+    """
+    return -_losses(logits, audio_tokens, labels, reduction="none", zero_infinity=False)
+
+
 def ctc_loss(
     logits: torch.Tensor,
     audio_tokens: torch.Tensor,
@@ -75,19 +86,23 @@ def ctc_loss(
         labels: (B, N) classes of the head, -100 behind each text. A clip with more of them than audio tokens
             cannot be aligned and counts as 0; one without any is all blank.
     """
+    loss = _losses(logits, audio_tokens, labels, reduction="sum", zero_infinity=True)
+    count = max(1, int((labels != -100).sum())) if num_items_in_batch is None else num_items_in_batch
+    return loss / count
+
+
+def _losses(
+    logits: torch.Tensor, audio_tokens: torch.Tensor, labels: torch.Tensor, **how: Any
+) -> torch.Tensor:
     targets = [row[row != -100] for row in labels]
-    lengths = torch.tensor([len(row) for row in targets])
-    log_probabilities = logits.log_softmax(dim=-1).transpose(0, 1)
-    loss = nn.functional.ctc_loss(
-        log_probabilities,
+    return nn.functional.ctc_loss(
+        logits.log_softmax(dim=-1).transpose(0, 1),
         torch.cat(targets),
         audio_tokens.to("cpu"),
-        lengths,
+        torch.tensor([len(row) for row in targets]),
         blank=BLANK,
-        reduction="sum",
-        zero_infinity=True,
+        **how,
     )
-    return loss / (max(1, int(lengths.sum())) if num_items_in_batch is None else num_items_in_batch)
 
 
 def greedy_classes(logits: torch.Tensor, audio_tokens: torch.Tensor) -> list[list[int]]:
@@ -95,6 +110,41 @@ def greedy_classes(logits: torch.Tensor, audio_tokens: torch.Tensor) -> list[lis
     best = logits.argmax(dim=-1)
     rows = [row[:count].unique_consecutive() for row, count in zip(best, audio_tokens.tolist(), strict=True)]
     return [row[row != BLANK].tolist() for row in rows]
+
+
+def best_by_both(
+    model: Any,
+    processor: Any,
+    inputs: Mapping[str, torch.Tensor],
+    texts: Sequence[Sequence[str]],
+    weight: float,
+) -> list[str]:
+    """The best text of each clip by log p(text | audio), the LLM's plus `weight` times that of the CTC head.
+
+    What the head reads greedily is one more candidate. `model` and `processor` are those of a checkpoint.
+
+    Args:
+        inputs: what the processor made of B clips to transcribe.
+        texts: of each clip, such as its beams.
+    """
+    prompt = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    audio = model.get_audio_embeddings(**{name: inputs[name] for name in inputs if name not in prompt})
+    vocabulary = CtcVocabulary(processor.tokenizer, model.ctc_head.token_ids.tolist())
+    read = [vocabulary.decode(row) for row in greedy_classes(audio.ctc_logits, audio.counts)]
+    candidates = [[*(text.strip() for text in beams), own] for beams, own in zip(texts, read, strict=True)]
+    scored: list[list[tuple[float, str]]] = [[] for _ in read]
+    for ones in zip(*candidates, strict=True):  # one of each clip at a time
+        tokens = [processor.transcript_ids(text) for text in ones]
+        classes = [torch.tensor(vocabulary.encode(text), dtype=torch.long) for text in ones]
+        labels, targets = (
+            pad_sequence(rows, batch_first=True, padding_value=-100).to(audio.embeddings.device)
+            for rows in (tokens, classes)
+        )
+        by_llm = model.get_text_scores(labels, audio=audio, **prompt)
+        by_head = ctc_scores(audio.ctc_logits, audio.counts, targets).clamp(min=WORST_SCORE)
+        for own, score, text in zip(scored, (by_llm + weight * by_head).tolist(), ones, strict=True):
+            own.append((score, text))
+    return [max(own)[1] for own in scored]
 
 
 class CtcVocabulary:

@@ -334,31 +334,74 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         embeddings, is_kept, audio = self.read_prompt(
             input_ids, input_features, input_features_mask, encoder_frames, encoder_frames_mask, audio
         )
-        if is_kept is not None:
-            embeddings, attention_mask, labels = without_positions(
-                is_kept, "right", embeddings, attention_mask, labels
-            )
-        inputs = kwargs | {"inputs_embeds": embeddings, "attention_mask": attention_mask}
-        if attention_mask is not None:
-            # Positions count real tokens, so padding on either side changes nothing.
-            inputs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        inputs, labels = self._llm_inputs(embeddings, is_kept, attention_mask, labels)
+        inputs = kwargs | inputs
         if labels is None:
             return self.language_model(logits_to_keep=logits_to_keep, **inputs)
-        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each position
-        due = next_labels != -100
-        logits = self.language_model(logits_to_keep=due, use_cache=False, **inputs).logits
-        if logits.shape[:-1] == due.shape:  # of an LLM that does not know `logits_to_keep`
-            logits = logits[due]
-        next_labels = next_labels[due].to(logits.device)
-        loss = nn.functional.cross_entropy(logits.flatten(0, -2).float(), next_labels, reduction="sum")
-        count = len(next_labels) if num_items_in_batch is None else num_items_in_batch
-        count = count.to(loss.device) if isinstance(count, torch.Tensor) else count
-        loss = loss / count
+        losses, _ = self._label_losses(labels, inputs, reduction="sum")
+        count = int((labels[:, 1:] != -100).sum()) if num_items_in_batch is None else num_items_in_batch
+        count = count.to(losses.device) if isinstance(count, torch.Tensor) else count
+        loss = losses / count
         if not ctc_weight or ctc_targets is None or audio is None or audio.ctc_logits is None:
             return CausalLMOutputWithPast(loss=loss)
         return CausalLMOutputWithPast(
             loss=loss + ctc_weight * ctc_loss(audio.ctc_logits, audio.counts, ctc_targets, count)
         )
+
+    def _llm_inputs(
+        self,
+        embeddings: torch.Tensor,
+        is_kept: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        labels: torch.Tensor | None,
+    ) -> tuple[dict[str, Any], torch.Tensor | None]:
+        """What `read_prompt` gives -> what the LLM takes, and the labels of the positions that remain."""
+        if is_kept is not None:
+            embeddings, attention_mask, labels = without_positions(
+                is_kept, "right", embeddings, attention_mask, labels
+            )
+        inputs: dict[str, Any] = {"inputs_embeds": embeddings, "attention_mask": attention_mask}
+        if attention_mask is not None:
+            # Positions count real tokens, so padding on either side changes nothing.
+            inputs["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        return inputs, labels
+
+    def _label_losses(
+        self, labels: Any, inputs: dict[str, Any], reduction: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of the labels, (n,) with reduction "none", and the row of each."""
+        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)  # due at each position
+        due = next_labels != -100
+        logits = self.language_model(logits_to_keep=due, use_cache=False, **inputs).logits
+        if logits.shape[:-1] == due.shape:  # of an LLM that does not know `logits_to_keep`
+            logits = logits[due]
+        wanted = next_labels[due].to(logits.device)
+        losses = nn.functional.cross_entropy(logits.flatten(0, -2).float(), wanted, reduction=reduction)
+        return losses, due.nonzero()[:, 0].to(losses.device)
+
+    @torch.no_grad()
+    def get_text_scores(
+        self,
+        labels: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        audio: AudioEmbeddings,
+    ) -> torch.Tensor:
+        """(B,) log-probabilities of transcripts by the LLM.
+
+        Args:
+            labels: (B, N) tokens of each, end-of-text the last, -100 behind it.
+            input_ids: (B, L) the prompts that `generate` takes, with their `attention_mask`.
+            audio: what the LLM reads of the clips.
+        """
+        real = labels != -100
+        input_ids = torch.cat([input_ids, labels.where(real, 0)], dim=1)
+        attention_mask = torch.cat([attention_mask, real.to(attention_mask)], dim=1)
+        labels = nn.functional.pad(labels, (input_ids.shape[1] - labels.shape[1], 0), value=-100)
+        embeddings, is_kept, _ = self.read_prompt(input_ids, audio=audio)
+        inputs, due = self._llm_inputs(embeddings, is_kept, attention_mask, labels)
+        losses, rows = self._label_losses(due, inputs, reduction="none")
+        return losses.new_zeros(len(labels)).index_add(0, rows, -losses)
 
     @torch.no_grad()
     def generate(

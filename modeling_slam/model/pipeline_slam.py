@@ -28,11 +28,13 @@ from transformers.generation.streamers import BaseStreamer
 
 from .audio_io import stream_audio
 from .audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS, SAMPLING_RATE
+from .ctc_head import best_by_both
 
 CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they were trained on
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
 GENERATE_ARGUMENTS = {"generation_config", "streamer", "logits_processor", "stopping_criteria"}
-GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second", "language"}  # the last is the processor's
+GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second"}
+GENERATE_ARGUMENTS |= {"language", "ctc_weight"}  # these are not for `generate` itself
 
 HOP_SAMPLES = 160  # 10 ms: how finely a cut is placed
 WINDOW_HOPS = 20  # 0.2 s: longer than the silence inside a word
@@ -64,6 +66,9 @@ class SlamAsrPipeline(Pipeline):
             words twice.
         language (`str`, *optional*):
             That of the recordings, as a code or an English name; for a model whose instruction names it.
+        ctc_weight (`float`, *optional*):
+            Above 0: of the beams, and of what the CTC head reads, the best by the LLM's log-probability plus
+            this times the head's. For a model with a CTC head.
         batch_size (`int`, defaults to 1): Chunks decoded together, of one or of several recordings.
         num_workers (`int`, *optional*):
             Taken as by every pipeline, without effect: reading is little work and stays in this process.
@@ -138,15 +143,27 @@ class SlamAsrPipeline(Pipeline):
         chunks: list["Chunk"],
         streamer: BaseStreamer | None = None,
         language: str | None = None,
+        ctc_weight: float = 0.0,
         **generate_kwargs: Any,
     ) -> list[str]:
         """Chunks -> the transcript of each."""
+        if ctc_weight and (self.model.ctc_head is None or streamer is not None):
+            what = "a model with a CTC head, which this has not" if streamer is None else "no `streamer`"
+            raise ValueError(f"`ctc_weight` needs {what}; leave it out.")
         if streamer is not None:
             streamer = ChunkStreamer(streamer, self.processor.tokenizer, continues=chunks[0].start > 0)
             generate_kwargs["streamer"] = streamer
         inputs = self.processor([chunk.samples for chunk in chunks], language=language)
-        generated = self.model.generate(**inputs.to(self.device, self.model.dtype), **generate_kwargs)
+        inputs = inputs.to(self.device, self.model.dtype)
+        if ctc_weight:
+            beams = generate_kwargs.get("num_beams") or self.model.generation_config.num_beams or 1
+            generate_kwargs["num_return_sequences"] = beams
+        generated = self.model.generate(**inputs, **generate_kwargs)
         rows = getattr(generated, "sequences", generated)  # with `return_dict_in_generate`
+        if ctc_weight:
+            texts = self.processor.batch_decode(rows, skip_special_tokens=True)
+            texts = [texts[start : start + beams] for start in range(0, len(texts), beams)]
+            return best_by_both(self.model, self.processor, inputs, texts, ctc_weight)
         if len(rows) != len(chunks):
             raise ValueError(
                 f"{len(chunks)} chunks gave {len(rows)} transcripts; leave `num_return_sequences` at 1."

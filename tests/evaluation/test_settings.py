@@ -6,6 +6,7 @@ import pytest
 
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import check_clip_lengths
+from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.settings import (
     check_checkpoint,
     checkpoint_fingerprint,
@@ -36,6 +37,21 @@ def test_a_training_directory_names_the_checkpoints_inside(tmp_path):
 def test_a_checkpoint_of_another_kind_is_named_with_advice(tmp_path, model_type, baseline, advice):
     with pytest.raises(ValueError, match=advice):
         check_checkpoint(str(write_config(tmp_path / "model", model_type)), baseline)
+
+
+@pytest.mark.parametrize(
+    ("asked", "flag"), [({"decoder": "ctc"}, "--decoder ctc"), ({"ctc_weight": 0.3}, "--ctc_weight 0.3")]
+)
+def test_what_needs_a_ctc_head_is_refused_by_its_flag(tmp_path, asked, flag):
+    model = write_config(tmp_path / "model", "slam_asr")
+    with pytest.raises(ValueError, match=f"`{flag}` needs a CTC head"):
+        check_checkpoint(str(model), "none", **asked)
+
+
+@pytest.mark.parametrize("other", [{"decoder": "ctc"}, {"baseline": "whisper"}])
+def test_a_joint_score_is_refused_where_there_is_no_llm(other):
+    with pytest.raises(ValueError, match="`ctc_weight` weighs the CTC head against the LLM"):
+        EvaluationArguments(model="m", output_dir="o", ctc_weight=0.3, **other)
 
 
 def test_a_name_that_is_nowhere_is_an_error(tmp_path, monkeypatch):

@@ -12,19 +12,24 @@ from transformers import (
     GemmaConfig,
     GraniteConfig,
     PreTrainedTokenizerFast,
+    TextIteratorStreamer,
 )
 from transformers.utils import find_labels
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.evaluation.decoding import SlamRecogniser
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.model.checkpoints import base_tensors, llm_embeddings, projector_scale, trained_parts
 from modeling_slam.model.ctc_head import (
     CtcHead,
     CtcVocabulary,
+    best_by_both,
     ctc_loss,
     greedy_classes,
     used_token_ids,
 )
+from modeling_slam.model.pipeline_slam import SlamAsrPipeline
 
 TOKENS = [3, 5, 9, 12]
 
@@ -265,3 +270,73 @@ def test_tokens_stay_integers_beside_frozen_weights_in_bf16(base_models, tiny_pr
 def test_a_plain_trainer_finds_the_labels_by_their_name():
     """With two of them it would wait for both, and give no loss."""
     assert find_labels(SlamAsrForConditionalGeneration) == ["labels"]
+
+
+def by_hand(model, processor, clip, text, weight) -> float:
+    """The joint score of one text: the LLM's log-probabilities of its tokens, and torch's own CTC."""
+    batch = dict(processor(audio=[clip], text=[text]))
+    labels = batch.pop("labels")
+    logits = model(**batch, num_items_in_batch=1).logits
+    due = labels[0, 1:] != -100
+    if model.config.drop_blanks is not None:
+        loss = model(**batch, labels=labels, num_items_in_batch=1).loss
+        by_llm = -float(loss)
+    else:
+        chosen = logits[0, :-1].log_softmax(-1).gather(1, labels[0, 1:, None].clamp(min=0))[:, 0]
+        by_llm = float(chosen[due].sum())
+    ctc, counts = model.get_ctc_logits(batch["input_features"], batch["input_features_mask"])
+    classes = CtcVocabulary(processor.tokenizer, TOKENS).encode(text)
+    by_head = -torch.nn.functional.ctc_loss(
+        ctc[0].log_softmax(-1)[:, None], torch.tensor([classes]), counts, torch.tensor([len(classes)]),
+        reduction="sum",
+    )  # fmt: skip
+    return by_llm + weight * max(float(by_head), -1e4)
+
+
+@pytest.mark.parametrize("drop_blanks", [None, 0.3])
+@pytest.mark.parametrize("weight", [0.3, 2.0])
+@torch.no_grad()
+def test_the_best_text_is_that_of_the_highest_joint_score_and_its_batch_changes_nothing(
+    base_models, tiny_processor, two_clips, weight, drop_blanks
+):
+    model = with_head(base_models, tiny_processor, llm_input="expected", drop_blanks=drop_blanks)
+    vocabulary = CtcVocabulary(tiny_processor.tokenizer, TOKENS)
+    texts = [vocabulary.decode([1 + n % len(TOKENS) for n in range(length)]) for length in (1, 2, 3)]
+    assert len(set(texts)) == 3
+    inputs = tiny_processor(audio=two_clips)
+    best = best_by_both(model, tiny_processor, inputs, [texts, texts[::-1]], weight)
+    for clip, found in zip(two_clips, best, strict=True):
+        features = tiny_processor(audio=[clip])
+        logits = model.get_ctc_logits(features["input_features"], features["input_features_mask"])
+        (own,) = [vocabulary.decode(row) for row in greedy_classes(*logits)]
+        scores = {text: by_hand(model, tiny_processor, clip, text, weight) for text in (*texts, own)}
+        assert scores[found] == pytest.approx(max(scores.values()), abs=1e-3)
+        assert best_by_both(model, tiny_processor, features, [texts], weight) == [found]
+
+
+@torch.no_grad()
+def test_pipeline_and_evaluation_choose_among_the_same_beams(
+    base_models, tiny_processor, two_clips, tmp_path
+):
+    model = with_head(base_models, tiny_processor, llm_input="expected")
+    inputs = tiny_processor(audio=two_clips)
+    beams = model.generate(**inputs, num_beams=4, num_return_sequences=4)
+    texts = tiny_processor.batch_decode(beams, skip_special_tokens=True)
+    expected = best_by_both(model, tiny_processor, inputs, [texts[:4], texts[4:]], 0.5)
+    pipeline = SlamAsrPipeline(model, tiny_processor, device="cpu", num_beams=4, batch_size=2)
+    assert [result["text"] for result in pipeline([*two_clips], ctc_weight=0.5)] == expected
+
+    model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    settings = {"model": str(tmp_path), "output_dir": "unused", "num_beams": 4, "ctc_weight": 0.5}
+    recogniser = SlamRecogniser(EvaluationArguments(**settings, max_new_tokens=6), torch.device("cpu"))
+    assert [transcript.text for transcript in recogniser.transcribe(inputs)] == expected
+
+
+def test_a_joint_score_needs_a_head_and_no_streamer(tiny_model, tiny_processor, two_clips):
+    pipeline = SlamAsrPipeline(tiny_model, tiny_processor, device="cpu")
+    with pytest.raises(ValueError, match="`ctc_weight` needs a model with a CTC head"):
+        pipeline(two_clips[0], ctc_weight=0.3)
+    streamer = TextIteratorStreamer(tiny_processor.tokenizer, timeout=60)
+    with pytest.raises(ValueError, match="`ctc_weight` needs no `streamer`"):
+        pipeline(two_clips[0], ctc_weight=0.3, streamer=streamer)
