@@ -53,7 +53,8 @@ class SlamAsrProcessor(ProcessorMixin):
             per second ends loops later.
         chunk_seconds (`float`, *optional*):
             How long the pieces are, at most, that the pipeline cuts recordings over 30 s into. `train.py`
-            sets what 95 % of the training clips stay below: a model hears worst what is longer.
+            sets what 99 % of the training clips and a second of pauses around them stay below: a model hears
+            worst what is longer, and shorter pieces would cut its sentences in two.
         audio_geometry (`AudioGeometry` or `dict`, defaults to Whisper's):
             As in the model's config: how the encoder counts samples and frames.
     """

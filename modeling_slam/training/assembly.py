@@ -37,6 +37,7 @@ from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunA
 from modeling_slam.training.feature_cache import Encoding
 from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
 
+PAUSES_SECONDS = 1.0  # before and behind a clip, where recordings are cut
 OTHER_NAMES = {"keep_layers": "num_encoder_layers"}  # flag -> field of the config, where they differ
 
 
@@ -206,8 +207,11 @@ def processor_of(
 
 
 def usual_length(clip_seconds: Sequence[float]) -> float:
-    """What 95 % of the clips stay below, within the lengths that the pipeline can cut recordings into."""
-    seconds = float(np.percentile(clip_seconds, 95))
+    """How long the pieces of a recording may be: 99 % of the clips and the pauses around them fit.
+
+    Within the lengths that the pipeline can cut recordings into. Shorter pieces would cut sentences in two.
+    """
+    seconds = float(np.percentile(clip_seconds, 99)) + PAUSES_SECONDS
     return round(min(max(seconds, MIN_CHUNK_SECONDS), MAX_CLIP_SECONDS), 1)
 
 

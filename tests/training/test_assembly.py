@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -11,7 +12,7 @@ from tiny_run import flags
 import train
 from modeling_slam import SlamAsrConfig
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
-from modeling_slam.training.assembly import build_config, build_model, build_processor
+from modeling_slam.training.assembly import build_config, build_model, build_processor, usual_length
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -99,3 +100,9 @@ def test_what_is_trained_is_float32_whatever_the_frozen_weights_are(arguments, b
     assert trained == {torch.float32}
     assert frozen == {torch.bfloat16 if bf16 else torch.float32}
     assert (model.generation_config.num_beams, model.generation_config.max_new_tokens) == (2, 200)
+
+
+def test_pieces_of_a_recording_hold_nearly_every_clip_and_the_pauses_around_it():
+    assert usual_length([*np.linspace(1.0, 5.0, 101)]) == 6.0  # 99 of a hundred are below 4.96
+    assert usual_length([0.5] * 10) == 2.0  # what the pipeline cuts at least
+    assert usual_length([29.9] * 10) == 30.0
