@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             check_best(run_args, model_args.text_style)
             settle(model_args.projector_type, align_args, run_args)
             augment_args.check_cache(cache_args.cache_features)
+            augment_args.check_alignment(align_args.align_augmented)
             settings = record(**dict(zip(GROUPS, arguments, strict=True)))
             run = stack.enter_context(run_directory(run_args, settings))
             config = build_config(model_args, lora_args, run.checkpoint)
@@ -114,7 +115,10 @@ def main(argv: list[str] | None = None) -> None:
                 cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
             if cache_args.cache_features is not None:
                 cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args))
-                data, frames = cache.fill_what_fits(data, run_args.dataloader_num_workers)
+                heard_anew = {"train"} if align_args.align_augmented else set()
+                kept = {split: clips for split, clips in data.items() if split not in heard_anew}
+                kept, frames = cache.fill_what_fits(kept, run_args.dataloader_num_workers)
+                data |= kept
             set_seed(run_args.seed)
             parts = trained_parts_of(
                 config, processor.tokenizer, data["train"]["text"], has_head, start, run.checkpoint
@@ -126,7 +130,8 @@ def main(argv: list[str] | None = None) -> None:
             callbacks = [BeginsRun(lambda: run.begin(reports), bool(run.changed)), *epochs]
             cross_fitted = None
             if align_args.align_epochs and (run.checkpoint is None or align_args.align_folds > 1):
-                encoder = cache.encoder() if cache is not None and frames is None else None
+                anew = frames is None or align_args.align_augmented
+                encoder = cache.encoder() if cache is not None and anew else None
                 stage = (config, parts, align_args, run_args, data, collator, callbacks, encoder)
                 if align_args.align_folds > 1:
                     data["train"] = dealt(data["train"], align_args.align_folds)

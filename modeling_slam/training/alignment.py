@@ -59,6 +59,13 @@ class AlignmentArguments:
         default=0.3, metadata={"help": "Share of encoder frames hidden from the projector."}
     )
 
+    align_augmented: bool = field(
+        default=False,
+        metadata={
+            "help": "Hear in this stage too what --augment does to the sound; every epoch then encodes each "
+            "training clip anew."
+        },
+    )
     align_folds: int = field(
         default=1,
         metadata={
@@ -176,7 +183,7 @@ def align(
     Args:
         parts: with a head.
         collator: has its vocabulary, and a cache of encoder frames unless there is an `encoder`.
-        encoder: the frozen one, on the run's device; for each batch, where the frames were too many to keep.
+        encoder: the frozen one, on the run's device; for batches whose frames are not kept.
         stage: the directory below that of the alignment, of one that is not the run's own.
     """
     directory = Path(run_args.output_dir, ALIGNMENT, stage)
@@ -194,7 +201,7 @@ def align(
             args=stage_arguments(run_args, arguments, directory),
             train_dataset=data["train"],
             eval_dataset=data.get("validation"),
-            data_collator=on_cached_frames(collator),
+            data_collator=collator if arguments.align_augmented else on_cached_frames(collator),
             processing_class=collator.processor,
             compute_metrics=ValidationMetrics(
                 lambda rows: [vocabulary.decode(row[row >= 0].tolist()) for row in rows],

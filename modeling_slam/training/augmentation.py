@@ -71,6 +71,19 @@ class AugmentationArguments:
     def groups(self) -> frozenset[str]:
         return frozenset(self.augment) - {"none"}
 
+    @property
+    def changes_sound(self) -> bool:
+        """Whether the encoder hears another sound in every epoch."""
+        return not self.groups.isdisjoint(WAVEFORM_AUGMENTATIONS)
+
+    def check_alignment(self, align_augmented: bool) -> None:
+        """Raises a ValueError where the alignment stage is to hear what no group changes."""
+        if align_augmented and not self.changes_sound:
+            raise ValueError(
+                f"`--align_augmented` is for what `--augment {' '.join(WAVEFORM_AUGMENTATIONS)}` do to the "
+                "sound, and none of them is given; leave it out."
+            )
+
     def check_cache(self, cache_features: str | None) -> None:
         """Raises a ValueError where the encoder's output is kept and augmentation would change it."""
         changing = [name for name in self.augment if name in WAVEFORM_AUGMENTATIONS]

@@ -269,3 +269,24 @@ def test_alignment_and_validation_read_the_cache_and_training_hears_the_changed_
         train.main([*flags(world, tmp_path / "run", **settings), "--augment", "noise", "masking"])
     assert set(seen) == {"sound", "validation of frames"}
     assert DRAW not in load_speech(DataArguments(dataset=str(world.dataset)), "validation")[0].column_names
+
+
+@pytest.mark.e2e
+def test_the_alignment_hears_the_changed_clips_where_that_is_asked_for(world, tmp_path):
+    settings = {"align_epochs": 2, "max_steps": 1, "eval_strategy": "no"}
+
+    def aligned(name: str, *augment: str, **others) -> dict[str, torch.Tensor]:
+        train.main([*flags(world, tmp_path / name, **settings | others), *augment])
+        return load_file(tmp_path / name / "alignment" / "model.safetensors")
+
+    with one_thread():
+        plain = aligned("plain")
+        deaf = aligned("deaf", "--augment", "speed")
+        heard = aligned("heard", "--augment", "speed", align_augmented=True)
+        workers = aligned("workers", "--augment", "speed", align_augmented=True, dataloader_num_workers=2)
+    moved = [name for name in plain if not torch.equal(plain[name], heard[name])]
+    assert {name.partition(".")[0] for name in moved} == {"projector", "ctc_head"}
+    assert all(torch.equal(plain[name], deaf[name]) for name in plain)
+    assert all(torch.equal(workers[name], heard[name]) for name in plain)
+    with pytest.raises(SystemExit, match=r"`--align_augmented` is for what `--augment speed noise edges`"):
+        aligned("nothing", align_augmented=True)
