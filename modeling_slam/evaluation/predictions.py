@@ -174,6 +174,8 @@ class PredictionStore:
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Whether the directory may be claimed for these; raises as `start` does."""
+        # Looked for first: who begins meanwhile writes the settings before any prediction.
+        has_predictions = bool(self._files())
         earlier = self.read_settings()
         if earlier is not None:
             if changed := differences(earlier, settings):
@@ -181,7 +183,7 @@ class PredictionStore:
                     f"{self.directory} holds predictions made with other settings: {'; '.join(changed)}. Use "
                     "another `--output_dir`, or delete this one to decode again."
                 )
-        elif self.path.exists() or self._parts():
+        elif has_predictions:
             raise SettingsError(
                 f"{self.settings_path} is missing or damaged, so the predictions beside it cannot be told "
                 f"from those of another model. Delete {self.directory / 'predictions.*'} to decode again, or "

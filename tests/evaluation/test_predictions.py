@@ -312,3 +312,20 @@ def test_the_name_of_the_dataset_is_written_where_there_is_one_and_a_line_withou
     path.write_text(json.dumps(second | {"dataset": 3}), encoding="utf-8")
     with pytest.raises(ValueError, match="`dataset` must be"):
         read_predictions(path)
+
+
+def test_a_process_that_looks_in_while_another_begins_is_let_in(tmp_path):
+    first = PredictionStore(tmp_path)
+
+    class Second(PredictionStore):
+        def read_settings(self):
+            """As if the other began right behind this."""
+            found = super().read_settings()
+            if found is None:
+                first.start({"a": 1})
+                first.open_part(0).append([prediction(0)])
+            return found
+
+    second = Second(tmp_path)
+    second.start({"a": 1})
+    assert [row.index for row in second.finish(1)] == [0]
