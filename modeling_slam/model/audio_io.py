@@ -10,6 +10,7 @@ import io
 import os
 import re
 import urllib.request
+import zlib
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -51,6 +52,7 @@ MP3_DECODER_DELAY = 529  # samples; FFmpeg takes it off only where the encoder s
 # of FLAC the samples (the last 36 bits); of an Ogg page its flags, and the samples up to its end.
 XING = re.compile(rb"\xff[\xe2-\xff].{11,36}?(?:Xing|Info)\0\0\0(.)(.{4})", re.DOTALL)
 FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22.{10}(.{8})", re.DOTALL)
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 OGG = re.compile(rb"OggS\0(.)(.{8})", re.DOTALL)
 ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the object that states a file's size
 # Some need not state their length: mp3, aac, matroska, mp4 in fragments. With zeros behind, a torn end shows.
@@ -281,15 +283,24 @@ def _lost_of_ogg(encoded: bytes) -> str | None:
     """RFC 3533: pages, each with its size and its number; flag 2 begins a stream and flag 4 ends it."""
     position, open_streams, numbers = 0, 0, {}
     while (page := encoded[position : position + 27])[:4] == b"OggS" and len(page) == 27:
+        end = position + 27 + page[26] + sum(encoded[position + 27 : position + 27 + page[26]])
         stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+        if end <= len(encoded) and _ogg_checksum(encoded[position:end]) != page[22:26]:
+            return f"its page {number} is damaged"
         if not page[5] & 2 and number != numbers.get(stream, number):
             return f"its page {numbers[stream]} is missing"
         numbers[stream] = number + 1
         open_streams += (page[5] >> 1 & 1) - (page[5] >> 2 & 1)
-        position += 27 + page[26] + sum(encoded[position + 27 : position + 27 + page[26]])
+        position = end
     if position > len(encoded) or encoded.find(b"OggS", position) >= 0:
         return "one of its pages is not whole"
     return "the page that ends the stream is missing" if open_streams > 0 else None
+
+
+def _ogg_checksum(page: bytes) -> bytes:
+    """The CRC-32 of a page, its own left out, first bit first; zlib takes the last bit of a byte first."""
+    bits = (page[:22] + bytes(4) + page[26:]).translate(MIRRORED)
+    return (zlib.crc32(bits, 0xFFFFFFFF) ^ 0xFFFFFFFF).to_bytes(4, "little").translate(MIRRORED)[::-1]
 
 
 class _Playback:
