@@ -54,7 +54,8 @@ XING = re.compile(rb"\xff[\xe2-\xff].{11,36}?(?:Xing|Info)\0\0\0(.)(.{4})", re.D
 FLAC = re.compile(rb"fLaC[\0\x80]\0\0\x22.{10}(.{8})", re.DOTALL)
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 OGG = re.compile(rb"OggS\0(.)(.{8})", re.DOTALL)
-ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the object that states a file's size
+ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # begins the object that states size and length
+MATROSKA_LENGTH = re.compile(rb"\x44\x89(?:\x84(?!\0{4})|\x88(?!\0{8}))")  # an id, a size, and what is not 0
 # Some need not state their length: mp3, aac, matroska, mp4 in fragments. With zeros behind, a torn end shows.
 OPEN_ENDED = re.compile(rb"ID3|\xff[\xe0-\xff]|\x1aE\xdf\xa3|.{4}(?:ftyp|styp|moof)", re.DOTALL)
 PADDING, PADDED = bytes(1 << 16), ("mp3", "aac", "matroska", "mov")
@@ -272,10 +273,8 @@ def _cut_short(encoded: bytes) -> str | None:
         size = int.from_bytes(encoded[start : start + length]) % (unknown := 1 << 7 * length)
         if size < unknown - 1 and start + length + size > len(encoded):
             return "its segment is not whole"
-    if encoded[:4] == b"0&\xb2u" and (start := encoded.find(ASF_FILE)) > 0:
-        size, flags = (int.from_bytes(encoded[start + at : start + at + 8], "little") for at in (40, 88))
-        if size > len(encoded) and not flags & 1:  # a broadcast does not know its size
-            return f"{len(encoded):,} of its {size:,} bytes are there"
+    if encoded[:4] == b"0&\xb2u" and (size := _stated_by_asf(encoded)[0]) > len(encoded):
+        return f"{len(encoded):,} of its {size:,} bytes are there"
     return None
 
 
@@ -295,6 +294,17 @@ def _lost_of_ogg(encoded: bytes) -> str | None:
     if position > len(encoded) or encoded.find(b"OggS", position) >= 0:
         return "one of its pages is not whole"
     return "the page that ends the stream is missing" if open_streams > 0 else None
+
+
+def _stated_by_asf(encoded: bytes) -> tuple[int, float]:
+    """The bytes of a file and the seconds of its sound; 0 of a broadcast, which knows neither."""
+    start = encoded.find(ASF_FILE)
+    size, ticks, silent, flags = (
+        int.from_bytes(encoded[start + at : start + at + 8], "little") for at in (40, 64, 80, 88)
+    )
+    if start < 0 or flags & 1:
+        return 0, 0.0
+    return size, max(ticks / 1e7 - silent / 1e3, 0.0)  # it counts the milliseconds before the start
 
 
 def _ogg_checksum(page: bytes) -> bytes:
@@ -381,7 +391,7 @@ class _Playback:
 
     def check_nothing_follows(self) -> None:
         """FFmpeg ends where a header says so; of most other formats it plays a second file as well."""
-        if self.format not in ("wav", "w64", "aiff", "caf", "mov"):
+        if self.format not in ("wav", "w64", "aiff", "caf", "mov", "asf"):
             return
         rest = self.encoded[self.end :].strip(b"\0")
         is_more = (self.encoded[4:8] if self.format == "mov" else self.encoded[:4]) in rest
@@ -410,7 +420,12 @@ class _Playback:
                 return sum(ends) / self.track.rate
         if self.format in ("aiff", "au", "nistsphere", "ogg", "mov"):
             return float((self.track.duration or 0) * (self.track.time_base or 0))
-        if self.format in ("matroska", "asf") and not self.container.streams.video:
+        if self.container.streams.video:
+            return 0.0
+        if self.format == "asf":
+            return _stated_by_asf(self.encoded)[1]
+        # Of a file without a length FFmpeg gives a guess, from size and bit rate.
+        if self.format == "matroska" and MATROSKA_LENGTH.search(self.encoded[: self.start]):
             return (self.container.duration or 0) / av.time_base
         return 0.0
 

@@ -41,6 +41,8 @@ KINDS: dict[str, Callable[[], bytes]] = {  # of three seconds
     "webm as a browser records it, without a length": lambda: coded(
         "webm", "libopus", rate=48_000, pipe=True, live="1"
     ),
+    "mkv of samples through a pipe, without a length": lambda: coded("matroska", "pcm_s16le", pipe=True),
+    "mkv with mp3 through a pipe, without a length": lambda: coded("matroska", "libmp3lame", pipe=True),
     "mkv with a picture": lambda: coded("matroska", "aac", video=True),
     "AAC by itself (.aac)": lambda: coded("adts", "aac"),
     "AMR (.amr)": lambda: b"#!AMR\n" + (b"\x3c" + bytes(31)) * 150,
@@ -72,6 +74,9 @@ OTHERS: dict[str, Callable[[], bytes]] = {
     ),
     "Ogg, chained of two codecs": lambda: written("OGG", "VORBIS") + written("OGG", "OPUS"),
     "Ogg, a page lost": lambda: without_a_page(written("OGG", "VORBIS", seconds=6.0)),
+    "wma of a broadcast, without a length": lambda: coded("asf", "wmav2", rate=44_100, pipe=True),
+    "wma, zeros behind": lambda: coded("asf", "wmav2", rate=44_100) + bytes(100_000),
+    "wma, joined": lambda: coded("asf", "wmav2", rate=44_100) * 2,
     "two tracks of sound": lambda: coded("mp4", "aac", tracks=2),
     "a picture without sound": lambda: coded("mp4", "aac", tracks=0, video=True),
     "avi": lambda: coded("avi", "libmp3lame"),
