@@ -34,7 +34,7 @@ CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
 GENERATE_ARGUMENTS = {"generation_config", "streamer", "logits_processor", "stopping_criteria"}
 GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second"}
-GENERATE_ARGUMENTS |= {"language", "ctc_weight"}  # these are not for `generate` itself
+OWN_ARGUMENTS = {"language", "ctc_weight"}  # given alike, and not for `generate` itself
 
 HOP_SAMPLES = 160  # 10 ms: how finely a cut is placed
 WINDOW_HOPS = 20  # 0.2 s: longer than the silence inside a word
@@ -105,8 +105,10 @@ class SlamAsrPipeline(Pipeline):
     def __call__(self, inputs: Any, batch_size: int | None = None, **arguments: Any) -> Any:
         """Transcribe one recording or many; the class says what they may be and what comes back."""
         chunk_length_s, generate_kwargs = checked_arguments(**arguments)
-        if "generation_config" not in generate_kwargs:  # which would take the place of all settings
-            generate_kwargs = self.generate_kwargs | generate_kwargs
+        preset = self.generate_kwargs
+        if "generation_config" in generate_kwargs:  # which takes the place of all settings of `generate`
+            preset = {name: value for name, value in preset.items() if name in OWN_ARGUMENTS}
+        generate_kwargs = preset | generate_kwargs
         is_many, streamer = holds_many(inputs), generate_kwargs.get("streamer")
         try:
             results = Results(
@@ -156,7 +158,8 @@ class SlamAsrPipeline(Pipeline):
         inputs = self.processor([chunk.samples for chunk in chunks], language=language)
         inputs = inputs.to(self.device, self.model.dtype)
         if ctc_weight:
-            beams = generate_kwargs.get("num_beams") or self.model.generation_config.num_beams or 1
+            settings = generate_kwargs.get("generation_config") or self.model.generation_config
+            beams = generate_kwargs.get("num_beams") or settings.num_beams or 1
             generate_kwargs["num_return_sequences"] = beams
         generated = self.model.generate(**inputs, **generate_kwargs)
         rows = getattr(generated, "sequences", generated)  # with `return_dict_in_generate`
@@ -195,7 +198,7 @@ def checked_arguments(
     **others: Any,
 ) -> tuple[float | None, dict[str, Any]]:
     """Arguments of a call -> the length of chunks, if given, and what goes to `generate`."""
-    if unknown := sorted(set(others) - set(vars(GenerationConfig())) - GENERATE_ARGUMENTS):
+    if unknown := sorted(set(others) - set(vars(GenerationConfig())) - GENERATE_ARGUMENTS - OWN_ARGUMENTS):
         raise TypeError(
             f"The pipeline does not know {', '.join(unknown)}. It takes chunk_length_s, batch_size, "
             "num_workers, generate_kwargs and `GenerationConfig`'s fields."
@@ -213,7 +216,11 @@ def checked_arguments(
         raise ValueError(
             "`chunk_length_s` must be seconds from {:g} to {:g}, got {!r}.".format(*limits, chunk_length_s)
         )
-    return chunk_length_s, others | (generate_kwargs or {})
+    others |= generate_kwargs or {}
+    weight = others.get("ctc_weight", 0)
+    if not isinstance(weight, int | float) or not weight >= 0:
+        raise ValueError(f"`ctc_weight` must be a number from 0 on, got {weight!r}.")
+    return chunk_length_s, others
 
 
 def holds_many(inputs: Any) -> bool:

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     GemmaConfig,
+    GenerationConfig,
     GraniteConfig,
     PreTrainedTokenizerFast,
     TextIteratorStreamer,
@@ -326,6 +327,11 @@ def test_pipeline_and_evaluation_choose_among_the_same_beams(
     pipeline = SlamAsrPipeline(model, tiny_processor, device="cpu", num_beams=4, batch_size=2)
     assert [result["text"] for result in pipeline([*two_clips], ctc_weight=0.5)] == expected
 
+    other = GenerationConfig(num_beams=4, max_new_tokens=6, eos_token_id=model.generation_config.eos_token_id)
+    model.generation_config.num_beams = 8
+    pipeline = SlamAsrPipeline(model, tiny_processor, device="cpu", batch_size=2, ctc_weight=0.5)
+    assert [result["text"] for result in pipeline([*two_clips], generation_config=other)] == expected
+
     model.save_pretrained(tmp_path)
     tiny_processor.save_pretrained(tmp_path)
     settings = {"model": str(tmp_path), "output_dir": "unused", "num_beams": 4, "ctc_weight": 0.5}
@@ -337,6 +343,9 @@ def test_a_joint_score_needs_a_head_and_no_streamer(tiny_model, tiny_processor, 
     pipeline = SlamAsrPipeline(tiny_model, tiny_processor, device="cpu")
     with pytest.raises(ValueError, match="`ctc_weight` needs a model with a CTC head"):
         pipeline(two_clips[0], ctc_weight=0.3)
+    for weight in (-0.3, "0.3", None):
+        with pytest.raises(ValueError, match="`ctc_weight` must be a number from 0 on"):
+            pipeline(two_clips[0], generate_kwargs={"ctc_weight": weight})
     streamer = TextIteratorStreamer(tiny_processor.tokenizer, timeout=60)
     with pytest.raises(ValueError, match="`ctc_weight` needs no `streamer`"):
         pipeline(two_clips[0], ctc_weight=0.3, streamer=streamer)

@@ -249,6 +249,7 @@ def test_the_language_is_given_to_the_call_or_the_pipeline(tiny_model, transcrib
         transcribe(clip, language="nl"),
         transcribe(clip, generate_kwargs={"language": "Dutch"}),
         built(clip),
+        built(clip, generation_config=tiny_model.generation_config),
     ):
         assert text == {"text": expected}
     with pytest.raises(ValueError, match="give `language`"):
