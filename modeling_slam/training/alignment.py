@@ -144,8 +144,8 @@ def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: R
     """Whether a setting needs a CTC head.
 
     Raises:
-        ValueError: one does, and the projector's tokens have no order in time; or folds would do nothing.
-            The message names it.
+        ValueError: one does, and the projector's tokens have no order in time; or folds or changed clips
+            would do nothing. The message names it.
     """
     asked = {
         "align_epochs": bool(arguments.align_epochs),
@@ -158,6 +158,8 @@ def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: R
             f"`--align_folds {arguments.align_folds}` is for steps in which the projector is frozen, and for "
             "alignment: it needs `--freeze_projector_steps` and `--align_epochs`."
         )
+    if arguments.align_augmented and not arguments.align_epochs:
+        raise ValueError("`--align_augmented` is for the alignment stage: it needs `--align_epochs`.")
     flags = [f"`--{name}`" for name, is_asked in asked.items() if is_asked]
     if flags and config.projector_queries is not None:
         raise ValueError(

@@ -89,6 +89,8 @@ def probe(
     """
     if not run_args.validates:
         raise ValueError("The probe scores the validation clips: leave out `eval_strategy no`.")
+    if align_args.align_augmented:
+        raise ValueError("The probe aligns on encoder frames that are cached: leave out `align_augmented`.")
     align_args.align_epochs = align_args.align_epochs or ALIGN_EPOCHS
     config = build_config(model_args, lora_args)
     wants_head(config, align_args, run_args)

@@ -56,3 +56,10 @@ def test_drop_blanks_1_leaves_nothing_out_and_needs_no_head(world, run_args):
     config = build_config(model, LoraArguments())
     assert config.drop_blanks is None
     assert not wants_head(config, AlignmentArguments(align_epochs=0.0), run_args)
+
+
+def test_an_alignment_of_changed_clips_needs_the_stage(world, run_args):
+    model = ModelArguments(encoder=str(world.encoder), llm=str(world.llm), llm_input="projector")
+    align = AlignmentArguments(align_epochs=0.0, align_augmented=True)
+    with pytest.raises(ValueError, match=r"`--align_augmented`.* needs `--align_epochs`"):
+        wants_head(build_config(model, LoraArguments()), align, run_args)

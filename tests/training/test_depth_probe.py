@@ -35,6 +35,12 @@ def test_each_depth_is_aligned_on_frames_of_one_pass_and_stands_in_the_table(
     assert [row["layers"] for row in rows] == [3, 2, 1]
 
 
+def test_a_probe_that_would_hear_changed_clips_is_refused_at_once(world, tmp_path):
+    argv = flags(world, tmp_path / "probe", align_augmented=True)
+    with pytest.raises(SystemExit, match="leave out `align_augmented`"):
+        depth_probe.main([*argv, "--augment", "speed"])
+
+
 @pytest.mark.e2e
 def test_the_lead_of_a_depth_comes_from_its_own_frames(world, tmp_path):
     """The probe of one depth alone gives what it gives among others."""
