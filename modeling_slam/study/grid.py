@@ -42,6 +42,7 @@ TRAIN_OWN = frozenset(
      "resume_from_checkpoint", "cache_features", "cache_depths", "cache_max_gb")
 )  # fmt: skip
 EVAL_OWN = frozenset(("model", "dataset", "language", "output_dir", "baseline"))
+OF_A_HEAD = frozenset(("decoder", "ctc_weight"))  # flags of eval.py that a Whisper has no use for
 BASELINE_BEAMS = 1  # Whisper's own decoder, greedy, is the usual reference
 
 
@@ -217,13 +218,14 @@ class Pair:
         return PlannedRun(spec, config, data, run_args, self.dataset.size)
 
     def baseline(self) -> BaselineSpec:
+        flags = {name: value for name, value in self.eval_flags(self.train).items() if name not in OF_A_HEAD}
         return BaselineSpec(
             name=f"{self.name}-{self.language}",
             encoder=self.encoder.model,
             encoder_name=self.name,
             dataset=self.recorded_dataset,
             language=self.language,
-            eval_flags=self.eval_flags(self.train) | {"num_beams": BASELINE_BEAMS},
+            eval_flags=flags | {"num_beams": BASELINE_BEAMS},
         )
 
 

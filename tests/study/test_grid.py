@@ -77,6 +77,12 @@ def test_a_language_may_have_several_datasets_and_one_is_written_as_ever(study_f
     assert train_flags(study.specs[0], tmp_path)["dataset"] == [speech, str(other)]
 
 
+def test_a_baseline_is_not_told_how_a_ctc_head_decodes(study_file):
+    study = load_study(study_file(eval={"ctc_weight": 0.3, "max_test_clips": 8}), ["baselines=true"])
+    assert {spec.eval_flags["ctc_weight"] for spec in study.specs} == {0.3}
+    assert [spec.eval_flags for spec in study.baselines] == [{"max_test_clips": 8, "num_beams": 1}]
+
+
 WRONG = {
     "llm=3": "llm.*expected str, got int",
     "encoders.tiny.keep_layer=[1]": "there is no setting `keep_layer`. Did you mean `keep_layers`?",
