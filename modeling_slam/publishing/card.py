@@ -179,7 +179,7 @@ def eval_results_file(evidence: Evidence, task_id: str) -> str:
         dataset_id=found[0]["data"]["source"],
         task_id=task_id,
         value=in_percent(found[0]["wer"]),
-        notes=f"WER in per cent, split {settings['split']}, {settings['num_beams']} beams",
+        notes=f"WER in per cent, split {settings['split']}, {settings['num_beams']} beams{joint(settings)}",
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
@@ -205,8 +205,16 @@ def result_rows(result: Result) -> dict[str, Any]:
         "settings": result.metrics["settings"],
         "dataset": report_title(result.metrics["data"]),
         "metrics": result.metrics,
-        "rows": [("this model", result.metrics), *((baseline_name(b), b) for b in result.baselines)],
+        "rows": [
+            (f"this model{joint(result.metrics['settings'])}", result.metrics),
+            *((baseline_name(b), b) for b in result.baselines),
+        ],
     }
+
+
+def joint(settings: dict[str, Any]) -> str:
+    """What a figure of the joint score says beside its name; how to ask the pipeline for the same."""
+    return f" with `ctc_weight={settings['ctc_weight']:g}`" if settings.get("ctc_weight") else ""
 
 
 def baseline_name(metrics: dict[str, Any]) -> str:

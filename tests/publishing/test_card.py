@@ -116,6 +116,16 @@ def test_what_the_ctc_head_reads_is_a_row_beside_the_model_and_never_its_result(
     assert indexed["wer"] == round(100 * trained.metrics["wer"], 2)
 
 
+def test_a_figure_of_the_joint_score_says_so(evidence):
+    evidence.results[0].metrics["settings"]["ctc_weight"] = 0.3
+    metrics = evidence.results[0].metrics
+    text = str(render_card(evidence, REPO))
+    assert table(text, "this model with `ctc_weight=0.3`")[1] == f"{100 * metrics['wer']:.2f} %"
+    metrics["data"] |= {"source": "owner/benchmark", "kind": "datasets"}
+    (entry,) = yaml.safe_load(eval_results_file(evidence, "asr"))
+    assert entry["notes"].endswith("beams with `ctc_weight=0.3`")
+
+
 def test_a_mixed_model_is_of_its_languages_with_a_row_for_each(evidence):
     evidence.run["data"]["language"] = ["en", "nl", "en"]
     evidence.instruction = "Write {language}:\n"
