@@ -20,6 +20,7 @@ OneOrEach = list[str] | None | str
 class OneDataset:
     """What the arguments say about one dataset; the names are theirs."""
 
+    dataset: str
     dataset_config: str | None = None
     language: str | None = None
     audio_column: str = "audio"
@@ -30,7 +31,8 @@ class OneDataset:
 
 
 # Settings that take one value, or one for each dataset.
-EACH = tuple(entry.name for entry in dataclasses.fields(OneDataset) if entry.name != "streaming")
+ONE_FOR_ALL = ("dataset", "streaming")
+EACH = tuple(entry.name for entry in dataclasses.fields(OneDataset) if entry.name not in ONE_FOR_ALL)
 
 
 @dataclass
@@ -128,7 +130,7 @@ class DataArguments:
             raise ValueError("`dataset` is empty; give a folder, an archive, a Hub id or mdc:<id>.")
         for name in EACH:
             setattr(self, name, self._one_or_each(name))
-        for language in [one.language for one in map(self.of, self.dataset) if one.language is not None]:
+        for language in [one.language for one in self.each if one.language is not None]:
             if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?", language):
                 raise ValueError(f"`language` must be an ISO code such as da, nl or sv-SE, got {language!r}.")
         self._check_mixing()
@@ -190,12 +192,20 @@ class DataArguments:
         if temperature is not None and not 0 < temperature < math.inf:
             raise ValueError(f"`dataset_temperature` must be above 0, got {temperature:g}; 1 is by size.")
 
-    def of(self, dataset: str) -> OneDataset:
-        """What holds for one of the datasets."""
-        place = self.dataset.index(dataset)
+    @property
+    def each(self) -> list[OneDataset]:
+        """What holds for each of the datasets, in their order."""
         values = {name: getattr(self, name) for name in EACH}
-        own = {name: value[place] if isinstance(value, list) else value for name, value in values.items()}
-        return OneDataset(**own, streaming=self.streaming)
+        return [
+            OneDataset(
+                dataset,
+                **{
+                    name: value[place] if isinstance(value, list) else value for name, value in values.items()
+                },
+                streaming=self.streaming,
+            )
+            for place, dataset in enumerate(self.dataset)
+        ]
 
     @property
     def one_language(self) -> str | None:

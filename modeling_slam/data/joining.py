@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import DataArguments, OneDataset
 from modeling_slam.data.clips import Clip, DataError, Source
 from modeling_slam.data.report import DataReport, Drop
 from modeling_slam.data.shares import Role, open_split
@@ -60,9 +60,9 @@ def open_parts(arguments: DataArguments, role: Role) -> list[Part]:
         DataError: one cannot be opened or is named twice, or has no known language beside others of several.
     """
     parts = []
-    for name, dataset in zip(names_of(arguments.dataset), arguments.dataset, strict=True):
-        source = open_split(dataset, arguments, role)
-        report = DataReport(dataset, source.kind, str(source.split), source.language, note=source.note)
+    for name, one in zip(names_of(arguments.each), arguments.each, strict=True):
+        source = open_split(one, arguments, role)
+        report = DataReport(one.dataset, source.kind, str(source.split), source.language, note=source.note)
         parts.append(Part(name, source, report))
     languages = list(dict.fromkeys(part.language for part in parts if part.language))
     for part in parts:
@@ -77,22 +77,39 @@ def open_parts(arguments: DataArguments, role: Role) -> list[Part]:
     return parts
 
 
-def names_of(dataset: Sequence[str]) -> list[str]:
+def names_of(each: Sequence[OneDataset]) -> list[str]:
     """The last part of each path or Hub id, and as many of those before it as tell all apart.
+
+    Where one is read in several configurations or languages, these stand behind it.
 
     Raises:
         DataError: one stands there twice.
     """
-    places = [os.path.realpath(Path(name).expanduser()) for name in dataset]
-    for name, place in zip(dataset, places, strict=True):
-        if places.count(place) > 1:
-            raise DataError(f"`dataset` names {name} twice; each dataset is read once.")
-    words = [[word for word in Path(name).parts if word not in ("/", "..")] or [name] for name in dataset]
+    words = []
+    keys = [key_of(one) for one in each]
+    for one, key in zip(each, keys, strict=True):
+        if keys.count(key) > 1:
+            raise DataError(
+                f"`dataset` names {one.dataset} twice; each dataset is read once, or once in each of several "
+                "configurations (--dataset_config) or languages (--language), with one for each."
+            )
+        own = [word for word in Path(one.dataset).parts if word not in ("/", "..")] or [one.dataset]
+        others = [other for other in keys if other[0] == key[0]]
+        if len(others) > 1:
+            configurations_differ = len({other[1] for other in others}) == len(others)
+            own[-1] = "-".join([own[-1], *filter(None, key[1:2] if configurations_differ else key[1:])])
+        words.append(own)
     for count in range(1, max(map(len, words)) + 1):
         names = ["/".join(word[-count:]) for word in words]
         if len(set(names)) == len(names):
             return names
-    raise DataError(f"`dataset` names {', '.join(dataset)}, whose names do not differ; rename one of them.")
+    names = ", ".join(one.dataset for one in each)
+    raise DataError(f"`dataset` names {names}, whose names do not differ; rename one of them.")
+
+
+def key_of(one: OneDataset) -> tuple[str, str | None, str | None]:
+    """What makes it another dataset than the others: its place, configuration and language."""
+    return os.path.realpath(Path(one.dataset).expanduser()), one.dataset_config, one.language
 
 
 def as_one(parts: Sequence[Part], split: str) -> Source:

@@ -35,7 +35,7 @@ def with_shares(clips: Any, arguments: DataArguments) -> Any:
     """
     if arguments.dataset_weights is None and arguments.dataset_temperature is None:
         return clips
-    names = names_of(arguments.dataset)
+    names = names_of(arguments.each)
     datasets = clips["dataset"][:]
     sizes = {name: datasets.count(name) for name in names}
     if empty := [name for name, size in sizes.items() if not size]:

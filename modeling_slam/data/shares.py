@@ -12,15 +12,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from modeling_slam.data.arguments import DataArguments
+from modeling_slam.data.arguments import DataArguments, OneDataset
 from modeling_slam.data.clips import Clip, DataError, MissingSplitError, Source
 from modeling_slam.data.sources import find_source
 
 Role = Literal["train", "validation", "test"]
 
 
-def open_split(dataset: str, arguments: DataArguments, role: Role) -> Source:
-    """The clips of a dataset for one role, under the split that the arguments name for it.
+def open_split(one: OneDataset, arguments: DataArguments, role: Role) -> Source:
+    """The clips of one of the datasets for one role, under the split that the arguments name for it.
 
     Raises:
         DataError: there is no such split and no share to draw it by.
@@ -30,11 +30,11 @@ def open_split(dataset: str, arguments: DataArguments, role: Role) -> Source:
         for name, share in (("test", arguments.test_share), ("validation", arguments.validation_share))
         if share
     }
-    own = _open(dataset, arguments, role)
+    own = _open(one, arguments, role)
     if isinstance(own, MissingSplitError):
         if role not in shares:
-            raise own if role == "train" else _no_way_to(role, dataset, own)
-        whole = _open(dataset, arguments, "train")
+            raise own if role == "train" else _no_way_to(role, one.dataset, own)
+        whole = _open(one, arguments, "train")
         if isinstance(whole, MissingSplitError):
             raise whole
     elif own.split is None:
@@ -42,7 +42,7 @@ def open_split(dataset: str, arguments: DataArguments, role: Role) -> Source:
             use = "the test" if role == "test" else "training"
             return _as_split(own, role, arguments, f"it has no splits: all of it is read for {use}")
         if role != "train" and role not in shares:
-            raise _no_way_to(role, dataset, MissingSplitError(role, (), dataset))
+            raise _no_way_to(role, one.dataset, MissingSplitError(role, (), one.dataset))
         whole = own
     elif role != "train":
         return own
@@ -52,16 +52,14 @@ def open_split(dataset: str, arguments: DataArguments, role: Role) -> Source:
         shares = {
             name: share
             for name, share in shares.items()
-            if isinstance(_open(dataset, arguments, name), MissingSplitError)
+            if isinstance(_open(one, arguments, name), MissingSplitError)
         }
-    return _share(whole, dataset, arguments, role, shares) if shares else whole
+    return _share(whole, one.dataset, arguments, role, shares) if shares else whole
 
 
-def _open(dataset: str, arguments: DataArguments, role: str) -> Source | MissingSplitError:
+def _open(one: OneDataset, arguments: DataArguments, role: str) -> Source | MissingSplitError:
     try:
-        return find_source(dataset).open_source(
-            dataset, arguments.of(dataset), getattr(arguments, f"{role}_split")
-        )
+        return find_source(one.dataset).open_source(one.dataset, one, getattr(arguments, f"{role}_split"))
     except MissingSplitError as error:
         return error
 

@@ -126,6 +126,20 @@ def test_one_of_several_languages_is_chosen_and_a_wrong_one_refused(release, com
         load_speech(DataArguments(str(release / "nl"), language="da"), "test")
 
 
+def test_one_release_is_read_in_several_languages_at_once(release, common_voice, tmp_path):
+    common_voice(tmp_path / "more", "da")
+    shutil.move(tmp_path / "more" / release.name / "da", release / "da")
+    clips, report = load_speech(DataArguments([str(release)] * 2, language=["nl", "da"]), "train")
+    names = [f"{release.name}-nl", f"{release.name}-da"]
+    assert list(dict.fromkeys(clips["dataset"])) == names
+    assert {(row["dataset"], row["language"]) for row in clips} == set(zip(names, ["nl", "da"], strict=True))
+    for language, part in zip(["nl", "da"], report.parts, strict=True):
+        alone, _ = load_speech(DataArguments(str(release), language=language), "train")
+        assert part.kept_clips == len(alone)
+    with pytest.raises(DataError, match="twice; each dataset is read once, or once in each"):
+        load_speech(DataArguments([str(release)] * 3, language=["nl", "da", "nl"]), "train")
+
+
 def test_a_clip_whose_file_is_gone_is_listed(release):
     (release / "nl" / "clips" / "plain.mp3").unlink()
     _, report = load_speech(DataArguments(str(release)), "train")

@@ -6,6 +6,8 @@ import soundfile
 
 from modeling_slam.common.command_line import parse_arguments
 from modeling_slam.data import DataArguments, DataError, load_speech
+from modeling_slam.data.arguments import OneDataset
+from modeling_slam.data.joining import names_of
 from modeling_slam.model.audio_io import load_audio
 
 
@@ -82,6 +84,23 @@ def test_one_dataset_named_twice_is_refused(corpora, tmp_path, monkeypatch):
             load_speech(DataArguments([corpora[0], other]), "train")
 
 
+def test_configurations_and_languages_of_one_place_are_told_apart_by_name():
+    def names(*each: tuple[str | None, str | None]) -> list[str]:
+        return names_of([OneDataset("google/fleurs", config, language) for config, language in each])
+
+    assert names(("da_dk", "da"), ("nl_nl", "nl")) == ["fleurs-da_dk", "fleurs-nl_nl"]
+    assert names((None, "da"), (None, "nl")) == ["fleurs-da", "fleurs-nl"]
+    assert names(("all", "da"), ("all", "nl"), (None, "nl")) == [
+        "fleurs-all-da",
+        "fleurs-all-nl",
+        "fleurs-nl",
+    ]
+    others = [OneDataset("a/fleurs", "x"), OneDataset("b/fleurs", "x")]
+    assert names_of(others) == ["a/fleurs", "b/fleurs"]
+    with pytest.raises(DataError, match="google/fleurs twice"):
+        names(("da_dk", "da"), ("da_dk", "da"))
+
+
 def test_an_id_used_twice_in_one_of_them_is_a_listed_drop(corpora, tmp_path):
     table = tmp_path / "sky" / "test" / "metadata.csv"
     table.write_text(table.read_text() + "clip0.wav,again,speaker1\n")
@@ -156,7 +175,7 @@ def test_one_value_holds_for_all_and_is_recorded_as_one():
     for given in ("nl", ["nl"], ["nl", "nl"]):
         arguments = DataArguments(["a", "b"], language=given)
         assert (arguments.language, arguments.one_language) == ("nl", "nl")
-        assert [arguments.of(name).language for name in "ab"] == ["nl", "nl"]
+        assert [one.language for one in arguments.each] == ["nl", "nl"]
     assert DataArguments(["a", "b"], language=["nl", "en"]).one_language is None
     assert DataArguments("a").text_column == "text"
 
@@ -172,8 +191,8 @@ def test_command_line_and_recipe_give_one_value_or_a_list(tmp_path):
     (told,) = parse_arguments(DataArguments, description="", argv=f"{typed} --text_column words".split())
     assert read == told
     assert (read.language, read.text_column) == (["en", "en", "nl"], "words")
-    assert [read.of(name).speaker_column for name in "abc"] == ["who", None, "who"]
-    assert read.of("b").audio_column == "audio"
+    assert [one.speaker_column for one in read.each] == ["who", None, "who"]
+    assert read.each[1].audio_column == "audio"
 
 
 def test_streams_take_turns_until_the_limit(corpora, tmp_path):
