@@ -31,6 +31,7 @@ from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.data.mixing import with_shares
+from modeling_slam.data.text import in_style
 from modeling_slam.training.alignment import AlignmentArguments, align, wants_head
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import build_config, build_processor, encoding_of
@@ -102,6 +103,7 @@ def probe(
         data[split], report = load_speech(data_args, split)
         logging.getLogger("slam-asr").info(report.summary())
         check_lengths(data[split], processor)
+        data[split] = in_style(data[split], model_args.text_style)
         data[split] = with_lengths(data[split], run_args.length_column_name)
     data["train"] = with_shares(data["train"], data_args)
 

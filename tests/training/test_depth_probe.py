@@ -5,6 +5,8 @@ import json
 import pytest
 from tiny_run import flags
 
+from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.data.text import written_text
 from modeling_slam.training import depth_probe
 from modeling_slam.training.feature_cache import FeatureCache
 
@@ -39,6 +41,20 @@ def test_a_probe_that_would_hear_changed_clips_is_refused_at_once(world, tmp_pat
     argv = flags(world, tmp_path / "probe", align_augmented=True)
     with pytest.raises(SystemExit, match="leave out `align_augmented`"):
         depth_probe.main([*argv, "--augment", "speed"])
+
+
+def test_a_probe_aligns_texts_of_the_style_that_is_asked_for(world, tmp_path, monkeypatch):
+    seen = []
+    make = depth_probe.trained_parts_of
+    monkeypatch.setattr(
+        depth_probe, "trained_parts_of", lambda *args: seen.append(list(args[2])) or make(*args)
+    )
+    monkeypatch.setattr(depth_probe, "align", lambda *args: next(iter(())))  # no further
+    argv = flags(world, tmp_path / "probe", text_style="written")
+    with pytest.raises(StopIteration):
+        depth_probe.main([*(flag for flag in argv if not flag.startswith("--keep_layers")), "--depths", "1"])
+    clips, _ = load_speech(DataArguments(str(world.dataset)), "train")
+    assert seen == [[written_text(text) for text in clips["raw_text"]]]
 
 
 @pytest.mark.e2e
