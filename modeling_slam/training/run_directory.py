@@ -139,10 +139,14 @@ def held(directory: Path) -> Generator[None]:
 def acquire_in_place(lock: FileLock, directory: Path) -> None:
     """Make the directory and acquire the lock in it, also if a run that ends takes the directory away."""
     while True:
-        directory.mkdir(parents=True, exist_ok=True)
         try:
+            directory.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except FileNotFoundError:
+            continue
+        except FileExistsError:  # also of a directory that goes while `mkdir` looks at it
+            if directory.is_file():
+                raise
             continue
         if (directory / LOCK).exists():
             return
