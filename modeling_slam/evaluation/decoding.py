@@ -6,6 +6,7 @@ workers, off the critical path. Under `accelerate launch` each process decodes i
 something else, write another `Recogniser`.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.evaluation.predictions import Prediction, PredictionStore
 from modeling_slam.model.audio_io import load_audio
-from modeling_slam.model.ctc_head import CtcVocabulary, best_by_both, greedy_classes
+from modeling_slam.model.ctc_head import CtcVocabulary, best_by_both, greedy_classes, vocabulary_of
 from modeling_slam.model.modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 
@@ -74,6 +75,8 @@ class SlamRecogniser:
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
         beams, weight = self.arguments.num_beams, self.arguments.ctc_weight
         inputs = inputs.to(self.model.device, self.model.dtype)
+        if weight:
+            inputs = self.model.encoded(inputs)
         generated = transcribe(
             self.model,
             **inputs,
@@ -86,9 +89,12 @@ class SlamRecogniser:
         if not weight:
             return transcripts
         texts = [transcript.text for transcript in transcripts]
-        texts = [texts[start : start + beams] for start in range(0, len(texts), beams)]
-        best = best_by_both(self.model, self.processor, inputs, texts, weight)
+        best = best_by_both(self.model, self.processor, self.vocabulary, inputs, texts, weight)
         return [Transcript(text, len(self.processor.transcript_ids(text)) - 1) for text in best]
+
+    @functools.cached_property
+    def vocabulary(self) -> CtcVocabulary:
+        return vocabulary_of(self.model, self.processor)
 
     def heard_seconds(self, clip_seconds: float) -> float:
         return max(clip_seconds, self.processor.pad_to_seconds or 0.0)
@@ -99,11 +105,6 @@ class SlamRecogniser:
 
 class CtcRecogniser(SlamRecogniser):
     """What the CTC head of a checkpoint reads greedily; the LLM does not run."""
-
-    def __init__(self, arguments: EvaluationArguments, device: torch.device):
-        super().__init__(arguments, device)
-        head: Any = self.model.ctc_head
-        self.vocabulary = CtcVocabulary(self.processor.tokenizer, head.token_ids.tolist())
 
     def transcribe(self, inputs: BatchFeature) -> list[Transcript]:
         inputs = inputs.to(self.model.device, self.model.dtype)

@@ -115,8 +115,9 @@ def greedy_classes(logits: torch.Tensor, audio_tokens: torch.Tensor) -> list[lis
 def best_by_both(
     model: Any,
     processor: Any,
+    vocabulary: "CtcVocabulary",
     inputs: Mapping[str, torch.Tensor],
-    texts: Sequence[Sequence[str]],
+    texts: Sequence[str],
     weight: float,
 ) -> list[str]:
     """The best text of each clip by log p(text | audio), the LLM's plus `weight` times that of the CTC head.
@@ -124,16 +125,17 @@ def best_by_both(
     What the head reads greedily is one more candidate. `model` and `processor` are those of a checkpoint.
 
     Args:
-        inputs: what the processor made of B clips to transcribe.
-        texts: of each clip, such as its beams.
+        vocabulary: of the model's head.
+        inputs: what `generate` takes of B clips; with the encoder's frames of them it does not run again.
+        texts: as many of each clip, such as its beams, clip by clip.
     """
     prompt = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     audio = model.get_audio_embeddings(**{name: inputs[name] for name in inputs if name not in prompt})
-    vocabulary = CtcVocabulary(processor.tokenizer, model.ctc_head.token_ids.tolist())
     read = [vocabulary.decode(row) for row in greedy_classes(audio.ctc_logits, audio.counts)]
-    candidates = [[*(text.strip() for text in beams), own] for beams, own in zip(texts, read, strict=True)]
+    beams = len(texts) // len(read)
+    candidates = [[text.strip() for text in texts[place::beams]] for place in range(beams)]
     scored: list[list[tuple[float, str]]] = [[] for _ in read]
-    for ones in zip(*candidates, strict=True):  # one of each clip at a time
+    for ones in (*candidates, read):  # one of each clip
         tokens = [processor.transcript_ids(text) for text in ones]
         classes = [torch.tensor(vocabulary.encode(text), dtype=torch.long) for text in ones]
         labels, targets = (
@@ -145,6 +147,11 @@ def best_by_both(
         for own, score, text in zip(scored, (by_llm + weight * by_head).tolist(), ones, strict=True):
             own.append((score, text))
     return [max(own)[1] for own in scored]
+
+
+def vocabulary_of(model: Any, processor: Any) -> "CtcVocabulary":
+    """Of a checkpoint's head; it is read off the whole tokenizer, so keep it."""
+    return CtcVocabulary(processor.tokenizer, model.ctc_head.token_ids.tolist())
 
 
 class CtcVocabulary:

@@ -13,6 +13,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +173,12 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         if encoder_frames_mask is None:
             encoder_frames_mask = encoder_frames.new_ones(encoder_frames.shape[:2], dtype=torch.bool)
         return encoder_frames, encoder_frames_mask
+
+    def encoded(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Inputs with the encoder's frames of the clips in the place of their features."""
+        frames, mask = self.get_encoder_frames(inputs["input_features"], inputs.get("input_features_mask"))
+        others = {name: inputs[name] for name in inputs if not name.startswith("input_features")}
+        return others | {"encoder_frames": frames, "encoder_frames_mask": mask}
 
     def get_audio_embeddings(self, *args: Any, **kwargs: Any) -> AudioEmbeddings:
         """What `get_encoder_frames` takes -> what the LLM reads, and how it came about."""

@@ -14,6 +14,7 @@ A recording that is too long for the model is cut into chunks, and their transcr
 - Without a pause the next chunk repeats the last 2 s, and the words that both transcripts share join them.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from .audio_io import stream_audio
 from .audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS, SAMPLING_RATE
-from .ctc_head import best_by_both
+from .ctc_head import CtcVocabulary, best_by_both, vocabulary_of
 
 CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they were trained on
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
@@ -161,17 +162,22 @@ class SlamAsrPipeline(Pipeline):
             settings = generate_kwargs.get("generation_config") or self.model.generation_config
             beams = generate_kwargs.get("num_beams") or settings.num_beams or 1
             generate_kwargs["num_return_sequences"] = beams
+            inputs = self.model.encoded(inputs)
         generated = self.model.generate(**inputs, **generate_kwargs)
         rows = getattr(generated, "sequences", generated)  # with `return_dict_in_generate`
         if ctc_weight:
             texts = self.processor.batch_decode(rows, skip_special_tokens=True)
-            texts = [texts[start : start + beams] for start in range(0, len(texts), beams)]
-            return best_by_both(self.model, self.processor, inputs, texts, ctc_weight)
+            return best_by_both(self.model, self.processor, self.vocabulary, inputs, texts, ctc_weight)
         if len(rows) != len(chunks):
             raise ValueError(
                 f"{len(chunks)} chunks gave {len(rows)} transcripts; leave `num_return_sequences` at 1."
             )
         return [text.strip() for text in self.processor.batch_decode(rows, skip_special_tokens=True)]
+
+    @functools.cached_property
+    def vocabulary(self) -> CtcVocabulary:
+        """What the CTC head can spell."""
+        return vocabulary_of(self.model, self.processor)
 
     def postprocess(  # ty: ignore[incompatible-method-override]
         self, transcripts: list[tuple[str, float]]

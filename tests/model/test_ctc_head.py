@@ -29,6 +29,7 @@ from modeling_slam.model.ctc_head import (
     ctc_loss,
     greedy_classes,
     used_token_ids,
+    vocabulary_of,
 )
 from modeling_slam.model.pipeline_slam import SlamAsrPipeline
 
@@ -305,14 +306,14 @@ def test_the_best_text_is_that_of_the_highest_joint_score_and_its_batch_changes_
     texts = [vocabulary.decode([1 + n % len(TOKENS) for n in range(length)]) for length in (1, 2, 3)]
     assert len(set(texts)) == 3
     inputs = tiny_processor(audio=two_clips)
-    best = best_by_both(model, tiny_processor, inputs, [texts, texts[::-1]], weight)
+    best = best_by_both(model, tiny_processor, vocabulary, inputs, [*texts, *texts[::-1]], weight)
     for clip, found in zip(two_clips, best, strict=True):
         features = tiny_processor(audio=[clip])
         logits = model.get_ctc_logits(features["input_features"], features["input_features_mask"])
         (own,) = [vocabulary.decode(row) for row in greedy_classes(*logits)]
         scores = {text: by_hand(model, tiny_processor, clip, text, weight) for text in (*texts, own)}
         assert scores[found] == pytest.approx(max(scores.values()), abs=1e-3)
-        assert best_by_both(model, tiny_processor, features, [texts], weight) == [found]
+        assert best_by_both(model, tiny_processor, vocabulary, features, texts, weight) == [found]
 
 
 @torch.no_grad()
@@ -323,7 +324,8 @@ def test_pipeline_and_evaluation_choose_among_the_same_beams(
     inputs = tiny_processor(audio=two_clips)
     beams = model.generate(**inputs, num_beams=4, num_return_sequences=4)
     texts = tiny_processor.batch_decode(beams, skip_special_tokens=True)
-    expected = best_by_both(model, tiny_processor, inputs, [texts[:4], texts[4:]], 0.5)
+    vocabulary = vocabulary_of(model, tiny_processor)
+    expected = best_by_both(model, tiny_processor, vocabulary, inputs, texts, 0.5)
     pipeline = SlamAsrPipeline(model, tiny_processor, device="cpu", num_beams=4, batch_size=2)
     assert [result["text"] for result in pipeline([*two_clips], ctc_weight=0.5)] == expected
 
