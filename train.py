@@ -26,7 +26,7 @@ from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_for_run
 from modeling_slam.data.collator import SpeechCollator, check_lengths
 from modeling_slam.data.mixing import mixture_of, with_shares
-from modeling_slam.data.text import in_style
+from modeling_slam.data.text import in_style, word_counts
 from modeling_slam.paper.table1 import beside_paper
 from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.default_run import with_default_recipe
@@ -95,9 +95,10 @@ def main(argv: list[str] | None = None) -> None:
                 start = read_start(run_args.init_from, config)
             check_destination(push_args, config, data_args.one_language)
 
-            data, reports = {}, {}
+            data, reports, words = {}, {}, {}
             for split in ("train", "validation") if run_args.validates else ("train",):
                 data[split], reports[split] = load_split(data_args, run_args, split)
+                words = words or word_counts(data["train"]["text"])  # before they are written otherwise
                 data[split] = in_style(data[split], model_args.text_style)
                 check_lengths(data[split], processor)
             data["train"] = with_shares(data["train"], data_args)
@@ -127,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
             collator, data["train"], epochs = augment(
                 augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run_args
             )
-            callbacks = [BeginsRun(lambda: run.begin(reports), bool(run.changed)), *epochs]
+            callbacks = [BeginsRun(lambda: run.begin(reports, words), bool(run.changed)), *epochs]
             cross_fitted = None
             if align_args.align_epochs and (run.checkpoint is None or align_args.align_folds > 1):
                 anew = frames is None or align_args.align_augmented

@@ -1,12 +1,15 @@
 """Where the errors are: by length of the clip, by how rare a word is, and outputs that fail altogether."""
 
 from collections.abc import Iterable, Sequence
+from math import nan
 
 import numpy as np
 import pandas as pd
 
+from modeling_slam.analysis.counts import BANDS, BY_BAND
 from modeling_slam.analysis.frames import each_row, groups
-from modeling_slam.analysis.results import CURVE, StudyResults, operations
+from modeling_slam.analysis.results import CURVE, StudyResults
+from modeling_slam.analysis.utterances import operations
 
 SECONDS = (0, 2, 4, 6, 8, 10, 15, 30)
 OCCURRENCES = (1, 2, 6, 21, 101)  # lowest number of occurrences of each band
@@ -59,10 +62,13 @@ def wer_by_part(study: StudyResults) -> pd.DataFrame:
 def misses_by_frequency(study: StudyResults, bands: Sequence[int] = OCCURRENCES) -> pd.DataFrame:
     """Share of reference words that were substituted or deleted, by how often the word is in the test set.
 
-    Inserted words have no reference word and are not counted, so the bands do not add up to the WER.
+    Inserted words have no reference word and are not counted, so the bands do not add up to the WER. Runs
+    without texts are left out; `errors_by_frequency` has them.
     """
     rows = []
     for run in each_row(study.runs):
+        if study.is_without_text(run.name):
+            continue
         words = reference_words(study.utterances(run.name))
         occurrences = words.groupby("word")["missed"].transform("size")
         band = np.searchsorted(bands, occurrences, side="right") - 1
@@ -76,6 +82,35 @@ def misses_by_frequency(study: StudyResults, bands: Sequence[int] = OCCURRENCES)
                     "reference_words": len(group),
                 }
             )
+    return pd.DataFrame(rows)
+
+
+def errors_by_frequency(study: StudyResults) -> pd.DataFrame:
+    """Errors by how often the word stood in the run's training text: one row for each run and band.
+
+    `wer` = errors of the band over its reference words, NaN where it has none; insertions count where the
+    inserted word belongs, so the errors of all bands are those of the run. Of runs whose counts.parquet has
+    bands.
+    """
+    rows = []
+    for run in each_row(study.runs):
+        counts = study.counts(run.name)
+        if counts is None or f"words_{BANDS[0]}" not in counts:
+            continue
+        for order, band in enumerate(BANDS):
+            sums = {what: int(counts[f"{what}_{band}"].sum()) for what in BY_BAND}
+            errors = sum(sums.values()) - sums["words"]
+            if sums["words"] or errors:
+                rows.append(
+                    {
+                        **{column: getattr(run, column) for column in (*RUN, *study.axes)},
+                        "band": order,
+                        "occurrences": band,
+                        "wer": errors / sums["words"] if sums["words"] else nan,
+                        **{kind: sums[kind] for kind in BY_BAND[1:]},
+                        "reference_words": sums["words"],
+                    }
+                )
     return pd.DataFrame(rows)
 
 

@@ -31,12 +31,19 @@ def not_converged(study: StudyResults) -> pd.DataFrame:
     """
     rows = []
     for run in each_row(study.runs):
-        directory = None if study.directory is None else study.directory / "runs" / run.name
         if run.wer >= PLATEAU_WER:
             rows.append({"name": run.name, "watched": "plateau", "after": run.wer})
-        elif directory is not None and (fall := last_fall(log_of(directory))):
+        elif study.directory is not None and (fall := fall_of(study, run.name)):
             rows.append({"name": run.name} | fall)
     return pd.DataFrame(rows, columns=["name", "watched", "before", "after"])
+
+
+def fall_of(study: StudyResults, run: str) -> dict[str, Any]:
+    """As `last_fall`, from the log of a run's training, or from what its counts say of it."""
+    if study.is_without_text(run):
+        counts = study.counts(run)
+        return {} if counts is None else counts.attrs.get("fall", {})
+    return last_fall(log_of(study.run_directory(run)))
 
 
 def log_of(directory: Path) -> list[dict[str, Any]]:

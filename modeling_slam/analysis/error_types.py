@@ -27,10 +27,12 @@ import jiwer
 import pandas as pd
 
 from modeling_slam.analysis.frames import BY, By, X, beside_mode
-from modeling_slam.analysis.results import CURVE, StudyResults, same_utterances
+from modeling_slam.analysis.results import CURVE, StudyResults
 from modeling_slam.analysis.tables import compared_runs
+from modeling_slam.analysis.utterances import same_utterances
 from modeling_slam.data import normalize_text
-from modeling_slam.evaluation.metrics import count_character_errors, has_repeats
+from modeling_slam.evaluation.loops import has_repeats
+from modeling_slam.evaluation.metrics import count_character_errors
 
 SEVERE_WER = 0.8  # of a transcript that LoRA recovers
 NAME_SHARE = 1 / 3
@@ -116,24 +118,43 @@ def names_in(raw_text: str, language: str | None) -> set[str]:
     return names - NEVER_NAMES
 
 
+def kinds_of(frame: pd.DataFrame) -> list[str]:
+    """The kind of each utterance: as its counts say, or by the rules from its texts."""
+    if "kind" in frame:
+        return list(frame["kind"])
+    texts = (frame[name] for name in ("reference", "prediction", "raw_reference", "language"))
+    return [error_type(*of_clip) for of_clip in zip(*texts, strict=True)]
+
+
 def recovered_utterances(study: StudyResults, x: str = X, by: By = BY) -> pd.DataFrame:
-    """Utterances with WER > 0.8 after the shallowest cut that LoRA makes perfect, by kind."""
+    """Utterances with WER > 0.8 after the shallowest cut that LoRA makes perfect, by kind.
+
+    Their texts are None where only counts were kept.
+    """
     rows = []
     for key, names in compared_runs(study.runs, x, by):
         pruned = study.utterances(names["pruned"])
         with_lora = same_utterances(pruned, study.utterances(names["pruned_lora"]))
+        pruned = pruned.assign(kind=kinds_of(pruned))
         for clip, row in pruned[(pruned["wer"] > SEVERE_WER) & (with_lora["errors"] == 0)].iterrows():
-            kind = error_type(row["reference"], row["prediction"], row["raw_reference"], row["language"])
             lora = with_lora.loc[clip, "prediction"]
             text = {"reference": row["reference"], "pruned": row["prediction"], "pruned_lora": lora}
             rows.append(
-                {**key, "id": clip, "kind": kind, **text, "runs": [names["pruned"], names["pruned_lora"]]}
+                {
+                    **key,
+                    "dataset": row["dataset"],
+                    "id": clip,
+                    "kind": row["kind"],
+                    **text,
+                    "runs": [names["pruned"], names["pruned_lora"]],
+                }
             )
     columns = [
         *CURVE,
         *beside_mode(by),
         x,
         "seed",
+        "dataset",
         "id",
         "kind",
         "reference",

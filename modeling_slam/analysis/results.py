@@ -10,25 +10,24 @@ Rates are fractions, parameters are counts, times are seconds. A directory under
 """
 
 import os
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import pandas as pd
 
+from modeling_slam.analysis.counts import COUNTS_FILE, Counted, kept_frame, read_counts
+from modeling_slam.analysis.utterances import utterance_frame
 from modeling_slam.common.files import read_json
 from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import (
     ERROR_RATES,
     METRICS,
+    ErrorCounts,
     count_word_errors,
-    error_counts,
     interval_of,
-    is_loop,
     measure,
     rate_interval,
 )
@@ -45,7 +44,6 @@ PREDICTIONS_FILE = "predictions.jsonl"
 INDEX_FILE = "index.parquet"
 MIN_SPEAKERS = 2  # one speaker does not tell how speakers differ
 CURVE = ["encoder_name", "language"]  # what one curve of WER against depth belongs to
-COUNTS = ["substitutions", "deletions", "insertions", "hits"]
 
 
 @dataclass
@@ -56,8 +54,9 @@ class StudyResults:
         directory: the study's directory, or None for numbers that come from elsewhere.
         name: as its study file says.
         runs: one row a finished run, sorted by encoder, language, depth (deepest encoder first), mode, seed.
+            A run that was evaluated with several decoders has a row of each, the first under its own name.
         baselines: one row for each Whisper that was scored with its own decoder; the same columns.
-        planned: names of all runs of the study, finished or not.
+        planned: names of all rows that the study will have.
         axes: what its runs differ in beside encoder, depth, mode, language and seed: column -> title.
     """
 
@@ -67,6 +66,7 @@ class StudyResults:
     baselines: pd.DataFrame
     planned: list[str] = field(default_factory=list)
     axes: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Path] = field(default_factory=dict, repr=False)  # where each row's evaluation lies
     _utterances: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
     comparisons: dict[Any, Any] = field(default_factory=dict, repr=False)  # what `significance.compare` found
 
@@ -89,16 +89,19 @@ class StudyResults:
         if not finished:
             raise ValueError(f"No run of {directory} is finished yet: there is no runs/*/{RUN_FILE}.")
         runs = pd.DataFrame(run_rows(directory, finished))
-        baselines = [
-            baseline_row(file.parent) for file in sorted(directory.glob(f"baselines/*/{METRICS_FILE}"))
+        evaluated = [place for run in finished for place in evaluations_of(run)]
+        files = [
+            file for name in (METRICS_FILE, COUNTS_FILE) for file in directory.glob(f"baselines/*/{name}")
         ]
+        baselines = [baseline_row(baseline) for baseline in sorted({file.parent for file in files})]
         return cls(
             directory,
             study["name"],
             sort_runs(runs, study.get("axes", {})),
             pd.DataFrame(baselines),
-            [spec["name"] for spec in study["specs"]],
+            [one for spec in study["specs"] for one in rows_of(spec)],
             study.get("axes", {}),
+            {place.name: place.directory for place in evaluated},
         )
 
     def utterances(self, run: str) -> pd.DataFrame:
@@ -106,17 +109,42 @@ class StudyResults:
 
         Columns: run, reference, prediction, raw_reference, duration, seconds, speaker, language,
         substitutions, deletions, insertions, hits, errors, reference_words, wer, loop, and alignment: a
-        string such as "e3s1i2", words in a row that are equal, substituted, deleted (d) or inserted.
+        string such as "e3s1i2", words in a row that are equal, substituted, deleted (d) or inserted. Of a run
+        without texts these are None, and it has all columns of counts.parquet.
         """
         if run not in self._utterances:
-            self._utterances[run] = utterance_frame(run, self.read(run))
+            kept = self.counts(run) if self.is_without_text(run) else None
+            frame = utterance_frame(run, self.read(run)) if kept is None else kept_frame(run, kept)
+            of_run = self.runs.loc[self.runs["name"] == run, "dataset"]
+            name = Path(of_run.iloc[0]).name if len(of_run) else None
+            self._utterances[run] = frame.assign(dataset=frame["dataset"].astype(object).fillna(name))
         return self._utterances[run]
 
+    def run_directory(self, run: str) -> Path:
+        """The directory of the run that a row is of, whichever of its evaluations."""
+        place = self.places[run]
+        return place if (place / RUN_FILE).is_file() else place.parent
+
+    def is_without_text(self, run: str) -> bool:
+        """Whether only the run's counts were kept."""
+        return run in self.places and not (self.places[run] / PREDICTIONS_FILE).is_file()
+
+    def counts(self, run: str) -> pd.DataFrame | None:
+        """Its counts.parquet; None of a run of an older version, which has none."""
+        file = self.places[run] / COUNTS_FILE if run in self.places else None
+        return read_counts(file) if file is not None and file.is_file() else None
+
     def read(self, run: str) -> list[Prediction]:
-        """The predictions of one run, as eval.py wrote them."""
+        """The predictions of one run, as eval.py wrote them.
+
+        Raises:
+            ValueError: they are damaged, or were not kept.
+        """
         if self.directory is None:
             raise ValueError(f"{self.name} has no predictions: only its published rates are known.")
-        return read_rows(self.directory / "runs" / run)
+        if self.is_without_text(run):
+            raise ValueError(f"{run} has no predictions: only its counts were kept, which hold no text.")
+        return read_rows(self.places[run])
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -128,8 +156,43 @@ class StudyResults:
         return [name for name in self.planned if name not in set(self.runs["name"])]
 
 
-def run_row(directory: str | os.PathLike) -> dict[str, Any]:
-    """One row of `StudyResults.runs` from one run's directory.
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run: the name of its row, where its files lie, and what decoded."""
+
+    name: str
+    directory: Path
+    decoder: str
+
+
+def decoders_of(eval_flags: Mapping[str, Any]) -> list[str]:
+    """What a run is evaluated with, the first in its own directory, each other one in one of its name."""
+    decoders = eval_flags.get("decoder", "llm")
+    return list(decoders) if isinstance(decoders, list) else [decoders]
+
+
+def evaluations_of(run_directory: Path) -> list[Evaluation]:
+    """All evaluations of a finished run, the run's own first."""
+    spec = read_json(run_directory / RUN_FILE)["spec"]
+    return evaluations(spec["name"], spec.get("eval_flags", {}), run_directory)
+
+
+def rows_of(spec: Mapping[str, Any]) -> list[str]:
+    """Names of the rows that a run of this specification has when it is finished."""
+    return [one.name for one in evaluations(spec["name"], spec.get("eval_flags", {}), Path())]
+
+
+def evaluations(name: str, eval_flags: Mapping[str, Any], run_directory: Path) -> list[Evaluation]:
+    """All evaluations of the run of this name and these flags of eval.py, its own first."""
+    first, *others = decoders_of(eval_flags)
+    return [
+        Evaluation(name, run_directory, first),
+        *(Evaluation(f"{name}-{other}", run_directory / other, other) for other in others),
+    ]
+
+
+def run_row(directory: str | os.PathLike, evaluation: Evaluation | None = None) -> dict[str, Any]:
+    """One row of `StudyResults.runs` from one run's directory, of its own evaluation if none is named.
 
     It has every one of `METRICS`, as metrics.json says; those of written text are NaN for other models.
     `wer_low` and `wer_high` (and so for the other error rates) bound the 95 % interval over utterances;
@@ -138,16 +201,18 @@ def run_row(directory: str | os.PathLike) -> dict[str, Any]:
     """
     directory = Path(directory)
     record = read_json(directory / RUN_FILE)
+    evaluation = evaluation or evaluations_of(directory)[0]
     spec = {
         name: " + ".join(value) if isinstance(value, list) else value  # several datasets
         for name, value in record["spec"].items()
         if not isinstance(value, dict)
     }
-    scores = scores_row(directory)
     return {
         **spec,
         **record["spec"].get("axes", {}),
-        **scores,
+        "name": evaluation.name,
+        "decoder": evaluation.decoder,
+        **scores_row(evaluation.directory),
         "train_seconds": record["train_seconds"],
         "evaluate_seconds": record["evaluate_seconds"],
         "commit": record["commit"],
@@ -156,13 +221,38 @@ def run_row(directory: str | os.PathLike) -> dict[str, Any]:
 
 
 def scores_row(directory: Path) -> dict[str, Any]:
-    """What eval.py's two files in `directory` say."""
-    metrics = read_json(directory / METRICS_FILE)
+    """What eval.py's two files in `directory` say, or the counts that were kept of them."""
+    kept = not (directory / METRICS_FILE).is_file()
+    metrics, words, speakers = (scores_of_counts if kept else scores_of_predictions)(directory)
     parameters = metrics["parameters"]
-    encoder = parameters.get(
-        "encoder_kept", parameters.get("encoder")
-    )  # the latter of Whisper with its own decoder
-    rows = read_rows(directory)
+    # `encoder` is that of a Whisper with its own decoder.
+    encoder = parameters.get("encoder_kept", parameters.get("encoder"))
+    known = {speaker for speaker in speakers if speaker is not None}
+    # A clip of nobody is its own speaker.
+    low, high = rate_interval(words, groups=speakers) if len(known) >= MIN_SPEAKERS else (nan, nan)
+    bounds = {name: metrics.get(interval_of(name), (nan, nan)) for name in ERROR_RATES}
+    return {
+        **{name: metrics.get(name, nan) for name in METRICS},
+        **{f"{name}_low": low for name, (low, _) in bounds.items()},
+        **{f"{name}_high": high for name, (_, high) in bounds.items()},
+        "speaker_low": low,
+        "speaker_high": high,
+        "speakers": len(known),
+        "interval_method": INTERVAL_METHOD,
+        "whisper_rules": metrics["whisper_rules"],
+        "encoder_parameters": encoder,
+        "encoder_parameters_full": encoder + parameters.get("encoder_removed", 0),
+        "projector_parameters": parameters.get("projector"),
+        "lora_parameters": parameters.get("lora"),
+        "total_parameters": parameters.get("total"),
+    }
+
+
+Scores = tuple[dict[str, Any], ErrorCounts, list[str | None]]  # metrics, words of each clip, its speaker
+
+
+def scores_of_predictions(directory: Path) -> Scores:
+    metrics, rows = read_json(directory / METRICS_FILE), read_rows(directory)
     rules = rules_in_use(row.language for row in rows)
     if metrics.get("whisper_rules") != rules:  # from a machine with or without the list of spellings
         metrics.pop("whisper_wer", None)
@@ -171,24 +261,14 @@ def scores_row(directory: Path) -> dict[str, Any]:
     if metrics.get("interval_method") != INTERVAL_METHOD:  # of an older version, whose intervals were others
         again = measure_later(rows, ERROR_RATES, text_style)
         metrics |= {name: again[name] for name in map(interval_of, ERROR_RATES) if name in again}
-    speakers = sorted({row.speaker for row in rows if row.speaker is not None})
-    speaker_low, speaker_high = speaker_interval(rows) if len(speakers) >= MIN_SPEAKERS else (nan, nan)
-    bounds = {name: metrics.get(interval_of(name), (nan, nan)) for name in ERROR_RATES}
-    return {
-        **{name: metrics.get(name, nan) for name in METRICS},
-        **{f"{name}_low": low for name, (low, _) in bounds.items()},
-        **{f"{name}_high": high for name, (_, high) in bounds.items()},
-        "speaker_low": speaker_low,
-        "speaker_high": speaker_high,
-        "speakers": len(speakers),
-        "interval_method": INTERVAL_METHOD,
-        "whisper_rules": rules,
-        "encoder_parameters": encoder,
-        "encoder_parameters_full": encoder + parameters.get("encoder_removed", 0),
-        "projector_parameters": parameters.get("projector"),
-        "lora_parameters": parameters.get("lora"),
-        "total_parameters": parameters.get("total"),
-    }
+    words = count_word_errors([row.reference for row in rows], [row.prediction for row in rows])
+    return metrics | {"whisper_rules": rules}, words, [row.speaker for row in rows]
+
+
+def scores_of_counts(directory: Path) -> Scores:
+    counted = Counted(read_counts(directory / COUNTS_FILE))
+    speakers = [None if pd.isna(speaker) else str(speaker) for speaker in counted.counts["speaker"]]
+    return counted.counts.attrs["scored"] | counted.measure(), counted.words, speakers
 
 
 def read_rows(directory: Path) -> list[Prediction]:
@@ -217,12 +297,6 @@ def measure_later(
     return measure(scored, names) if names else {}
 
 
-def speaker_interval(rows: Sequence[Prediction]) -> list[float]:
-    """95 % interval of the WER over speakers; a clip of nobody is its own speaker."""
-    counts = count_word_errors([row.reference for row in rows], [row.prediction for row in rows])
-    return rate_interval(counts, groups=[row.speaker for row in rows])
-
-
 def baseline_row(directory: Path) -> dict[str, Any]:
     """A Whisper with its own decoder; its directory is called ENCODER-LANGUAGE."""
     encoder_name, _, language = directory.name.rpartition("-")
@@ -239,13 +313,27 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
         bounds = {f"{name}_{end}" for name in (*ERROR_RATES, "speaker") for end in ("low", "high")}
         # An index of an older version lacks columns or has other intervals; one of another machine may have
         # other rules of Whisper's.
-        methods = {"interval_method", "whisper_rules"}
+        methods = {"interval_method", "whisper_rules", "decoder"}
         if {"name", "finished", *methods, *METRICS, *bounds} <= set(index.columns):
             rules = index["language"].map(lambda code: rules_in_use([code]))
             index = index[(index["interval_method"] == INTERVAL_METHOD) & (index["whisper_rules"] == rules)]
             known = {(row["name"], row["finished"]): row for row in index.to_dict("records")}
-    keys = [(run.name, read_json(run / RUN_FILE)["finished"]) for run in finished]
-    return [known.get(key) or run_row(run) for key, run in zip(keys, finished, strict=True)]
+    rows = []
+    for run in finished:
+        when = read_json(run / RUN_FILE)["finished"]
+        rows += [known.get((one.name, when)) or run_row(run, one) for one in evaluations_of(run)]
+    return rows
+
+
+def trained_on(run_directory: Path) -> dict[str, dict[str, Any]]:
+    """Clips and hours by split, from the reports that train.py left beside the model."""
+    found = {}
+    for split in ("train", "validation"):
+        report = run_directory / "model" / f"data_{split}.json"
+        if report.is_file():
+            kept = read_json(report)
+            found[split] = {"clips": kept["kept_clips"], "hours": kept["kept_hours"]}
+    return found
 
 
 def shown_rates(runs: pd.DataFrame) -> list[str]:
@@ -260,55 +348,3 @@ def sort_runs(runs: pd.DataFrame, axes: Iterable[str] = ()) -> pd.DataFrame:
     keys = ["encoder_layers", "encoder_name", "language", "keep_layers", "_lora", *further, "seed"]
     runs = runs.sort_values(keys, ascending=[key != "keep_layers" for key in keys], ignore_index=True)
     return runs.drop(columns="_lora")
-
-
-def utterance_frame(run: str, rows: Sequence[Prediction]) -> pd.DataFrame:
-    """Predictions with jiwer's alignment of each utterance and the counts that follow from it."""
-    output = jiwer.process_words([row.reference for row in rows], [row.prediction for row in rows])
-    counts = error_counts(output)
-    frame = pd.DataFrame([asdict(row) for row in rows]).assign(
-        run=run,
-        **{name: getattr(counts, name) for name in COUNTS},
-        errors=counts.errors,
-        reference_words=counts.reference_lengths,
-        alignment=[encode_alignment(chunks) for chunks in output.alignments],
-        loop=[is_loop(row.reference, row.prediction) for row in rows],
-    )
-    frame["wer"] = frame["errors"] / frame["reference_words"].clip(lower=1)
-    return frame.set_index("id")
-
-
-def encode_alignment(chunks: Sequence[jiwer.AlignmentChunk]) -> str:
-    """jiwer's chunks as a string: a letter and a number of words each."""
-    letters = {"equal": "e", "substitute": "s", "delete": "d", "insert": "i"}
-    return "".join(
-        f"{letters[chunk.type]}"
-        f"{max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)}"
-        for chunk in chunks
-    )
-
-
-def operations(alignment: str) -> list[tuple[str, int]]:
-    """(letter, number of words) of an alignment in that form."""
-    return [(letter, int(size)) for letter, size in re.findall(r"([esdi])(\d+)", alignment)]
-
-
-def same_utterances(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """`second` in the order of `first`.
-
-    Raises:
-        ValueError: the two do not hold the same ids with the same references, so no pair of them compares.
-    """
-    if set(first.index) != set(second.index):
-        raise ValueError(
-            f"{first['run'].iloc[0]} and {second['run'].iloc[0]} were decoded on different clips "
-            f"({len(set(first.index) ^ set(second.index))} ids are in one alone). "
-            "Evaluate both on one test set."
-        )
-    second = second.loc[first.index]
-    if not (first["reference"] == second["reference"]).all():
-        raise ValueError(
-            f"{first['run'].iloc[0]} and {second['run'].iloc[0]} have the same ids with other references. "
-            "Evaluate both with the same text rules."
-        )
-    return second

@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 from scipy import signal, stats
 
-from modeling_slam.analysis.results import StudyResults, operations, same_utterances
+from modeling_slam.analysis.results import StudyResults
+from modeling_slam.analysis.utterances import operations, same_utterances
 from modeling_slam.evaluation.intervals import interval_of_difference, total
 
 ALPHA = 0.05

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from modeling_slam.analysis.frames import BY, By, X, beside_mode, columns, groups, keyed, over_seeds, tops
-from modeling_slam.analysis.results import CURVE, METRICS_FILE, StudyResults, read_json, same_utterances
+from modeling_slam.analysis.results import CURVE, METRICS_FILE, StudyResults, read_json, trained_on
+from modeling_slam.analysis.utterances import same_utterances
 
 MODES = {"projector": "projector", "lora": "projector + LoRA"}
 
@@ -20,37 +21,28 @@ MODES = {"projector": "projector", "lora": "projector + LoRA"}
 def data_statistics(study: StudyResults) -> pd.DataFrame:
     """Clips, hours, words, distinct words and speakers of each language's splits.
 
-    The test split is counted in predictions.jsonl; train and validation stand in the reports that train.py
-    left beside the model, and are missing when the model was deleted.
+    The test split is counted in predictions.jsonl; train and validation stand in counts.parquet, or in the
+    reports that train.py left beside the model, and are missing where both are.
     """
     rows = []
     for key, runs in keyed(study.runs, ["language", *study.axes]):
         run = runs["name"].iloc[0]
-        for split in ("train", "validation"):
-            report = study.directory and study.directory / "runs" / run / "model" / f"data_{split}.json"
-            if report and report.is_file():
-                kept = read_json(report)
-                rows.append(
-                    {
-                        **key,
-                        "split": split,
-                        "clips": kept["kept_clips"],
-                        "hours": kept["kept_hours"],
-                        "runs": [run],
-                    }
-                )
-        test = study.utterances(run)
-        words = pd.Series(" ".join(test["reference"]).split())
+        test, counts = study.utterances(run), study.counts(run)
+        trained = trained_on(study.run_directory(run)) if counts is None else counts.attrs["data"]
+        rows += [{**key, "split": split, **kept, "runs": [run]} for split, kept in trained.items()]
+        if study.is_without_text(run) and counts is not None:
+            split, distinct = counts.attrs["scored"]["split"], counts.attrs["distinct_words"]
+        else:
+            split = read_json(study.places[run] / METRICS_FILE)["settings"]["split"]
+            distinct = pd.Series(" ".join(test["reference"]).split()).nunique()
         rows.append(
             {
                 **key,
-                "split": read_json(study.directory / "runs" / run / METRICS_FILE)["settings"]["split"]
-                if study.directory
-                else "test",
+                "split": split,
                 "clips": len(test),
                 "hours": test["duration"].sum() / 3600,
-                "words": len(words),
-                "distinct_words": words.nunique(),
+                "words": int(test["reference_words"].sum()),
+                "distinct_words": distinct,
                 "speakers": test["speaker"].nunique(),
                 "runs": [run],
             }

@@ -19,6 +19,8 @@ Thousands: the decimal number formats of Unicode CLDR, https://cldr.unicode.org
 import functools
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -105,6 +107,11 @@ def written_text(text: str) -> str:
     Quotation marks and apostrophes stay as they were typed, and so do the joiners that shape words.
     """
     return " ".join(unicodedata.normalize("NFC", "".join(map(_readable, text))).split())
+
+
+def word_counts(texts: Iterable[str]) -> dict[str, int]:
+    """How often each word stands in normalised texts, the most frequent first."""
+    return dict(Counter(word for text in texts for word in text.split()).most_common())
 
 
 def in_style(dataset: Any, style: TextStyle) -> Any:

@@ -22,12 +22,12 @@ import jiwer
 import numpy as np
 
 from modeling_slam.evaluation.intervals import CONFIDENCE, interval_of_rate
+from modeling_slam.evaluation.loops import is_loop
 from modeling_slam.evaluation.predictions import Prediction
 from modeling_slam.evaluation.whisper_rules import whisper_texts
 
 # The paper trains with batches of 4, and its code averages the WER of such batches.
 AUTHORS_BATCH_SIZE = 4
-LOOP_REPEATS = 4
 PLATEAU_WER = 0.8  # from here on a model may write what a transcript could say, without listening
 
 
@@ -106,22 +106,6 @@ def utterance_errors(words: ErrorCounts) -> ErrorCounts:
     return ErrorCounts(wrong, none, none, 1 - wrong)
 
 
-def is_loop(reference: str, prediction: str) -> bool:
-    """Whether words or a phrase come four or more times in a row, and not so in the reference."""
-    return has_repeats(prediction.split()) and not has_repeats(reference.split())
-
-
-def has_repeats(words: Sequence[str], repeats: int = LOOP_REPEATS) -> bool:
-    """Whether some n-gram of any length stands `repeats` times in a row."""
-    for size in range(1, len(words) // repeats + 1):
-        same = 0  # how many words in a row equal the word one n-gram before
-        for earlier, later in zip(words, words[size:], strict=False):
-            same = same + 1 if earlier == later else 0
-            if same == size * (repeats - 1):
-                return True
-    return False
-
-
 @dataclass(frozen=True)
 class Scored:
     """What a metric is computed from: one test set in dataset order, texts normalised.
@@ -154,6 +138,18 @@ class Scored:
     @cached_property
     def words_as_written(self) -> ErrorCounts:
         return count_word_errors(*(self.written or ((), ())))
+
+    @property
+    def utterances(self) -> int:
+        return len(self.references)
+
+    @property
+    def empty(self) -> int:
+        return sum(not prediction for prediction in self.predictions)
+
+    @property
+    def loops(self) -> int:
+        return sum(map(is_loop, self.references, self.predictions))
 
     @property
     def audio_seconds(self) -> float:
@@ -198,7 +194,7 @@ class Metric:
     needs_rows: bool = False
     needs_written: bool = False
 
-    def follows_from(self, scored: Scored) -> bool:
+    def follows_from(self, scored: Any) -> bool:
         return bool(scored.rows or not self.needs_rows) and bool(scored.written or not self.needs_written)
 
     def write(self, value: float) -> str:
@@ -257,11 +253,11 @@ METRICS: dict[str, Metric] = {
         lambda scored: int(scored.words.reference_lengths.sum()),
     ),
     "utterances": Metric(
-        "in all", "utterances", "utterances", None, lambda scored: len(scored.references)
+        "in all", "utterances", "utterances", None, lambda scored: scored.utterances
     ),
     "empty_predictions": Metric(
         "empty", "utterances for which nothing was written", "utterances", True,
-        lambda scored: sum(not prediction for prediction in scored.predictions),
+        lambda scored: scored.empty,
     ),
     "truncated_predictions": Metric(
         "cut at the token limit", "utterances cut at the limit of tokens", "utterances", True,
@@ -269,7 +265,7 @@ METRICS: dict[str, Metric] = {
     ),
     "repetition_loops": Metric(
         "with a loop", "utterances that repeat a word or phrase four times in a row", "utterances", True,
-        lambda scored: sum(map(is_loop, scored.references, scored.predictions)),
+        lambda scored: scored.loops,
     ),
     "audio_seconds": Metric(
         "of audio", "length of all clips", "seconds", None, lambda scored: scored.audio_seconds,
@@ -305,6 +301,11 @@ def measure(scored: Scored, names: Iterable[str] | None = None) -> dict[str, Any
             f"Scoring needs one prediction per reference and at least one pair, got {references} "
             f"references and {predictions} predictions."
         )
+    return figures(scored, names)
+
+
+def figures(scored: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """As `measure`, of a `Scored` or of what stands for one where only its counts are known."""
     if names is None:
         names = [name for name, metric in METRICS.items() if metric.follows_from(scored)]
     values: dict[str, Any] = {}

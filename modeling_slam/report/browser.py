@@ -19,6 +19,7 @@ from modeling_slam.analysis.frames import each_row
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.analysis.tables import shallowest_cuts
 from modeling_slam.common.files import write_text
+from modeling_slam.report.view import View
 from modeling_slam.report.written import language_name, mode_name, plain
 
 # Above this many transcripts a page takes long to open; then only the runs the paper compares are shown.
@@ -26,14 +27,17 @@ MOST_TRANSCRIPTS = 400_000
 
 
 def write_browser(
-    study: StudyResults, file: Path, clips: Mapping[tuple[str, str], str] | None = None
+    study: StudyResults,
+    file: Path,
+    clips: Mapping[tuple[str, str], str] | None = None,
+    view: View | None = None,
 ) -> list[str]:
-    """Write the page; returns the names of the runs in it.
+    """Write the page, with the utterances that the view quotes; returns the names of the runs in it.
 
     `clips` maps (language, utterance id) to an audio file, as a path from the page's directory.
     """
     runs = shown_runs(study)
-    text = script_json(browser_data(study, runs, clips or {}))
+    text = script_json(browser_data(study, runs, clips or {}, view or View()))
     templates = Environment(
         loader=PackageLoader("modeling_slam.report", "templates"), autoescape=True, undefined=StrictUndefined
     )
@@ -70,7 +74,7 @@ def shown_runs(study: StudyResults) -> pd.DataFrame:
 
 
 def browser_data(
-    study: StudyResults, runs: pd.DataFrame, clips: Mapping[tuple[str, str], str]
+    study: StudyResults, runs: pd.DataFrame, clips: Mapping[tuple[str, str], str], view: View
 ) -> dict[str, Any]:
     """What the page's script reads.
 
@@ -81,7 +85,7 @@ def browser_data(
     places: dict[tuple[str, str], int] = {}
     utterances: list[list[Any]] = []
     for run in each_row(runs):
-        for clip in each_row(study.utterances(run.name).reset_index()):
+        for clip in each_row(quoted(study, run.name, view)):
             key = (run.language, clip.id)
             if key not in places:
                 places[key] = len(utterances)
@@ -98,7 +102,7 @@ def browser_data(
             + f"seed {run.seed}",
             "language": run.language,
             "wer": round(run.wer, 5),
-            "transcripts": transcripts_of(study.utterances(run.name), run.language, places, utterances),
+            "transcripts": transcripts_of(quoted(study, run.name, view), run.language, places, utterances),
         }
         for run in each_row(runs)
     ]
@@ -112,6 +116,12 @@ def browser_data(
     }
 
 
+def quoted(study: StudyResults, run: str, view: View) -> pd.DataFrame:
+    """The utterances of a run that the view quotes, with their ids."""
+    frame = study.utterances(run)
+    return frame[view.quotes(frame)].reset_index()
+
+
 def transcripts_of(
     frame: pd.DataFrame, language: str, places: Mapping[tuple[str, str], int], utterances: Sequence[list[Any]]
 ) -> list[Any]:
@@ -121,7 +131,7 @@ def transcripts_of(
         ValueError: two runs have different references for one utterance.
     """
     found: list[Any] = [None] * len(utterances)
-    for clip in each_row(frame.reset_index()):
+    for clip in each_row(frame):
         place = places[language, clip.id]
         if utterances[place][2] != clip.reference:
             raise ValueError(

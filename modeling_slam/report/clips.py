@@ -17,9 +17,10 @@ from modeling_slam.common.files import write_bytes
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
+from modeling_slam.report.view import View
 
 
-def write_clips(study: StudyResults, directory: Path, count: int) -> dict[tuple[str, str], str]:
+def write_clips(study: StudyResults, directory: Path, count: int, view: View) -> dict[tuple[str, str], str]:
     """Write `count` clips of each language; returns (language, id) -> path from the directory above.
 
     Raises:
@@ -28,7 +29,7 @@ def write_clips(study: StudyResults, directory: Path, count: int) -> dict[tuple[
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
     for language, runs in groups(study.runs, "language"):
-        wanted = most_different(study, list(runs["name"]), count)
+        wanted = most_different(study, list(runs["name"]), count, view)
         for number, (clip, samples) in enumerate(read_clips(study, runs["name"].iloc[0], wanted)):
             file = directory / f"{language}-{number:03}.ogg"
             encoded = io.BytesIO()
@@ -38,9 +39,10 @@ def write_clips(study: StudyResults, directory: Path, count: int) -> dict[tuple[
     return written
 
 
-def most_different(study: StudyResults, runs: list[str], count: int) -> list[str]:
-    """Ids of the utterances whose WER varies most from run to run."""
-    wer = pd.DataFrame({run: study.utterances(run)["wer"] for run in runs})
+def most_different(study: StudyResults, runs: list[str], count: int, view: View) -> list[str]:
+    """Ids of the utterances whose WER varies most from run to run, of those that the view quotes."""
+    frames = {run: study.utterances(run) for run in runs}
+    wer = pd.DataFrame({run: frame.loc[view.quotes(frame), "wer"] for run, frame in frames.items()})
     spread = (wer.max(axis=1) - wer.min(axis=1)).sort_values(ascending=False, kind="stable")
     return [str(clip) for clip in spread.index[:count]]
 
@@ -49,9 +51,8 @@ def read_clips(study: StudyResults, run: str, wanted: list[str]) -> list[tuple[s
     """(id, samples) of the wanted utterances, from the dataset that the run was evaluated on."""
     if study.directory is None:
         raise ValueError(f"{study.name} names no dataset, so there are no clips.")
-    directory = study.directory / "runs" / run
-    spec = read_json(directory / RUN_FILE)["spec"]
-    split = read_json(directory / METRICS_FILE)["settings"]["split"]
+    spec = read_json(study.run_directory(run) / RUN_FILE)["spec"]
+    split = read_json(study.places[run] / METRICS_FILE)["settings"]["split"]
     known = DataArguments.__dataclass_fields__
     flags = {name: value for name, value in spec["eval_flags"].items() if name in known}
     dataset, read = load_speech(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from modeling_slam.analysis import error_types, tables
 from modeling_slam.analysis.convergence import not_converged
-from modeling_slam.analysis.frames import each_row, groups
+from modeling_slam.analysis.frames import each_row, keyed
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.report.view import View
 from modeling_slam.report.written import (
@@ -23,6 +23,7 @@ from modeling_slam.report.written import (
     signed_millions,
     table_of_rows,
     whole,
+    written_axis,
 )  # fmt: skip
 
 
@@ -45,12 +46,15 @@ def table2(study: StudyResults, view: View) -> ReportTable:
     data = tables.wer_table(study.runs, **view.curves)
     theirs = view.theirs(name)
     rows, links, doubtful = [], {}, set(not_converged(study)["name"])
-    for (encoder, value), cells in groups(data, ["encoder_name", view.x]):
-        row = {"encoder": encoder, x_title(study, view): plain(value)}
+    for values, cells in keyed(data, [*view.panels, view.x]):
+        row = {
+            title: write(values[axis]) for axis in values for title, write in [written_axis(axis, study.axes)]
+        }
         if view.along_depth:
             row["Red.%"] = percent(cells["encoder_reduction"].iloc[0])
         for cell in each_row(cells):
-            column = f"{language_name(cell.language)}, {curve_name(study, view, cell)}"
+            parts = [language_name(cell.language)] if view.by_language else []
+            column = ", ".join(filter(None, [*parts, curve_name(study, view, cell)])) or "WER"
             mark = f" {UNCONVERGED}" if doubtful.intersection(cell.runs) else ""
             row[column] = with_bounds(cell) + mark + beside(cell, theirs, view)
             links[len(rows), column] = cell.runs
@@ -71,19 +75,15 @@ def table2(study: StudyResults, view: View) -> ReportTable:
         else:
             note += f" {whose.capitalize()} has no depth of these encoders."
     data = data.assign(runs=data["runs"].map(" ".join))
-    title = "depth" if view.along_depth else study.axes.get(view.x, view.x)
+    title = "depth" if view.along_depth else written_axis(view.x, study.axes)[0]
     return ReportTable(name, f"Table 2: WER by {title}", note, data, pd.DataFrame(rows).fillna(""), links)
 
 
-def x_title(study: StudyResults, view: View) -> str:
-    return "layers" if view.along_depth else study.axes.get(view.x, view.x)
-
-
 def curve_name(study: StudyResults, view: View, cell: Any) -> str:
-    """What tells this curve from the others of its encoder and language."""
-    values = {column: getattr(cell, column) for column in view.by or ()}
+    """What tells this line from the others of its panel."""
+    values = {column: getattr(cell, column) for column in view.lines}
     mode = {"lora": "+ LoRA", "projector": "projector"}.get(values.get("mode", ""), "")
-    return (mode + view.told_apart(study, values)).removeprefix(", ")
+    return (mode + view.told_apart(study, values, view.lines)).removeprefix(", ")
 
 
 def with_bounds(cell: Any) -> str:
@@ -160,9 +160,10 @@ TRANSCRIPTS = {"reference": "reference", "pruned": "after the cut", "pruned_lora
 
 def table6(study: StudyResults, view: View) -> ReportTable:
     data = error_types.recovered_utterances(study, **view.curves)
+    data.loc[~view.quotes(data), list(TRANSCRIPTS)] = None
     columns = {
         "kind": ("kind", str),
-        **{name: (title, str) for name, title in TRANSCRIPTS.items()},
+        **{name: (title, plain) for name, title in TRANSCRIPTS.items()},
     }
     counts = ", ".join(f"{kind} {count}" for kind, count in data["kind"].value_counts().items())
     note = (

@@ -25,7 +25,6 @@ from modeling_slam.analysis.results import StudyResults
 from modeling_slam.common.files import DiskFullError, write_text
 from modeling_slam.report.browser import asset, write_browser
 from modeling_slam.report.clips import write_clips
-from modeling_slam.report.main_tables import TRANSCRIPTS
 from modeling_slam.report.plots import save_plots
 from modeling_slam.report.run_list import note_of, run_list
 from modeling_slam.report.sections import report_tables
@@ -48,17 +47,18 @@ def write_report(
     Args:
         view: along which axis, and whose numbers stand beside ours; kept layers, and nobody's, if not given.
         clips: of each language, in the error browser.
-        withhold: languages whose texts and clips are not quoted: Table 6 counts theirs, the browser has none.
+        withhold: languages and datasets, by the last part of their names, whose texts and clips are not
+            quoted: Table 6 counts theirs, the browser has none.
 
     Raises:
-        ValueError: no run is finished, the study has no such language or axis, or `output` is a directory
-            that holds something else.
+        ValueError: no run is finished, the study has no such language, dataset or axis, `output` is a
+            directory that holds something else, or clips are asked for and only counts were kept.
     """
     study = StudyResults.load(study_dir)
-    languages = list(study.runs["language"].unique())
-    if unknown := [language for language in withhold if language not in languages]:
-        raise ValueError(f"`withhold` names {unknown}; the study's languages are {languages}.")
-    view = (view or View()).of(study)
+    view = dataclasses.replace((view or View()).of(study), withhold=withhold)
+    check_withheld(study, withhold)
+    if clips:
+        check_texts(study)
     directory = Path(output) if output is not None else Path(study_dir) / "report"
     check_replaceable(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -66,13 +66,37 @@ def write_report(
         made = Path(scratch) / directory.name
         made.mkdir()
         try:
-            write_into(made, study, view, clips, withhold)
+            write_into(made, study, view, clips)
         except DiskFullError as error:
             written = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
             shutil.rmtree(made)
             raise DiskFullError(directory, written + (error.needed or 0)) from error  # so much at least
         put_in_place(made, directory, Path(scratch))
     return directory
+
+
+def check_withheld(study: StudyResults, withhold: Sequence[str]) -> None:
+    """Refuse a name that the study does not have: what it stands for would be quoted."""
+    if not withhold:
+        return
+    frames = [study.utterances(run) for run in study.runs["name"]]
+    languages, datasets = (
+        sorted({value for frame in frames for value in frame[column].dropna().unique()})
+        for column in ("language", "dataset")
+    )
+    if unknown := [name for name in withhold if name not in (*languages, *datasets)]:
+        raise ValueError(
+            f"`withhold` names {unknown}; the study's languages are {languages}, its datasets {datasets}."
+        )
+
+
+def check_texts(study: StudyResults) -> None:
+    """Refuse to show clips of runs of which only counts were kept."""
+    if bare := [run for run in study.runs["name"] if study.is_without_text(run)]:
+        raise ValueError(
+            f"`clips` shows what runs heard, and of {', '.join(bare)} only the counts were kept, which hold "
+            "no text. Leave `--clips` out, or run them again without `--results`."
+        )
 
 
 def put_in_place(made: Path, directory: Path, scratch: Path) -> None:
@@ -97,15 +121,19 @@ def check_replaceable(directory: Path) -> None:
         )
 
 
-def write_into(directory: Path, study: StudyResults, view: View, clips: int, withhold: Sequence[str]) -> None:
-    tables = [without_texts(table, withhold) for table in report_tables(study, view)]
-    quoted = dataclasses.replace(study, runs=study.runs[~study.runs["language"].isin(withhold)])
+def write_into(directory: Path, study: StudyResults, view: View, clips: int) -> None:
+    tables = report_tables(study, view)
+    bare = [run for run in study.runs["name"] if study.is_without_text(run)]
+    hidden = [
+        run for run in study.runs["name"] if run in bare or not view.quotes(study.utterances(run)).any()
+    ]
+    quoted = dataclasses.replace(study, runs=study.runs[~study.runs["name"].isin(hidden)])
     (directory / "tables").mkdir()
     for table in tables:
         save_table(table, directory / "tables")
     plots = save_plots(study, directory / "plots", view)
-    audio = write_clips(quoted, directory / "clips", clips) if clips else {}
-    browsed = write_browser(quoted, directory / "errors.html", audio) if len(quoted.runs) else []
+    audio = write_clips(quoted, directory / "clips", clips, view) if clips else {}
+    browsed = write_browser(quoted, directory / "errors.html", audio, view) if len(quoted.runs) else []
     runs = study.runs.map(without_directory)
     write_text(directory / "tables" / "runs.csv", runs.to_csv(index=False))
     templates = Environment(
@@ -127,7 +155,8 @@ def write_into(directory: Path, study: StudyResults, view: View, clips: int, wit
         "runs": lines,
         "runs_note": note_of(lines, "; ".join(sorted(set(study.runs["whisper_rules"])))),
         "browsed": set(browsed),
-        "withheld": ", ".join(map(language_name, withhold)),
+        "withheld": ", ".join(map(language_name, view.withhold)),
+        "bare": bare,
         "others": view.others,
         "commits": ", ".join(sorted(set(study.runs["commit"].dropna()))),
         "markdown": to_markdown,
@@ -143,17 +172,6 @@ def without_directory(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return " + ".join(Path(one).name if Path(one).is_absolute() else one for one in value.split(" + "))
-
-
-def without_texts(table: ReportTable, languages: Sequence[str]) -> ReportTable:
-    """A table that quotes transcripts, with empty cells for these languages; any other as it is."""
-    if not TRANSCRIPTS.keys() <= set(table.data.columns):
-        return table
-    data, shown = table.data.copy(), table.shown.copy()
-    data.loc[data["language"].isin(languages), list(TRANSCRIPTS)] = ""
-    names = [language_name(language) for language in languages]
-    shown.loc[shown["language"].isin(names), list(TRANSCRIPTS.values())] = ""
-    return dataclasses.replace(table, data=data, shown=shown)
 
 
 def save_table(table: ReportTable, directory: Path) -> None:

@@ -1,14 +1,14 @@
 """The study's pictures, as SVG for pages and PNG for slides.
 
-Colour says the mode (without LoRA, with), the dash pattern what else tells curves apart. A picture of several
-panels side by side comes a second time with one below the other, for phones. SVG files are the same to the
-byte for the same results, so a committed report changes only where its numbers do.
+What colours and dashes say stands in `line_styles.py`. A picture of several panels side by side comes a
+second time with one below the other, for phones. SVG files are the same to the byte for the same results, so
+a committed report changes only where its numbers do.
 """
 
 import dataclasses
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,11 @@ from modeling_slam.analysis.frames import beside_mode, each_row, groups, keyed
 from modeling_slam.analysis.results import CURVE, StudyResults
 from modeling_slam.analysis.tables import MODES, error_change, lora_gain, shallowest_cuts, wer_table
 from modeling_slam.common.files import write_bytes
+from modeling_slam.report.line_styles import COLOURS, MARKERS, line_styles
 from modeling_slam.report.view import Plot, View
-from modeling_slam.report.written import language_name, plain
+from modeling_slam.report.written import language_name, plain, written_axis
 
-COLOURS = {"projector": "#0072b2", "lora": "#d55e00"}  # told apart with any colour vision
 BASELINE = "Whisper with its own decoder"
-MARKERS = {"projector": "o", "lora": "s"}
-DASHES = ("-", "--", ":", "-.")
 CEILING = 150  # % of WER; what loops run up beyond it is cut off, so that the rest can be read
 
 
@@ -51,55 +49,77 @@ def label_rows(view: View, axes: Any, text: str) -> None:
 
 
 def plot_curves(study: StudyResults, view: View) -> Any:
-    """WER along the view's axis: a row an encoder, a column a language."""
+    """WER along the view's axis: a column a language, a row an encoder and what else makes panels."""
     table = wer_table(study.runs, **view.curves)
-    encoders, languages = list(table["encoder_name"].unique()), list(table["language"].unique())
-    figure, axes = panels(view, len(encoders), len(languages))
-    for row, encoder in enumerate(encoders):
+    rows = list(keyed(table, view.panels)) if view.panels else [({}, table)]
+    languages = list(table["language"].unique()) if view.by_language else [None]
+    styles = line_styles(table, view)
+    figure, axes = panels(view, len(rows), len(languages))
+    for row, (values, of_row) in enumerate(rows):
+        encoder = values.get("encoder_name")
+        theirs = [baselines_of(study, language, encoder) for language in languages]
+        highest = max([of_row["wer_high"].max(), *(wer for _, wer in itertools.chain(*theirs))])
         for column, language in enumerate(languages):
             axis = axes[row][column]
-            cell = table[(table["encoder_name"] == encoder) & (table["language"] == language)]
-            axis.set_title(f"{encoder}, {language_name(language)}")
-            draw_curves(axis, cell, study, view)
-            if view.along_depth:
-                axis.set_xlabel("encoder layers kept")
-                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-                axis.invert_xaxis()
-            else:
-                axis.set_xlabel(study.axes.get(view.x, view.x))
+            cell = of_row if language is None else of_row[of_row["language"] == language]
+            axis.set_title(panel_title(study, view, values, language))
+            draw_curves(axis, cell, study, view, styles)
+            axis.set_xlabel(
+                "encoder layers kept" if view.along_depth else written_axis(view.x, study.axes)[0]
+            )
             axis.grid(alpha=0.3)
             if cell.empty:
                 axis.set_axis_off()
-        highest = table[table["encoder_name"] == encoder]["wer_high"].max()
-        for _, wer in itertools.chain(*(baselines_of(study, language, encoder) for language in languages)):
-            highest = max(highest, wer)
-        for column, language in enumerate(languages):
-            axes[row][column].set_ylim(0, min(CEILING, 108 * highest) if highest > 0 else None)
-            draw_baselines(axes[row][column], baselines_of(study, language, encoder))
+            axis.set_ylim(0, min(CEILING, 108 * highest) if highest > 0 else None)
+            draw_baselines(axis, theirs[column])
     label_rows(view, axes, "WER (%)")
     legend(figure, axes)
     return figure
 
 
-def draw_curves(axis: Any, cell: pd.DataFrame, study: StudyResults, view: View) -> None:
-    """Colour and marker say the mode, the dash pattern what else tells the curves apart."""
-    dashes: dict[str, str] = {}
-    for values, curve in keyed(cell, view.curves["by"]):
-        mode, further = values.get("mode", "projector"), view.told_apart(study, values)
-        dash = dashes.setdefault(further, DASHES[len(dashes) % len(DASHES)])
-        along, wer = curve[view.x], 100 * curve["wer"]
+def panel_title(study: StudyResults, view: View, values: Mapping[str, Any], language: str | None) -> str:
+    """Encoder, language and what else the lines of a panel share, where runs differ in it."""
+    parts = [values[name] for name in ("encoder_name",) if name in values]
+    parts += [language_name(language)] if language is not None else []
+    shared = [axis for axis in view.panels if axis != "encoder_name" and study.runs[axis].nunique() > 1]
+    parts += [MODES[values["mode"]]] if "mode" in shared else []
+    return (", ".join(parts) + view.told_apart(study, values, shared)).removeprefix(", ")
+
+
+def draw_curves(
+    axis: Any, cell: pd.DataFrame, study: StudyResults, view: View, styles: Mapping[tuple[Any, ...], Any]
+) -> None:
+    """The lines of one panel; values of `x` that are no numbers stand side by side and are not joined."""
+    values = list(dict.fromkeys(cell[view.x]))
+    for key, curve in keyed(cell, view.lines):
+        style = styles[tuple(key.values())]
+        along = curve[view.x]
+        if not view.ordered:
+            aside = 0.6 * (list(styles).index(tuple(key.values())) - (len(styles) - 1) / 2) / len(styles)
+            along = [values.index(value) + aside for value in along]
+        wer = 100 * curve["wer"]
         errors = [100 * (curve["wer"] - curve["wer_low"]), 100 * (curve["wer_high"] - curve["wer"])]
+        label = MODES.get(key.get("mode", ""), "") + view.told_apart(study, key, view.lines)
         axis.errorbar(
-            along, wer, yerr=[error.clip(lower=0) for error in errors], color=COLOURS[mode],
-            marker=MARKERS[mode], capsize=3, linestyle=dash,
-            label=(MODES[mode] if "mode" in values else "") + further,
+            along, wer, yerr=[error.clip(lower=0) for error in errors], capsize=3, **style,
+            label=label.removeprefix(", "),
         )  # fmt: skip
+    if not view.ordered:
+        write = written_axis(view.x, study.axes)[1]
+        turned = {"rotation": 30, "ha": "right"} if len(values) > 4 else {}
+        axis.set_xticks(range(len(values)), [write(value) for value in values], **turned)
+        axis.set_xlim(-0.6, len(values) - 0.4)
+    elif view.along_depth:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.invert_xaxis()
 
 
-def baselines_of(study: StudyResults, language: str, encoder: str | None = None) -> list[tuple[str, float]]:
+def baselines_of(
+    study: StudyResults, language: str | None, encoder: str | None = None
+) -> list[tuple[str, float]]:
     """(encoder, WER) of each Whisper with its own decoder that a language has, or one encoder of it."""
     found = study.baselines
-    if found.empty:
+    if found.empty or language is None:
         return []
     found = found[found["language"] == language]
     rows = found if encoder is None else found[found["encoder_name"] == encoder]
@@ -150,7 +170,7 @@ def plot_error_change(study: StudyResults, view: View) -> Any | None:
 
 def condition(study: StudyResults, view: View, row: Any) -> str:
     """Encoder, language and what else keeps runs apart, for the foot of a group of bars."""
-    further = view.told_apart(study, {column: getattr(row, column) for column in beside_mode(view.by or ())})
+    further = view.told_apart(study, {column: getattr(row, column) for column in beside_mode(view.by)})
     return f"{row.encoder_name}\n{language_name(row.language)}" + further.replace(", ", "\n")
 
 
@@ -208,7 +228,7 @@ def plot_lengths(study: StudyResults, view: View) -> Any:
         | (study.runs["keep_layers"] == study.runs["encoder_name"].map(cuts))
     ]
     table = wer_by_length(dataclasses.replace(study, runs=shown))
-    conditions = list(keyed(table, [*CURVE, *beside_mode(view.by or ())]))
+    conditions = list(keyed(table, [*CURVE, *beside_mode(view.by)]))
     figure, axes = panels(view, 1, len(conditions), width=4.4)
     for axis, (key, cell) in zip(axes[0], conditions, strict=True):
         encoder, language = key["encoder_name"], key["language"]
@@ -241,10 +261,10 @@ def legend(figure: Any, axes: Any) -> None:
 
 
 def curve_caption(study: StudyResults, view: View) -> str:
-    along = "kept encoder layers" if view.along_depth else study.axes.get(view.x, view.x)
+    along = "kept encoder layers" if view.along_depth else written_axis(view.x, study.axes)[0]
     caption = f"WER against {along}, with 95 % intervals over utterances."
     if wer_table(study.runs, **view.curves)["seeds"].max() > 1:
-        caption = f"{caption[:-1]} (of several seeds: the range)."
+        caption = f"{caption[:-1]} (of several seeds: mean and range)."
     return caption + (
         "" if study.baselines.empty else " Dashed line: the whole Whisper with its own decoder."
     )

@@ -80,16 +80,24 @@ def deepest_table(study: StudyResults, view: View) -> ReportTable:
     return table_of_rows(name, "Deepest safe cuts", note, data, columns, axes=study.axes)
 
 
-def lora_tests(study: StudyResults, view: View) -> ReportTable:
+def paired_tests(
+    study: StudyResults, name: str, title: str, column: str, pair: tuple[str, str], said: str
+) -> ReportTable:
+    """A test for every two runs, or evaluations of one, that differ in `column` alone: the second of the pair
+    against the first."""
+    alike = ["encoder_name", "language", "keep_layers", "mode", *study.axes, "seed"]
     keys, tests = [], []
-    for key, cell in keyed(study.runs, ["encoder_name", "language", "keep_layers", *study.axes, "seed"]):
-        modes = dict(zip(cell["mode"], cell["name"], strict=True))
-        if len(modes) == 2:
-            keys.append(key | {"runs": list(modes.values())})
-            tests.append(compare(study, modes["projector"], modes["lora"]))
+    for key, cell in keyed(study.runs, [one for one in alike if one != column]):
+        names = dict(zip(cell[column], cell["name"], strict=True))
+        if set(pair) <= names.keys():
+            runs = [names[value] for value in pair]
+            wers = {f"wer_{value}": wer for value, wer in zip(cell[column], cell["wer"], strict=True)}
+            keys.append(key | wers | {"runs": runs})
+            tests.append(compare(study, *runs))
     data = pd.concat([pd.DataFrame(keys), family(tests)], axis="columns")
     columns = {
-        "difference": ("LoRA - without (points)", signed),
+        **{f"wer_{value}": (f"WER {value} (%)", percent) for value in pair},
+        "difference": (f"{said} (points)", signed),
         "low": ("low", signed),
         "high": ("high", signed),
         "bootstrap_p": ("p, bootstrap", p_value),
@@ -98,7 +106,18 @@ def lora_tests(study: StudyResults, view: View) -> ReportTable:
         "significant": ("significant", yes_no),
     }
     note = f"Paired tests on the same clips. {HOLM_NOTE}"
-    return table_of_rows("lora_tests", "Is LoRA's gain significant?", note, data, columns, axes=study.axes)
+    return table_of_rows(name, title, note, data, columns, axes=study.axes)
+
+
+def lora_tests(study: StudyResults, view: View) -> ReportTable:
+    title, said = "Is LoRA's gain significant?", "LoRA - without"
+    return paired_tests(study, "lora_tests", title, "mode", ("projector", "lora"), said)
+
+
+def control_tests(study: StudyResults, view: View) -> ReportTable:
+    """What the LLM repairs of what encoder and projector lost, where runs were evaluated by both decoders."""
+    title, said = "What does the LLM add to its CTC head?", "LLM - head"
+    return paired_tests(study, "control_tests", title, "decoder", ("ctc", "llm"), said)
 
 
 def shapes_table(study: StudyResults, view: View) -> ReportTable:
@@ -192,9 +211,22 @@ def parts_table(study: StudyResults, view: View) -> ReportTable:
 
 def frequency_table(study: StudyResults, view: View) -> ReportTable:
     data = breakdowns.misses_by_frequency(study)
+    if data.empty:
+        return ReportTable("misses_by_frequency", "Missed words by frequency", "", data, data)
     title = "Missed words by frequency"
     note = "Reference words substituted or deleted, in %, by how often the word occurs in the test set."
     return band_table(study, "misses_by_frequency", title, note, data, "occurrences", "band", "missed")
+
+
+def training_frequency_table(study: StudyResults, view: View) -> ReportTable:
+    name, title = "errors_by_training_frequency", "WER by frequency in the training text"
+    data = breakdowns.errors_by_frequency(study)
+    note = "Errors over reference words, in %, by how often the word stood in the transcripts trained on."
+    left_out = sorted(set(study.runs["name"]) - set(data.get("name", [])))
+    if data.empty:
+        return ReportTable(name, title, note, data, data)
+    note += f" Not known of {', '.join(left_out)}." if left_out else ""
+    return band_table(study, name, title, note, data, "occurrences", "band", "wer")
 
 
 def seeds_table(study: StudyResults, view: View) -> ReportTable:
@@ -228,16 +260,21 @@ def baselines_table(study: StudyResults, view: View) -> ReportTable:
 
 SECTIONS: list[Section] = [
     table2, table3, table4, table5, table6, table7,
-    safe_zone_table, deepest_table, lora_tests, shapes_table, pareto_table,
-    failures_table, lengths_table, parts_table, frequency_table, seeds_table, baselines_table, table1,
+    safe_zone_table, deepest_table, lora_tests, control_tests, shapes_table, pareto_table,
+    failures_table, lengths_table, parts_table, frequency_table, training_frequency_table, seeds_table,
+    baselines_table, table1,
 ]  # fmt: skip
 # These speak of layers removed, and have nothing to say where curves run along something else.
 ABOUT_DEPTH = frozenset((table3, table4, table5, table6, table7, safe_zone_table, deepest_table))
+ABOUT_ORDER = frozenset((shapes_table,))  # this one speaks of steps, which are there between numbers alone
 
 
 def report_tables(study: StudyResults, view: View | None = None) -> list[ReportTable]:
     """Every table that has something to say about this study."""
     view = (view or View()).of(study)
     sections = [*view.sections, *SECTIONS]
-    made = [section(study, view) for section in sections if view.along_depth or section not in ABOUT_DEPTH]
+    silent = (frozenset() if view.along_depth else ABOUT_DEPTH) | (
+        frozenset() if view.ordered else ABOUT_ORDER
+    )
+    made = [section(study, view) for section in sections if section not in silent]
     return [table for table in made if len(table.shown)]

@@ -13,7 +13,8 @@ import pandas as pd
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.analysis.frames import X, beside_mode
-from modeling_slam.report.written import WHOSE, Columns, ReportTable, plain
+from modeling_slam.analysis.results import CURVE
+from modeling_slam.report.written import WHOSE, Columns, ReportTable, written_axis
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,36 @@ class Others:
     rows: Mapping[str, pd.DataFrame]
 
 
+# An axis of the study file -> the column of runs that has its names.
+COLUMNS = {"encoder": "encoder_name"}
+
+
 @dataclass(frozen=True)
 class View:
     """How a report looks at a study.
 
     Attributes:
-        x: the column that curves run along.
-        by: columns that tell the curves of one encoder and language apart; all that runs differ in if None.
+        x: the axis that curves run along.
+        lines: axes that the lines of one panel differ in; the mode and all else that runs differ in if empty.
+            What is neither along `x` nor a line is a panel of its own.
         others: numbers to stand beside ours.
         sections: tables before the report's own.
         plots: figures after the report's own, as in `plots.PLOTS`.
+        withhold: languages and datasets whose texts and clips are not quoted.
         narrow: whether panels of a figure stand below each other, for phones.
+        by, ordered: what `of` finds: all that tells curves of an encoder and language apart, and whether the
+            values of `x` are numbers.
     """
 
     x: str = X
-    by: Sequence[str] | None = None
+    lines: Sequence[str] = ()
     others: Others | None = None
     sections: Sequence["Section"] = ()
     plots: Mapping[str, "Plot"] = field(default_factory=dict)
+    withhold: Sequence[str] = ()
     narrow: bool = False
+    by: Sequence[str] = ()
+    ordered: bool = True
 
     @property
     def along_depth(self) -> bool:
@@ -60,23 +72,41 @@ class View:
     @property
     def curves(self) -> dict[str, Any]:
         """`x` and `by`, as the functions of the analysis take them."""
-        return {"x": self.x, "by": list(self.by or ())}
+        return {"x": self.x, "by": list(self.by)}
+
+    @property
+    def panels(self) -> list[str]:
+        """Axes that make rows of a table and panels of a figure, beside the language."""
+        return [axis for axis in ("encoder_name", *self.by) if axis not in (self.x, *self.lines)]
+
+    @property
+    def by_language(self) -> bool:
+        """Whether each language has a panel of its own."""
+        return "language" not in (self.x, *self.lines)
 
     def of(self, study: StudyResults) -> "View":
-        """This view with `by` filled in.
+        """This view of that study, with what is left open filled in.
 
         Raises:
-            ValueError: `x` or `by` is no column of the study's runs, or `x` none of numbers.
+            ValueError: `x` or one of `lines` is no axis of the study, or both are the same.
         """
-        axes = [X, *study.axes]
-        if self.x not in study.runs or not pd.api.types.is_numeric_dtype(study.runs[self.x]):
-            raise ValueError(
-                f"`x` must be an axis of the study with numbers: {', '.join(axes)}. Got {self.x!r}."
-            )
-        if unknown := [column for column in self.by or () if column not in study.runs]:
-            raise ValueError(f"`by` must name what the study's runs differ in, got {', '.join(unknown)}.")
-        differing = [axis for axis in axes if axis != self.x and study.runs[axis].nunique(dropna=False) > 1]
-        return dataclasses.replace(self, by=self.by or ["mode", *differing])
+        axes = ["encoder_name", X, "mode", "language", *study.axes, "seed"]
+        x, *lines = (COLUMNS.get(axis, axis) for axis in (self.x, *self.lines))
+        for flag, axis in (("x", x), *(("lines", line) for line in lines)):
+            if axis not in axes:
+                there = ", ".join(axis.removesuffix("_name") for axis in axes)
+                raise ValueError(f"`{flag}` must be an axis of the study: {there}. Got {axis!r}.")
+        if x in lines:
+            raise ValueError(f"`lines` names {self.x}, which `x` is already; leave it out of one of them.")
+        differing = [axis for axis in (X, *study.axes) if study.runs[axis].nunique(dropna=False) > 1]
+        by = [axis for axis in ("mode", *differing) if axis != x]
+        by += [line for line in lines if line not in (*by, *CURVE)]
+        ordered = pd.api.types.is_numeric_dtype(study.runs[x]) and study.runs[x].dtype != bool
+        return dataclasses.replace(self, x=x, lines=lines or by, by=by, ordered=ordered)
+
+    def quotes(self, frame: pd.DataFrame) -> pd.Series:
+        """Whether texts and clip of each row of utterances may be shown."""
+        return ~(frame["language"].isin(self.withhold) | frame["dataset"].isin(self.withhold))
 
     def below(self, name: str, ours: pd.DataFrame) -> pd.DataFrame:
         """Our rows of a table and, below them, theirs, told apart by `whose`."""
@@ -93,11 +123,16 @@ class View:
         """The column that tells the rows of `below` apart."""
         return {} if self.theirs(name) is None else WHOSE
 
-    def told_apart(self, study: StudyResults, values: Mapping[str, Any]) -> str:
-        """What the further columns of `by` say of a run, for a legend: ", hours of training speech 5"."""
-        titles = {X: "layers", **study.axes}
-        further = beside_mode(self.by or ())
-        return "".join(f", {titles.get(name, name)} {plain(values[name])}" for name in further)
+    def told_apart(
+        self, study: StudyResults, values: Mapping[str, Any], columns: Sequence[str] | None = None
+    ) -> str:
+        """What these columns but the mode, if not given those of `by`, say of a run, for a legend.
+
+        ", hours of training speech 5", for instance.
+        """
+        further = beside_mode(self.by if columns is None else columns)
+        told = [(*written_axis(name, study.axes), values[name]) for name in further]
+        return "".join(f", {title} {write(value)}" for title, write, value in told)
 
 
 Section = Callable[[StudyResults, View], ReportTable]

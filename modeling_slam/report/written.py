@@ -98,6 +98,11 @@ COMMON = {
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
 
 
+def written_axis(axis: str, axes: Mapping[str, str]) -> tuple[str, Callable[[Any], str]]:
+    """Title of an axis and how its values are written; `axes` are the titles of the study's further axes."""
+    return COMMON.get(axis, (axes.get(axis, axis), plain))
+
+
 def shown(data: pd.DataFrame, columns: Columns, axes: Mapping[str, str]) -> pd.DataFrame:
     """`data` written out: only `columns`, under their titles, with the common ones and further axes first."""
     common = COMMON | {name: (title, plain) for name, title in axes.items()}

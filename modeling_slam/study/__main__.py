@@ -67,6 +67,7 @@ def run(argv: list[str]) -> None:
                 arguments.only,
                 arguments.cache_features,
                 arguments.cache_max_gb,
+                arguments.results,
             )
         except KeyboardInterrupt:
             print(f"\nStopped. The same command goes on; see {PROGRAM} list {directory}", file=sys.stderr)
@@ -146,7 +147,7 @@ def report(argv: list[str]) -> None:
     with clear_errors():
         view = paper_view(beside=arguments.paper)
         if arguments.chooses_axes:
-            view = View(x=arguments.x, by=arguments.by or None)
+            view = View(x=arguments.x, lines=arguments.lines)
         directory = write_report(
             arguments.study_dir, arguments.output, view, arguments.clips, arguments.withhold
         )

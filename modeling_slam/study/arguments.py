@@ -25,6 +25,10 @@ class RunStudyArguments:
     only: list[str] = field(
         default_factory=list, metadata={"help": "Run only what matches, such as 'base-4L-*'; quote it."}
     )
+    results: str | None = field(
+        default=None,
+        metadata={"help": "Directory of records and counts: runs there are finished, and others are added."},
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "List the runs with parameters, cost and disk; run nothing."}
     )
@@ -113,11 +117,11 @@ class ReportArguments:
     paper: bool = field(default=False, metadata={"help": "Put the paper's published numbers beside ours."})
     x: str = field(
         default="keep_layers",
-        metadata={"help": "Axis that curves run along; with max_train_hours, WER by hours of training."},
+        metadata={"help": "Axis that curves run along, such as max_train_hours, layer_choice or llm."},
     )
-    by: list[str] = field(
+    lines: list[str] = field(
         default_factory=list,
-        metadata={"help": "What tells curves apart; the mode and all else that runs differ in if not given."},
+        metadata={"help": "Axes that the lines of a panel differ in; all that runs differ in if not given."},
     )
     clips: int = field(
         default=0,
@@ -125,15 +129,15 @@ class ReportArguments:
     )
     withhold: list[str] = field(
         default_factory=list,
-        metadata={"help": "Languages whose transcripts the report must not quote, for instance by licence."},
+        metadata={"help": "Languages and datasets whose transcripts the report must not quote."},
     )
 
     def __post_init__(self):
         if self.clips < 0:
             raise ValueError(f"`clips` must be 0 (no audio) or a number of clips, got {self.clips}.")
         if self.paper and self.chooses_axes:
-            raise ValueError("`paper` compares depths, with and without LoRA: leave `x` and `by` out.")
+            raise ValueError("`paper` compares depths, with and without LoRA: leave `x` and `lines` out.")
 
     @property
     def chooses_axes(self) -> bool:
-        return self.x != "keep_layers" or bool(self.by)
+        return self.x != "keep_layers" or bool(self.lines)

@@ -1,12 +1,15 @@
 """The axes of a study: what its runs may differ in, one row each.
 
 A row says where the axis' values stand in the study file, what a value changes about a run's flags, how it is
-written in a run's name, and what the column or the plot's axis is called. To add an axis over a flag of
-`train.py`, add a row; a study file then spans it by that name, and its values are a column of the index:
+written in a run's name, and what the column or the plot's axis is called. Any flag of `train.py` that the
+study does not give itself becomes an axis by one row, named as the flag; a study file then spans it by that
+name, and its values are a column of the index:
 
-    learning_rate: [1.0e-4, 3.0e-4]
+    "learning_rate": Axis("learning rate", "lr{:g}")          the row
+    learning_rate: [1.0e-4, 3.0e-4]                           a study file that spans it
 
-The axis `variant` is over anything: its values are names, each with the flags that it changes.
+The axis `llm` takes names, each with its model, and `variant` is over anything: names, each with the flags
+that it changes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +41,7 @@ class Axis:
     flags: Callable[[Any, "Pair"], dict[str, Any]] | None = None
 
 
-# In the order of a run's name: base-4L-lora-en-5h-s42.
+# In the order of a run's name: base-4L-lora-en-5h-s42, base-4L-top_down-smollm-lora-en-s42.
 AXES: dict[str, Axis] = {
     "encoder": Axis(
         "encoder", "{}",
@@ -49,11 +52,15 @@ AXES: dict[str, Axis] = {
         "encoder layers kept", "{}L",
         values=lambda file, chosen: depths(file, chosen["encoder"], chosen["language"]),
     ),
+    "layer_choice": Axis("choice of layers", "{}"),
+    "llm": Axis("LLM", "{}", flags=lambda name, pair: {"llm": pair.llms[name]}),
     "mode": Axis(
         "trained", "{}",
         values=lambda file, chosen: file.modes,
         flags=lambda mode, pair: pair.lora_flags(mode),
     ),
+    "projector_type": Axis("projector", "{}"),
+    "projector_stack": Axis("frames per audio token", "stack{}"),
     "language": Axis(
         "language", "{}",
         values=lambda file, chosen: list(file.datasets),

@@ -43,6 +43,7 @@ def run_study(
     only: Sequence[str] = (),
     cache_features: str | None = None,
     cache_max_gb: float = CacheArguments.cache_max_gb,
+    results: str | os.PathLike | None = None,
 ) -> StudyOutcome:
     """Run what is not finished yet.
 
@@ -55,6 +56,8 @@ def run_study(
         cache_features: directory for the frozen encoders' output, computed once for the depths of all runs
             that are not finished.
         cache_max_gb: how large that directory may become; what does not fit is computed batch by batch.
+        results: directory of records and counts; runs kept there are finished, and others are added when they
+            are.
 
     Raises:
         ValueError: the study does not fit the directory, its data cannot be opened, or `only` matches
@@ -71,10 +74,16 @@ def run_study(
         )
     check_scripts()
     store.check(study.name, study.specs)  # what can be refused is, before anything is written
+    kept = check_results(results, store)
+    if kept is not None:
+        store.take(kept, study.name, chosen)
     left = [spec for spec in chosen if not store.is_finished(spec)]
     names = {spec.name for spec in left}
     check_data([run for run in study.runs if run.spec.name in names])
     store.claim(study.name, study.specs, study.axes)
+    store.write_index()
+    if kept is not None:
+        store.keep(kept, chosen)
     cpus = threads or share_of_cpus(scheduler)
     cache = {} if cache_features is None else {"cache_features": cache_features, "cache_max_gb": cache_max_gb}
     tasks = [
@@ -89,6 +98,8 @@ def run_study(
                 failures.append(outcome)
                 tqdm.write(f"{outcome.name} failed. {outcome.message}")
             store.write_index()
+            if kept is not None:
+                store.keep(kept, chosen)
             progress.update(outcome)
     finished = sum(store.is_finished(spec) for spec in chosen)
     return StudyOutcome(store.directory, finished, len(chosen), failures)
@@ -115,6 +126,17 @@ def check_system() -> None:
             f"A study runs on Linux and macOS, this is {platform.system()}; use its Linux subsystem. "
             "Planning (--dry_run), reports and publishing work here."
         )
+
+
+def check_results(results: str | os.PathLike | None, store: StudyStore) -> Path | None:
+    if results is None:
+        return None
+    kept = Path(results).resolve()
+    if kept == store.directory:
+        raise ValueError(
+            f"`results` and `output_dir` are both {kept}; what is kept lies in a directory of its own."
+        )
+    return kept
 
 
 def check_scripts() -> None:

@@ -12,12 +12,13 @@ from typing import Any, NoReturn
 from transformers import WhisperConfig
 
 from modeling_slam import SlamAsrConfig
+from modeling_slam.analysis.results import decoders_of
 from modeling_slam.common.command_line import as_flags, build_parser, read_recipe
 from modeling_slam.common.known_models import base_config
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.study.axes import AXES, FURTHER, Chosen, check_list, combinations, flags_of, name_of
-from modeling_slam.study.specs import BaselineSpec, Mode, RunSpec
+from modeling_slam.study.specs import OF_A_HEAD, BaselineSpec, Mode, RunSpec, flags_with
 from modeling_slam.study.study_file import (
     FILE_NAME,
     DataSize,
@@ -42,7 +43,6 @@ TRAIN_OWN = frozenset(
      "resume_from_checkpoint", "cache_features", "cache_depths", "cache_max_gb")
 )  # fmt: skip
 EVAL_OWN = frozenset(("model", "dataset", "language", "output_dir", "baseline"))
-OF_A_HEAD = frozenset(("decoder", "ctc_weight"))  # flags of eval.py that a Whisper has no use for
 BASELINE_BEAMS = 1  # Whisper's own decoder, greedy, is the usual reference
 
 
@@ -65,7 +65,7 @@ class Study:
     runs: list[PlannedRun]
     baselines: list[BaselineSpec]
     teraflops: int | float | None
-    axes: dict[str, str]  # further axes that it spans, with their titles
+    axes: dict[str, str]  # further axes of its results, with their titles
 
     @property
     def specs(self) -> list[RunSpec]:
@@ -106,7 +106,10 @@ def expand(file: StudyFile) -> Study:
         raise ValueError(
             f"Two runs would be called {twice[0]}; values of an axis must differ in their label."
         )
-    return Study(file.name, runs, baselines, file.teraflops, {name: AXES[name].title for name in file.axes})
+    axes = {name: AXES[name].title for name in file.axes}
+    if any(len(pair.decoders) > 1 for pair in pairs.values()):
+        axes["decoder"] = "decoder"  # an axis of the results: it makes no further run
+    return Study(file.name, runs, baselines, file.teraflops, axes)
 
 
 class Pair:
@@ -116,6 +119,7 @@ class Pair:
         self.name, self.encoder = name, file.encoders[name]
         self.language, self.dataset = language, file.datasets[language]
         self.where = f"{name} on {language}"
+        self.llms: dict[str, str] = file.axes.get("llm", {})
         recipe = recipe_of(self.dataset.recipe or file.recipe, name, language)
         self.variants = variants_of(file)
         given = TRAIN_OWN | self.further_flags(file)
@@ -129,10 +133,15 @@ class Pair:
         self.own_eval = file.eval | self.dataset.eval
         self.llm = file.llm or recipe.get("llm", ModelArguments().llm)
         self.lora = self.dataset.lora or file.lora or lora_of(recipe)
-        self.audio_config, self.text_config = base_config(self.encoder.model), base_config(self.llm)
+        self.audio_config = base_config(self.encoder.model)
+        self.text_configs = {llm: base_config(llm) for llm in self.llms.values() or [self.llm]}
         self.parsed: dict[str, list[Any]] = {}
-        _, data = self.parse(EVAL_TYPES, self.eval_flags(self.train) | {"output_dir": "-", "model": "-"})
-        self.recorded_dataset = data.recorded_dataset
+        self.decoders = decoders_of(self.own_eval)
+        check_list(f"{self.where}: eval.decoder", self.decoders)
+        for decoder in self.decoders:
+            flags = flags_with(self.eval_flags(self.train), decoder)
+            _, data = self.parse(EVAL_TYPES, flags | {"output_dir": "-", "model": "-"})
+            self.recorded_dataset = data.recorded_dataset
 
     def further_flags(self, file: StudyFile) -> set[str]:
         """Flags that the axes set which this file spans beside those of every study.
@@ -185,7 +194,7 @@ class Pair:
         return self.parsed[key]
 
     def run(self, chosen: Chosen) -> PlannedRun:
-        own = flags_of(chosen, self)
+        own: dict[str, Any] = {"llm": self.llm} | flags_of(chosen, self)
         train = self.train | {name: value for name, value in own.items() if name not in TRAIN_OWN}
         model_args, lora_args, data, _, align_args, run_args = parsed = self.settings(train)
         chosen = {name: as_read(parsed, name, value) for name, value in chosen.items()}
@@ -195,7 +204,7 @@ class Pair:
             encoder_name=self.name,
             encoder_layers=self.audio_config.num_hidden_layers,
             keep_layers=own["keep_layers"],
-            llm=self.llm,
+            llm=own["llm"],
             dataset=own["dataset"],
             language=own["language"],
             mode=chosen["mode"],
@@ -211,13 +220,18 @@ class Pair:
         model_args = dataclasses.replace(model_args, keep_layers=spec.keep_layers)
         lora_args = dataclasses.replace(lora_args, lora_rank=spec.lora_rank, lora_alpha=spec.lora_alpha)
         try:
-            config = architecture(model_args, lora_args, self.audio_config, self.text_config)
-            wants_head(config, align_args, run_args)  # refuses what cannot have one
+            config = architecture(model_args, lora_args, self.audio_config, self.text_configs[spec.llm])
+            if not wants_head(config, align_args, run_args) and "ctc" in self.decoders:
+                raise ValueError(
+                    "`eval` asks for the decoder ctc, and the run has no CTC head: set `align_epochs` or "
+                    "`ctc_weight` in `train`."
+                )
         except ValueError as error:
             raise ValueError(f"{spec.name}: {error}") from error
         return PlannedRun(spec, config, data, run_args, self.dataset.size)
 
     def baseline(self) -> BaselineSpec:
+        # A Whisper has no use for the flags of a CTC head.
         flags = {name: value for name, value in self.eval_flags(self.train).items() if name not in OF_A_HEAD}
         return BaselineSpec(
             name=f"{self.name}-{self.language}",
@@ -241,8 +255,10 @@ def variants_of(file: StudyFile) -> dict[str, dict[str, Any]]:
 
 def as_read(parsed: Sequence[Any], axis: str, value: Any) -> Any:
     """A further axis' value as train.py reads it: YAML takes 1e-4 for a word."""
-    groups = [group for group in parsed if axis in FURTHER and hasattr(group, axis)]
-    return getattr(groups[0], axis) if groups else value
+    is_flag = axis in FURTHER and AXES[axis].flags is None
+    groups = [group for group in parsed if is_flag and hasattr(group, axis)]
+    read = getattr(groups[0], axis) if groups else value
+    return value if isinstance(read, list) else read  # a flag of many, given one
 
 
 def recipe_of(template: str | None, encoder: str, language: str) -> dict[str, Any]:
@@ -261,7 +277,7 @@ def refuse(own: frozenset[str], flags: Mapping[str, Any], where: str) -> None:
     if taken := sorted(own & flags.keys()):
         raise ValueError(
             f"{where} sets {', '.join(taken)}, which the study itself gives to each run. Use the study's "
-            f"{', '.join(['encoders', 'datasets', 'llm', 'modes', 'lora', 'seeds', *FURTHER])}."
+            f"{', '.join(['encoders', 'datasets', 'modes', 'lora', 'seeds', *FURTHER])}."
         )
 
 

@@ -14,10 +14,10 @@ from modeling_slam.publishing.evidence import codes_of
 from modeling_slam.publishing.hub import LOST, Published, PublishError, advice, cause_of, retried
 from modeling_slam.study.store import StudyError, StudyStore
 
+OF_AN_EVALUATION = ("metrics.json", "predictions.jsonl", "predictions.settings.json", "counts.parquet")
 FILES = (
-    STUDY_FILE, INDEX_FILE, "runs/*/run.json", "runs/*/metrics.json", "runs/*/predictions.jsonl",
-    "runs/*/predictions.settings.json", "baselines/*/metrics.json", "baselines/*/predictions.jsonl",
-    "baselines/*/predictions.settings.json",
+    STUDY_FILE, INDEX_FILE, "runs/*/run.json",
+    *(f"{place}/{name}" for place in ("runs/*", "runs/*/ctc", "baselines/*") for name in OF_AN_EVALUATION),
 )  # fmt: skip
 CARD = "README.md"
 COLUMNS = {

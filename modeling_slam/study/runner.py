@@ -5,6 +5,7 @@ wherever an earlier call was stopped or killed, and does nothing where the run i
 """
 
 import contextlib
+import dataclasses
 import os
 import platform
 import shlex
@@ -12,20 +13,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from modeling_slam.analysis.convergence import TRAINER_STATE
-from modeling_slam.analysis.results import METRICS_FILE, RUN_FILE
+from modeling_slam.analysis.counting import write_counts
+from modeling_slam.analysis.results import METRICS_FILE, RUN_FILE, decoders_of, evaluations
 from modeling_slam.common.command_line import as_flags
-from modeling_slam.common.files import naming_what_has_no_room, write_json
+from modeling_slam.common.files import naming_what_has_no_room, read_json, write_json
+from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.report import package_versions
-from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
+from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, flags_with
 from modeling_slam.study.store import LOCK, RunState, StudyStore
-from modeling_slam.training.run_directory import ALIGNMENT, of_a_start
+from modeling_slam.training.run_directory import ALIGNMENT, WORDS_FILE, of_a_start
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("child.py")
@@ -170,10 +173,13 @@ def train_and_evaluate(spec: RunSpec, task: Task, directory: Path, processes: "P
 
     begun = time.monotonic()
     try:
-        processes.run("eval.py", eval_flags(spec, model, directory))
+        for evaluation in evaluations(spec.name, spec.eval_flags, directory):
+            evaluation.directory.mkdir(exist_ok=True)
+            processes.run("eval.py", eval_flags(spec, model, evaluation.directory, evaluation.decoder))
     finally:
         state.evaluate_seconds += time.monotonic() - begun
         state.write(directory)
+    count(spec, directory)
     record = RunRecord(
         spec=spec,
         commit=commit(),
@@ -201,6 +207,7 @@ def evaluate_baseline(spec: BaselineSpec, directory: Path, processes: "Processes
     processes.run("eval.py", own | spec.eval_flags)
     if not (directory / METRICS_FILE).is_file():
         raise ProcessError(f"eval.py ended well but wrote no {METRICS_FILE}.")
+    write_counts(directory, directory, None, token_limit({"baseline": "whisper"} | spec.eval_flags))
 
 
 def train_flags(spec: RunSpec, model: Path) -> dict[str, Any]:
@@ -228,11 +235,28 @@ def cache_flags(spec: RunSpec, task: Task) -> dict[str, Any]:
     return {**task.cache, "cache_depths": ",".join(map(str, sorted(depths, reverse=True)))}
 
 
-def eval_flags(spec: RunSpec, model: Path, directory: Path) -> dict[str, Any]:
+def eval_flags(spec: RunSpec, model: Path, directory: Path, decoder: str | None = None) -> dict[str, Any]:
+    """Flags of one evaluation, the run's first if no decoder is named."""
     own = {
         "model": str(model), "dataset": spec.dataset, "language": spec.language, "output_dir": str(directory),
     }  # fmt: skip
-    return own | spec.eval_flags
+    return own | flags_with(spec.eval_flags, decoder or decoders_of(spec.eval_flags)[0])
+
+
+def count(spec: RunSpec, directory: Path) -> None:
+    """Write counts.parquet of each evaluation, from the predictions and the words that were trained on."""
+    words = directory / MODEL / WORDS_FILE
+    occurrences = read_json(words) if words.is_file() else None
+    for one in evaluations(spec.name, spec.eval_flags, directory):
+        limit = token_limit(flags_with(spec.eval_flags, one.decoder))
+        write_counts(one.directory, directory, occurrences, limit)
+
+
+def token_limit(eval_flags: Mapping[str, Any]) -> Callable[[float], int]:
+    """Tokens at which these flags of eval.py cut the transcript of a clip of so many seconds."""
+    own = {entry.name for entry in dataclasses.fields(EvaluationArguments)} & eval_flags.keys()
+    flags: dict[str, Any] = {"model": "", "output_dir": ""} | {name: eval_flags[name] for name in own}
+    return EvaluationArguments(**flags).token_limit
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,36 @@ one record. A run is its specification: what is not in it does not change the re
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal, Self
 
 Mode = Literal["projector", "lora"]
+OF_A_HEAD = frozenset(("decoder", "ctc_weight"))  # flags of eval.py that only a CTC head has a use for
+
+
+def flags_with(eval_flags: Mapping[str, Any], decoder: str) -> dict[str, Any]:
+    """The flags of one of a run's evaluations: `decoder` alone, without what weighs the LLM against it."""
+    flags = {name: value for name, value in eval_flags.items() if name != "decoder"}
+    if decoder == "llm":
+        return flags
+    return {name: value for name, value in flags.items() if name != "ctc_weight"} | {"decoder": decoder}
+
+
+def portable(spec: "RunSpec") -> dict[str, Any]:
+    """A specification as it is on any machine: the last part of models, datasets and directories."""
+    values = dataclasses.asdict(spec)
+    return values | {
+        name: last_part(value, always=name in ("encoder", "llm", "dataset")) for name, value in values.items()
+    }
+
+
+def last_part(value: Any, always: bool = False) -> Any:
+    if isinstance(value, Mapping):
+        return {name: last_part(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [last_part(one, always) for one in value]
+    is_place = isinstance(value, str) and (always or PurePath(value).is_absolute())
+    return PurePath(value).name if is_place else value
 
 
 @dataclass(frozen=True)

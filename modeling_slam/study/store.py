@@ -2,26 +2,37 @@
 
     STUDY_DIR/study.json           name and specifications, written before the first run
               index.parquet        one row a finished run
-              runs/<name>/         predictions.jsonl, metrics.json, log.txt, model/, run.json in the end
+              runs/<name>/         predictions.jsonl, metrics.json, log.txt, model/, counts.parquet and
+                                   run.json in the end
+              runs/<name>/ctc/     the same files of a further evaluation, by another decoder
               baselines/<name>/    eval.py's files of a Whisper with its own decoder
 
-A run is finished when its run.json exists; a baseline, when its metrics.json does. Both appear in one step.
+A run is finished when its run.json exists; a baseline, when its metrics.json does, or of a kept one its
+counts.parquet. Each appears in one step.
 """
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
 
-from modeling_slam.analysis.results import INDEX_FILE, METRICS_FILE, RUN_FILE, STUDY_FILE, run_rows
+from modeling_slam.analysis.counts import COUNTS_FILE
+from modeling_slam.analysis.results import (
+    INDEX_FILE,
+    METRICS_FILE,
+    RUN_FILE,
+    STUDY_FILE,
+    evaluations,
+    run_rows,
+)
 from modeling_slam.common.differences import differences
-from modeling_slam.common.files import write_bytes, write_json
-from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec
+from modeling_slam.common.files import read_json, write_bytes, write_json
+from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, portable
 
 STATE, LOCK = "state.json", "lock"
 
@@ -122,6 +133,70 @@ class StudyStore:
             raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
         return record
 
+    def take(self, results: Path, name: str, specs: Sequence[RunSpec | BaselineSpec]) -> None:
+        """Make finished what is kept in another study's directory, with no more than records and counts.
+
+        Models and data may lie elsewhere than on the machine that ran it: of paths the last part counts.
+
+        Raises:
+            StudyError: it is kept of another study, or a run of that name has another specification there.
+        """
+        kept = StudyStore(results)
+        if (kept.directory / STUDY_FILE).is_file() and (before := kept.read()[0]) != name:
+            raise StudyError(f"`--results {results}` is of the study {before!r}, this one is {name!r}.")
+        for spec in specs:
+            if self.is_finished(spec) or not kept.has_counts(spec):
+                continue
+            if isinstance(spec, RunSpec):
+                file = kept.run_directory(spec) / RUN_FILE
+                if not file.is_file():
+                    continue
+                record = RunRecord.from_dict(read_json(file))
+                if changed := differences(portable(record.spec), portable(spec)):
+                    raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
+            kept.copy_counts(spec, self)
+            if isinstance(spec, RunSpec):
+                record = dataclasses.replace(record, spec=spec)
+                write_json(self.run_directory(spec) / RUN_FILE, record.to_dict())
+
+    def keep(self, results: Path, specs: Sequence[RunSpec | BaselineSpec]) -> None:
+        """Put records and counts of what is finished into `results`, which is a study's directory then.
+
+        Nothing there holds a text, a path of this machine or its name. What is there already stays; a run of
+        an older version has no counts, and is left out.
+        """
+        kept = StudyStore(results)
+        kept.directory.mkdir(parents=True, exist_ok=True)
+        for spec in specs:
+            if not self.is_finished(spec) or not self.has_counts(spec) or kept.is_finished_there(spec):
+                continue
+            self.copy_counts(spec, kept)
+            if isinstance(spec, RunSpec) and (record := self.record(spec)):
+                values = dataclasses.replace(record, host="").to_dict() | {"spec": portable(spec)}
+                write_json(kept.run_directory(spec) / RUN_FILE, values)
+        study = read_json(self.directory / STUDY_FILE)
+        described = [portable(RunSpec.from_dict(spec)) for spec in study["specs"]]
+        write_json(kept.directory / STUDY_FILE, study | {"specs": described})
+
+    def is_finished_there(self, spec: RunSpec | BaselineSpec) -> bool:
+        """Whether it lies here, whatever paths its specification names."""
+        return (self.run_directory(spec) / (RUN_FILE if isinstance(spec, RunSpec) else COUNTS_FILE)).is_file()
+
+    def counts_of(self, spec: RunSpec | BaselineSpec) -> list[Path]:
+        """The table of each evaluation, there or not."""
+        directory = self.run_directory(spec)
+        if not isinstance(spec, RunSpec):
+            return [directory / COUNTS_FILE]
+        return [one.directory / COUNTS_FILE for one in evaluations(spec.name, spec.eval_flags, directory)]
+
+    def has_counts(self, spec: RunSpec | BaselineSpec) -> bool:
+        return all(file.is_file() for file in self.counts_of(spec))
+
+    def copy_counts(self, spec: RunSpec | BaselineSpec, to: "StudyStore") -> None:
+        for source, target in zip(self.counts_of(spec), to.counts_of(spec), strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(target, source.read_bytes())
+
     def write_index(self) -> None:
         """One row for each finished run; rows that are there already are kept."""
         with self.lock():  # another engine may be at it
@@ -136,7 +211,7 @@ class StudyStore:
     def is_finished(self, spec: RunSpec | BaselineSpec) -> bool:
         if isinstance(spec, RunSpec):
             return self.record(spec) is not None
-        return (self.run_directory(spec) / METRICS_FILE).is_file()
+        return any((self.run_directory(spec) / name).is_file() for name in (METRICS_FILE, COUNTS_FILE))
 
 
 def changes(before: RunSpec, now: RunSpec) -> list[str]:

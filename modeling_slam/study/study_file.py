@@ -82,7 +82,7 @@ class StudyFile:
     encoders: dict[str, EncoderEntry]
     datasets: dict[str, DatasetEntry]
     recipe: str | None = None  # may contain {encoder} and {language}
-    llm: str | None = None  # the recipe's, if not given
+    llm: str | None = None  # the recipe's, if not given; names, each with its model, are an axis
     modes: list[Mode] = field(default_factory=lambda: ["projector", "lora"])
     seeds: list[int] = field(default_factory=lambda: [42])
     lora: LoraSetting | None = None  # the recipe's, if neither here nor at the dataset
@@ -123,14 +123,16 @@ def build(kind: Any, values: Any, where: str) -> Any:
     """An instance of a dataclass above from parsed YAML; its entries are built likewise."""
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected `setting: value` lines, got {values!r}.")
+    own = {entry.name for entry in dataclasses.fields(kind) if entry.init}
     further = FURTHER if kind is StudyFile else []
-    known = {entry.name for entry in dataclasses.fields(kind) if entry.init} | set(further)
+    known = own | set(further)
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f" Did you mean `{near[0]}`?" if near else f" There are: {', '.join(sorted(known))}."
             raise ValueError(f"{where}: there is no setting `{name}`.{hint}")
-    built = {name: value for name, value in values.items() if name not in further}
+    spanned = {n: values[n] for n in further if n in values and (n not in own or isinstance(values[n], dict))}
+    built = {name: value for name, value in values.items() if name not in spanned}
     for name, entry in (("encoders", EncoderEntry), ("datasets", DatasetEntry)):
         if name in known and isinstance(built.get(name), dict):
             built[name] = {
@@ -154,8 +156,16 @@ def build(kind: Any, values: Any, where: str) -> Any:
         ]
         raise ValueError(f"{where}: {', '.join(missing)} missing.") from error
     if kind is StudyFile:
-        made.axes = {name: values[name] for name in further if name in values}
+        made.axes = spanned | ({"llm": models_of(spanned["llm"], where)} if "llm" in spanned else {})
     return made
+
+
+def models_of(llms: dict[Any, Any], where: str) -> dict[str, str]:
+    """The LLMs of that axis, by the names that runs carry."""
+    named = {checked_name(key, f"{where}: llm"): model for key, model in llms.items()}
+    if wrong := [name for name, model in named.items() if not isinstance(model, str)]:
+        raise ValueError(f"{where}: llm.{wrong[0]} must be a Hub id or a directory, got {named[wrong[0]]!r}.")
+    return named
 
 
 def checked_name(key: Any, where: str) -> str:

@@ -39,7 +39,10 @@ CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
 LOCK = ".lock"
 LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most
 # What a run writes before its first checkpoint; `runs` is TensorBoard's.
-OF_A_START = (LOCK, RUN_FILE, "data_train.json", "data_validation.json", "runs", "frames", STAGING)
+WORDS_FILE = "words_train.json"  # each word of the training text, and how often it stands there
+OF_A_START = (
+    LOCK, RUN_FILE, WORDS_FILE, "data_train.json", "data_validation.json", "runs", "frames", STAGING,
+)  # fmt: skip
 ALIGNMENT = "alignment"  # directory of the alignment stage
 ALIGNMENT_FILE = "alignment.json"  # in it, written last: what the stage came to
 
@@ -67,8 +70,11 @@ class Run:
         control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
         return not went_on and bool(control.get("should_training_stop"))
 
-    def begin(self, reports: Mapping[str, DataReport] | None = None) -> None:
-        """Record the settings and, for each split, what was read; the main process does."""
+    def begin(
+        self, reports: Mapping[str, DataReport] | None = None, words: Mapping[str, int] | None = None
+    ) -> None:
+        """Record the settings, for each split what was read, and how often each word stands in the training
+        text; the main process does."""
         if not PartialState().is_main_process:
             return
         history = list((self.earlier or {}).get("changes", []))
@@ -81,6 +87,8 @@ class Run:
         write_json(self.directory / RUN_FILE, self.settings | ({"changes": history} if history else {}))
         for split, report in (reports or {}).items():
             report.save(self.directory / f"data_{split}.json")
+        if words is not None:
+            write_json(self.directory / WORDS_FILE, words)
 
 
 @contextlib.contextmanager

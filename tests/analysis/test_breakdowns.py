@@ -11,7 +11,8 @@ from modeling_slam.analysis.breakdowns import (
     wer_by_length,
     wer_by_part,
 )
-from modeling_slam.analysis.results import StudyResults, utterance_frame
+from modeling_slam.analysis.results import StudyResults
+from modeling_slam.analysis.utterances import utterance_frame
 from modeling_slam.report.sections import report_tables
 
 

@@ -9,7 +9,8 @@ import pytest
 from made_study import row, spec_of, write_results, write_run, write_study
 
 from modeling_slam.analysis import StudyResults
-from modeling_slam.analysis.results import operations, run_row, same_utterances, shown_rates, utterance_frame
+from modeling_slam.analysis.results import run_row, shown_rates
+from modeling_slam.analysis.utterances import operations, same_utterances, utterance_frame
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS
 from modeling_slam.study.specs import RunRecord
 

@@ -9,7 +9,6 @@ from scipy import stats
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.analysis.curves import safe_zone
-from modeling_slam.analysis.results import utterance_frame
 from modeling_slam.analysis.significance import (
     ALPHA,
     compare,
@@ -20,6 +19,7 @@ from modeling_slam.analysis.significance import (
     pairwise,
     sign_flips,
 )
+from modeling_slam.analysis.utterances import utterance_frame
 
 
 def frame(*pairs: tuple[str, str], speakers=None):

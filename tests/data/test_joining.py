@@ -1,5 +1,7 @@
 """Several datasets read as one: nothing of them is mixed up, and limits hold for all of them together."""
 
+import itertools
+
 import datasets
 import pytest
 import soundfile
@@ -50,6 +52,19 @@ def test_a_limit_takes_a_seeded_subset_of_all_together(corpora):
     assert again["id"][:] == clips["id"][:] != other["id"][:]
     assert sorted(turned["id"]) == sorted(clips["id"]), "the order they are named in does not choose"
     assert sum(part.kept_seconds for part in report.parts) == pytest.approx(report.kept_seconds)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_fewer_hours_are_inside_more_hours(corpora, several):
+    """The axis of training hours: each amount holds all clips of the smaller ones, of each dataset too."""
+    taken: list[set[str]] = []
+    for seconds in (2, 4, 8, 16, 1000):
+        arguments = DataArguments(corpora if several else corpora[:1], max_train_hours=seconds / 3600)
+        taken.append(set(load_speech(arguments, "train")[0]["id"][:]))
+    assert all(fewer < more or len(more) == 10 for fewer, more in itertools.pairwise(taken))
+    assert len(taken[-1]) == (20 if several else 10)
+    if several:
+        assert {clip.split("/")[0] for clip in taken[2]} == {"queen", "sky"}
 
 
 def test_the_report_sums_and_shows_each(corpora, tmp_path):

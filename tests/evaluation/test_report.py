@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from modeling_slam.data import normalize_text
-from modeling_slam.evaluation.metrics import METRICS, Scored, has_repeats, interval_of, measure
+from modeling_slam.evaluation.loops import has_repeats
+from modeling_slam.evaluation.metrics import METRICS, Scored, interval_of, measure
 from modeling_slam.evaluation.predictions import Prediction
 from modeling_slam.evaluation.report import score, summary
 

@@ -148,7 +148,7 @@ def test_latex_prints_what_it_would_read_as_a_command():
 
 
 def test_the_browser_holds_each_transcript_once(study):
-    data = browser_data(study, study.runs, {("en", "en/clip-0003"): "clips/3.ogg"})
+    data = browser_data(study, study.runs, {("en", "en/clip-0003"): "clips/3.ogg"}, View())
     places = {(language, clip): place for place, (clip, language, *_) in enumerate(data["utterances"])}
     assert data["utterances"][places["en", "en/clip-0003"]][5] == "clips/3.ogg"
     for entry in data["runs"]:
@@ -192,8 +192,28 @@ def test_texts_that_are_withheld_stand_nowhere(tmp_path):
     none = write_report(study, tmp_path / "none", withhold=["en", "nl"])
     assert not (none / "errors.html").exists()
     assert "errors.html" not in "".join(Page(none / "report.html").links)
-    with pytest.raises(ValueError, match=r"`withhold` names \['da'\]; the study's languages are"):
+    with pytest.raises(
+        ValueError,
+        match=r"`withhold` names \['da'\]; the study's languages are \['en', 'nl'\], its datasets \['digits",
+    ):
         write_report(study, withhold=["da"])
+
+
+def test_a_dataset_can_be_withheld_by_its_name(tmp_path):
+    """Of a run on several the predictions say whose a clip is; of a run on one its specification does."""
+    several = spec_of(6, "projector", "en") | {"dataset": ["/corpora/digits", "/corpora/talk"]}
+    rows = [row(0, "alpha", "bravo", dataset="digits"), row(1, "echo", "hotel", dataset="talk")]
+    one = spec_of(6, "projector", "nl") | {"dataset": "/corpora/stories"}
+    study = write_study(tmp_path / "study", [(several, rows), (one, [row(0, "golf", "lima", "nl")])])
+    report = write_report(study, withhold=["talk", "stories"])
+    page = (report / "errors.html").read_text(encoding="utf-8")
+    assert "alpha" in page
+    assert not [word for word in ("echo", "hotel", "golf", "lima") if word in page]
+    assert "Not quoted here: the texts of talk, stories." in (report / "report.md").read_text(
+        encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match=r"its datasets \['digits', 'stories', 'talk'\]"):
+        write_report(study, withhold=["corpora"])
 
 
 @pytest.mark.parametrize(("layers", "mode"), [(6, "projector"), (6, "lora"), (4, "projector"), (4, "lora")])

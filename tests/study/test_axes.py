@@ -1,12 +1,15 @@
 """A study spans the axes of the table, and a run's name, flags and row of the index say where it stands."""
 
+import json
+
 import pandas as pd
 import pytest
 from tiny_world import PLAIN
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.study import load_study, run_study
-from modeling_slam.study.axes import AXES, FURTHER
+from modeling_slam.study.axes import AXES, FURTHER, Axis
+from modeling_slam.training.layer_choice import LAYER_CHOICES
 
 HOURS = "max_train_hours=[1, 2.5, 10]"
 
@@ -48,6 +51,62 @@ def test_a_study_without_further_axes_keeps_its_names_and_its_recipes_hours(stud
     assert {spec.train_flags["max_train_hours"] for spec in plain.specs} == {3}
     spanned = load_study(path, ["max_train_hours=[1]"])  # an axis replaces what the recipe says of it
     assert {spec.train_flags["max_train_hours"] for spec in spanned.specs} == {1}
+
+
+def test_the_llm_is_an_axis_where_it_has_names(study_file, world):
+    path = study_file(llm={"big": str(world.llm), "small": str(world.llm)})
+    study = load_study(path, ["encoders.tiny.keep_layers=[3]"])
+    assert {spec.name: spec.llm for spec in study.specs} == {
+        "tiny-3L-big-projector-en-s42": str(world.llm), "tiny-3L-small-projector-en-s42": str(world.llm),
+    }  # fmt: skip
+    assert [spec.axes for spec in study.specs] == [{"llm": "big"}, {"llm": "small"}]
+    assert study.axes == {"llm": "LLM"}
+    (one, _) = load_study(path, [f"llm={world.llm}"]).specs  # one LLM is no axis
+    assert (one.name, one.llm, one.axes) == ("tiny-3L-projector-en-s42", str(world.llm), {})
+    with pytest.raises(ValueError, match=r"llm\.small must be a Hub id or a directory, got 2"):
+        load_study(path, ["llm.small=2"])
+    with pytest.raises(ValueError, match="`llm` must name at least one"):
+        load_study(path, ["llm={}"])
+
+
+def test_projectors_and_layer_choices_are_axes(study_file, monkeypatch):
+    monkeypatch.setitem(LAYER_CHOICES, "evenly", LAYER_CHOICES["top_down"])
+    train = {"max_steps": 30, "use_cpu": True, "eval_strategy": "no"}
+    path = study_file(train=train)
+    changes = ["encoders.tiny.keep_layers=[3]", "layer_choice=[top_down, evenly]", "projector_stack=[2, 4]"]
+    study = load_study(path, changes)
+    assert [spec.name for spec in study.specs] == [
+        f"tiny-3L-{choice}-projector-stack{stack}-en-s42"
+        for choice in ("top_down", "evenly")
+        for stack in (2, 4)
+    ]
+    assert [run.config.projector_stack for run in study.runs] == [2, 4, 2, 4]
+    assert [spec.train_flags["layer_choice"] for spec in study.specs][1:3] == ["top_down", "evenly"]
+    (spec, *_) = load_study(path, ["projector_type=[stack_mlp, conv]"]).specs
+    assert spec.name == "tiny-3L-projector-stack_mlp-en-s42"
+    with pytest.raises(ValueError, match="invalid choice: 'nearest'"):
+        load_study(study_file(), ["layer_choice=[nearest]"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "label", "values"),
+    [
+        ("learning_rate", "lr{:g}", [0.5, 0.25]), ("lora_dropout", "d{:g}", [0.0, 0.5]),
+        ("augment", "{}", ["speed", "edges"]), ("align_epochs", "a{:g}", [0.0, 2.0]),
+        ("subset_seed", "u{}", [1, 2]), ("clip_by_part", "clip{}", [True, False]),
+    ],
+)  # fmt: skip
+def test_any_flag_of_train_py_is_an_axis_by_one_row(study_file, monkeypatch, flag, label, values):
+    monkeypatch.setitem(AXES, flag, Axis("its title", label))
+    monkeypatch.setattr("modeling_slam.study.axes.FURTHER", [*FURTHER, flag])
+    for user in ("grid", "study_file"):
+        monkeypatch.setattr(f"modeling_slam.study.{user}.FURTHER", [*FURTHER, flag])
+    train = {"max_steps": 30, "use_cpu": True, "eval_strategy": "no"}
+    path = study_file(train=train | ({} if flag == "align_epochs" else {"align_epochs": 0.0}))
+    study = load_study(path, ["encoders.tiny.keep_layers=[3]", f"{flag}={json.dumps(values)}"])
+    assert [spec.train_flags[flag] for spec in study.specs] == values
+    assert [spec.axes for spec in study.specs] == [{flag: value} for value in values]
+    assert study.axes == {flag: "its title"}
 
 
 VARIANTS = "variant={plain: {}, wide: {projector_stack: 2, learning_rate: 0.5}}"

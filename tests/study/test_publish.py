@@ -36,7 +36,8 @@ def test_index_records_scores_and_predictions_are_published_and_models_are_not(s
     head = hub.repositories[REPO].head
     assert published.commit == head.oid
     run = "runs/tiny-3L-projector-en-s42"
-    expected = {f"{run}/run.json", f"{run}/metrics.json", f"{run}/predictions.jsonl", "index.parquet",
+    expected = {f"{run}/run.json", f"{run}/metrics.json", f"{run}/predictions.jsonl", f"{run}/counts.parquet",
+                "index.parquet",
                 "study.json", "README.md", "baselines/tiny-en/metrics.json"}  # fmt: skip
     assert expected <= head.files.keys()
     assert not [path for path in head.files if "model" in path or path.endswith(("lock", "log.txt"))]

@@ -174,6 +174,7 @@ def test_what_a_start_wrote_before_it_was_killed_does_not_block_the_next(tmp_pat
     (tmp_path / ".lock").touch()
     (tmp_path / ".run.json.17-abc.tmp").write_text("{")
     (tmp_path / "data_train.json").write_text("{}")
+    (tmp_path / "words_train.json").write_text("{}")
     write_checkpoint(tmp_path, 9, "{")
     assert run.checkpoint is None
     assert claim(tmp_path, resume, seed=2) is None

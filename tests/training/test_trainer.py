@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_run import flags, history, logged
+from tiny_world import WORDS
 
 import train
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
@@ -107,6 +108,9 @@ def test_a_run_says_what_it_read_and_how_long_it_took(run):
     for split, clips in (("train", 48), ("validation", 8)):
         report = json.loads((run.directory / f"data_{split}.json").read_text(encoding="utf-8"))
         assert report["kept_clips"] == clips
+    words = json.loads((run.directory / "words_train.json").read_text(encoding="utf-8"))
+    assert set(words) == set(WORDS)  # as they are compared: in lower case, without full stops
+    assert list(words.values()) == sorted(words.values(), reverse=True)
     assert json.loads((run.directory / "train_results.json").read_text())["train_runtime"] > 0
 
 
