@@ -1,4 +1,4 @@
-"""Speech encoders, on the layers that a model keeps and on each clip's own length.
+"""Speech encoders, on the layers that a model keeps and on each clip's own length; and the LLM on its own.
 
 `B` clips, `F` features (log-mel frames or samples), `T` encoder frames. What the rest of the model knows of
 an encoder:
@@ -12,18 +12,20 @@ an encoder:
 
 Padding is masked, so a clip's frames do not depend on what else is in its batch. To add an encoder, write the
 class, name it in `ENCODERS` by the `model_type` of its config, and say in audio_lengths.py how it counts.
+An LLM needs no class: its layers are found and cut by `pruned_llm`.
 
 Source: Whisper, https://huggingface.co/papers/2212.04356; wav2vec 2.0,
 https://huggingface.co/papers/2006.11477; HuBERT, https://huggingface.co/papers/2106.07447; WavLM,
 https://huggingface.co/papers/2110.13900
 """
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, WhisperConfig
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, WhisperConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -47,7 +49,9 @@ class PrunedWhisperEncoder(WhisperEncoder):
     def checkpoint_names(cls, names: Iterable[str], kept_layers: list[int]) -> dict[str, str]:
         """Name in a Whisper checkpoint -> name in here, where layer `kept_layers[i]` is `layers.i`."""
         inner = {name: f".{name}".partition(".encoder.")[2] for name in names}
-        return renumbered({name: own for name, own in inner.items() if own}, cls.layer_prefix, kept_layers)
+        return renumbered(
+            {name: own for name, own in inner.items() if own}, cls.layer_prefix, places(kept_layers)
+        )
 
     def forward(
         self, features: torch.Tensor, mask: torch.Tensor | None = None
@@ -133,7 +137,7 @@ class WaveformEncoder(nn.Module):
             if own.split(".")[0] in parts:
                 own = own.replace(".weight_g", ".parametrizations.weight.original0")
                 inner[name] = "model." + own.replace(".weight_v", ".parametrizations.weight.original1")
-        return renumbered(inner, cls.layer_prefix, kept_layers)
+        return renumbered(inner, cls.layer_prefix, places(kept_layers))
 
     def forward(
         self, features: torch.Tensor, mask: torch.Tensor | None = None
@@ -188,15 +192,97 @@ ENCODERS: dict[str, Any] = {
 }
 
 
-def renumbered(names: dict[str, str], layer_prefix: str, kept_layers: list[int]) -> dict[str, str]:
-    """`names` without the layers that are not kept; layer `kept_layers[i]` becomes number i."""
-    places = {str(layer): str(place) for place, layer in enumerate(kept_layers)}
+def renumbered(names: dict[str, str], layer_prefix: str, numbers: Mapping[int, int]) -> dict[str, str]:
+    """`names` with layer i under the number `numbers[i]`, without the layers that have none."""
     result = {}
     for name, own in names.items():
         if own.startswith(layer_prefix):
-            number, _, rest = own.removeprefix(layer_prefix).partition(".")
-            if number not in places:
+            layer, _, rest = own.removeprefix(layer_prefix).partition(".")
+            if int(layer) not in numbers:
                 continue
-            own = f"{layer_prefix}{places[number]}.{rest}"
+            own = f"{layer_prefix}{numbers[int(layer)]}.{rest}"
         result[name] = own
     return result
+
+
+def places(kept_layers: list[int]) -> dict[int, int]:
+    """Number of a kept layer in the whole model -> its number among those kept."""
+    return {layer: place for place, layer in enumerate(kept_layers)}
+
+
+# ---------------------------------------------------------------- the LLM
+
+
+def pruned_llm(config: Any) -> tuple[Any, int]:
+    """The causal LM of a `SlamAsrConfig` on its kept layers, and how many parameters the others have.
+
+    It is built whole and cut, so that each layer is the one that its number in the whole LLM makes it: with a
+    sliding window or none, dense or of experts. Then the layers are numbered anew, because the key-value
+    cache goes by these numbers.
+
+    Raises:
+        ValueError: this LLM's layers cannot be left out.
+    """
+    if not config.prunes_llm:
+        return AutoModelForCausalLM.from_config(config.text_config), 0
+    llm = AutoModelForCausalLM.from_config(copy.deepcopy(config.text_config))
+    _, layers = llm_layers(llm)
+    total, kept = len(layers), config.kept_llm_layers
+    removed = [layer for number, layer in enumerate(layers) if number not in kept]
+    for number in reversed(range(total)):
+        if number not in kept:
+            del layers[number]
+    for place, layer in enumerate(layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = place
+    per_layer = {  # such as `layer_types`
+        name: [value[number] for number in kept]
+        for name, value in vars(llm.config).items()
+        if isinstance(value, list) and len(value) == total and not name.endswith("token_id")
+    }
+    # By `vars`: a config may refuse lists and a number of layers that do not fit each other, even in passing.
+    count = llm.config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    vars(llm.config).update(per_layer | {count: len(kept)})
+    check_pruned(config, llm)
+    return llm, sum(parameter.numel() for layer in removed for parameter in layer.parameters())
+
+
+def llm_layers(llm: Any) -> tuple[str, nn.ModuleList]:
+    """Name and list of the layers of a causal LM, whole or pruned.
+
+    Raises:
+        ValueError: it has no such list.
+    """
+    for name, module in llm.named_modules():  # the outermost comes first
+        if isinstance(module, nn.ModuleList) and len(module) == llm.config.num_hidden_layers:
+            return name, module
+    raise ValueError(
+        f"The layers of a {type(llm).__name__} are no list of {llm.config.num_hidden_layers}, so none can be "
+        "left out: leave out `--keep_llm_layers` and `kept_llm_layers`."
+    )
+
+
+def check_pruned(config: Any, llm: Any) -> None:
+    """Refuse an LLM whose layers depend on one another, or on numbers that do not follow the cut."""
+    whole, left = config.text_config, llm.config
+    wrong = [
+        name
+        for name in ("layer_types", "layers_block_type")
+        if getattr(whole, name, None) is not None
+        and list(getattr(left, name)) != [getattr(whole, name)[number] for number in config.kept_llm_layers]
+    ]
+    if getattr(whole, "num_kv_shared_layers", 0):
+        wrong.append("num_kv_shared_layers")
+    if wrong:
+        raise ValueError(
+            f"Layers of this LLM ({whole.model_type}) cannot be left out, because they depend on one another "
+            f"(`{wrong[0]}`): leave out `--keep_llm_layers` and `kept_llm_layers`."
+        )
+
+
+def llm_layer_prefix(config: Any) -> str:
+    """How names of tensors of the LLM's layers begin, such as `model.layers.`."""
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(config.text_config)
+    return f"{llm_layers(llm)[0]}."

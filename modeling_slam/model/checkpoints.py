@@ -27,7 +27,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-from .audio_encoders import ENCODERS
+from .audio_encoders import ENCODERS, llm_layer_prefix, places, renumbered
 from .configuration_slam import LORA_PARTS, SlamAsrConfig
 from .ctc_head import CtcHead
 from .lora import (
@@ -166,14 +166,13 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
         """As in transformers; what a lean checkpoint leaves out is read from its base models.
 
-        `num_encoder_layers=N` keeps the lowest N of the layers that the checkpoint was trained with. Without
-        `dtype`, weights come in the dtypes they were saved from; with it, all in that one. A
-        `quantization_config` is applied to the frozen layers; projector, LoRA and the LLM's output layer
-        stay as they are.
+        `num_encoder_layers=N` keeps the lowest N of the layers that the checkpoint was trained with, and
+        `num_llm_layers=N` those of the LLM. Without `dtype`, weights come in the dtypes they were saved from;
+        with it, all in that one. A `quantization_config` is applied to the frozen layers; projector, LoRA and
+        the LLM's output layer stay as they are.
 
         Raises:
-            ValueError: more encoder layers than the checkpoint was trained with, or an argument that does
-                not apply.
+            ValueError: more layers than the checkpoint was trained with, or an argument that does not apply.
             RuntimeError: weights are missing, unexpected or of another shape, each named, or a base model is
                 not the one the checkpoint was trained on.
             OSError: the checkpoint or a base model cannot be found.
@@ -201,8 +200,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         config.trained_in_float32 = trained.trained_in_float32 and not asks_for_dtype
         check_layers(config, trained, source)
 
-        dropped = range(config.num_encoder_layers, trained.num_encoder_layers)
-        tensors = without_layers(lazy_tensors(source, variant, **place), dropped, config)
+        tensors = without_dropped(lazy_tensors(source, variant, **place), config, trained)
         if config.is_lean:
             tensors |= base_tensors(config, **hub)
         model, info = cls._from_tensors(tensors, config, source, **kwargs)
@@ -225,13 +223,15 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             raise ValueError("A CTC head needs `trained` weights, its `token_ids` among them.")
         if not config.has_ctc_head and (config.llm_input != "projector" or config.drop_blanks is not None):
             raise ValueError("`llm_input` and `drop_blanks` need a CTC head: set `ctc_vocab_size`.")
-        base = base_tensors(config, **{name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs})
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        base = base_tensors(config, **hub)
         if config.projector_scale is None:
             config = copy.deepcopy(config)
             config.projector_scale = projector_scale(llm_embeddings(config, base))
         tensors = base | (trained_parts(config).state_dict() if trained is None else dict(trained))
         model, _ = cls._from_tensors(tensors, config, "the base models", fresh_lora=True, **kwargs)
-        model.config.audio_model_digest, model.config.text_model_digest = base_digests(config, base)
+        digests = base_digests(config, opened_bases(config, **hub))
+        model.config.audio_model_digest, model.config.text_model_digest = digests
         return model
 
     @classmethod
@@ -315,13 +315,13 @@ def check_arguments(kwargs: dict[str, Any]) -> None:
 
 def check_layers(config: Any, trained: Any, source: str) -> None:
     """Of two `SlamAsrConfig`: fewer layers than `trained` can be loaded; others cannot be put in."""
-    had, asked = trained.num_encoder_layers, config.num_encoder_layers
-    if config.kept_encoder_layers != trained.kept_encoder_layers[:asked]:
-        raise ValueError(
-            f"{source} was trained with {had} encoder layers, {trained.kept_encoder_layers}; it can be "
-            f"loaded with the lowest 1 to {had} of them (`num_encoder_layers`), got "
-            f"`kept_encoder_layers={config.kept_encoder_layers}`."
-        )
+    for part in ("encoder", "llm"):
+        kept, had = (getattr(one, f"kept_{part}_layers") for one in (config, trained))
+        if kept != had[: len(kept)]:
+            raise ValueError(
+                f"{source} was trained with {len(had)} {part} layers, {had}; it can be loaded with the lowest "
+                f"1 to {len(had)} of them (`num_{part}_layers`), got `kept_{part}_layers={kept}`."
+            )
 
 
 def quantising_the_frozen(quantization: Any, model_class: Any, config: Any) -> Any:
@@ -394,11 +394,23 @@ def encoder_tensors(base: dict[str, Any], audio_config: Any, kept_layers: list[i
     return {f"encoder.{own}": base[name] for name, own in names.items()}
 
 
-def without_layers(tensors: dict[str, Any], layers: range, config: Any) -> dict[str, Any]:
-    """The model's `tensors` without these of its encoder layers."""
-    prefix = f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
-    dropped = tuple(f"{prefix}{layer}." for layer in layers)
+def without_layers(tensors: dict[str, Any], layer_prefix: str, layers: range) -> dict[str, Any]:
+    """The model's `tensors` without these layers of the part whose layers' names begin so."""
+    dropped = tuple(f"{layer_prefix}{layer}." for layer in layers)
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
+
+
+def encoder_prefix(config: Any) -> str:
+    return f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
+
+
+def without_dropped(tensors: dict[str, Any], config: Any, trained: Any) -> dict[str, Any]:
+    """The `tensors` of a checkpoint without the layers that `config` drops of those it was trained with."""
+    layers = range(config.num_encoder_layers, trained.num_encoder_layers)
+    tensors = without_layers(tensors, encoder_prefix(config), layers)
+    if layers := range(config.num_llm_layers, trained.num_llm_layers):
+        tensors = without_layers(tensors, f"{LLM}.{llm_layer_prefix(config)}", layers)
+    return tensors
 
 
 def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
@@ -407,10 +419,7 @@ def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
     Raises:
         RuntimeError: the config has a digest of a base model, and the weights found have another.
     """
-    encoder = lazy_tensors(config.audio_model_id, revision=config.audio_model_revision, **hub_kwargs)
-    llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
-    tensors = encoder_tensors(encoder, config.audio_config, config.kept_encoder_layers)
-    tensors |= {f"{LLM}.{name}": tensor for name, tensor in llm.items()}
+    tensors = opened_bases(config, **hub_kwargs)
     expected = {"audio": config.audio_model_digest, "text": config.text_model_digest}
     if any(expected.values()):
         for (part, wanted), found in zip(expected.items(), base_digests(config, tensors), strict=True):
@@ -421,17 +430,30 @@ def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
                     f"{wanted}. Put the original model back; `{part}_model_digest=None` takes these "
                     "instead, with whatever results."
                 )
-    return tensors
+    if not config.prunes_llm:
+        return tensors
+    prefix = f"{LLM}.{llm_layer_prefix(config)}"
+    names = renumbered({name: name for name in tensors}, prefix, places(config.kept_llm_layers))
+    return {own: tensors[name] for name, own in names.items()}
+
+
+def opened_bases(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
+    """As `base_tensors`, unchecked, and with the LLM's layers all there, under their own numbers."""
+    encoder = lazy_tensors(config.audio_model_id, revision=config.audio_model_revision, **hub_kwargs)
+    llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
+    tensors = encoder_tensors(encoder, config.audio_config, config.kept_encoder_layers)
+    return tensors | {f"{LLM}.{name}": tensor for name, tensor in llm.items()}
 
 
 def base_digests(config: Any, tensors: dict[str, Any]) -> tuple[str, str]:
-    """Digests of the encoder's and the LLM's part of `base_tensors`, of a thousandth of their bytes.
+    """Digests of the encoder's and the LLM's part of `opened_bases`, of a thousandth of their bytes.
 
     They tell a model from another one of the same shape, e.g. a fine-tuned one: names, shapes and the first
     row of each tensor, as float32; vectors count whole. Of the encoder's layers only the lowest kept one
-    counts, because `config` may keep fewer layers than the checkpoint was trained with.
+    counts, because `config` may keep fewer layers than the checkpoint was trained with; of the LLM all count,
+    kept or not.
     """
-    tensors = without_layers(tensors, range(1, config.num_encoder_layers), config)
+    tensors = without_layers(tensors, encoder_prefix(config), range(1, config.num_encoder_layers))
     digests = {"encoder": hashlib.sha256(), LLM: hashlib.sha256()}
     for name, tensor in sorted(tensors.items()):
         part, _, name_in_llm = name.partition(".")

@@ -54,13 +54,15 @@ class SlamAsrConfig(PreTrainedConfig):
             The unpruned encoder's, of a type in `GEOMETRIES`. Fields that are not the encoder's are kept, but
             nothing is built from them.
         text_config (`PreTrainedConfig` or `dict`, defaults to a Qwen2 config):
-            Any causal LM that takes `inputs_embeds`.
+            The unpruned LLM's: any causal LM that takes `inputs_embeds`.
         num_encoder_layers (`int`, *optional*):
             Encoder layers kept, counted from the bottom (of `kept_encoder_layers` where that is given). All
             by default. Fewer make the model smaller and faster and its error rate higher. The config itself
             holds the list; this is its length, and setting it keeps the lowest so many.
         kept_encoder_layers (`list[int]`, *optional*):
             Indices of the layers to keep, ascending, for other choices than the lowest.
+        num_llm_layers (`int`, *optional*), kept_llm_layers (`list[int]`, *optional*):
+            The same of the LLM's layers. What is left of an LLM must usually be healed, by its LoRA.
         projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_WIDTHS`.
         projector_stack (`int`, defaults to 5):
             Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger
@@ -130,6 +132,7 @@ class SlamAsrConfig(PreTrainedConfig):
     audio_config: Any = None
     text_config: Any = None
     kept_encoder_layers: Any = None  # list[int], once constructed
+    kept_llm_layers: Any = None  # likewise
     projector_type: str = "stack_mlp"
     projector_stack: int = 5
     projector_tail: TailRule = "pad"
@@ -160,7 +163,9 @@ class SlamAsrConfig(PreTrainedConfig):
     audio_token_id: int | None = None
     initializer_range: float = 0.02
 
-    def __post_init__(self, num_encoder_layers: int | None = None, **kwargs):
+    def __post_init__(
+        self, num_encoder_layers: int | None = None, num_llm_layers: int | None = None, **kwargs
+    ):
         super().__post_init__(**kwargs)
         self.auto_map = dict(AUTO_MAP)
         self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
@@ -168,6 +173,8 @@ class SlamAsrConfig(PreTrainedConfig):
         self._check_layers()
         if num_encoder_layers is not None:
             self.num_encoder_layers = num_encoder_layers
+        if num_llm_layers is not None:
+            self.num_llm_layers = num_llm_layers
         self._check_projector()
         self._check_ctc()
         if self.text_style not in ("normalized", "written"):
@@ -191,16 +198,16 @@ class SlamAsrConfig(PreTrainedConfig):
         setattr(self, f"{prefix}target_modules", list(target_modules))
 
     def _check_layers(self) -> None:
-        total = self.audio_config.num_hidden_layers
-        kept = list(range(total)) if self.kept_encoder_layers is None else list(self.kept_encoder_layers)
-        if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
-            raise ValueError(f"`kept_encoder_layers` must be ascending between 0 and {total - 1}: {kept}.")
+        kept = checked("kept_encoder_layers", self.kept_encoder_layers, self.audio_config.num_hidden_layers)
         if kept[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
             raise ValueError(
                 "`kept_encoder_layers` must begin with 0: layer 0 of this encoder "
                 f"({self.audio_config.model_type}) holds the position embedding of all layers. Got {kept}."
             )
         self.kept_encoder_layers = kept
+        self.kept_llm_layers = checked(
+            "kept_llm_layers", self.kept_llm_layers, self.text_config.num_hidden_layers
+        )
 
     def _check_projector(self) -> None:
         if self.projector_type not in PROJECTOR_WIDTHS:
@@ -265,13 +272,21 @@ class SlamAsrConfig(PreTrainedConfig):
 
     @num_encoder_layers.setter
     def num_encoder_layers(self, count: int) -> None:
-        kept = self.kept_encoder_layers
-        if not 1 <= count <= len(kept):
-            raise ValueError(
-                f"`num_encoder_layers` (`--keep_layers`) must be between 1 and {len(kept)}, the layers that "
-                f"can be kept ({kept}), got {count}."
-            )
-        self.kept_encoder_layers = kept[:count]
+        self.kept_encoder_layers = lowest("encoder", "--keep_layers", self.kept_encoder_layers, count)
+
+    @property
+    def num_llm_layers(self) -> int:
+        """How many layers of the LLM are kept."""
+        return len(self.kept_llm_layers)
+
+    @num_llm_layers.setter
+    def num_llm_layers(self, count: int) -> None:
+        self.kept_llm_layers = lowest("llm", "--keep_llm_layers", self.kept_llm_layers, count)
+
+    @property
+    def prunes_llm(self) -> bool:
+        """Whether layers of the LLM are left out."""
+        return self.num_llm_layers < self.text_config.num_hidden_layers
 
     @property
     def audio_geometry(self) -> AudioGeometry:
@@ -310,12 +325,12 @@ class SlamAsrConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
-        """As in transformers; what `kwargs` change about the encoder's layers is checked with the rest.
+        """As in transformers; what `kwargs` change about the kept layers is checked with the rest.
 
-        `num_encoder_layers=N` keeps the lowest N of those that the file keeps.
+        `num_encoder_layers=N` and `num_llm_layers=N` keep the lowest N of those that the file keeps.
         """
-        names = {"num_encoder_layers", "kept_encoder_layers"} & kwargs.keys()
-        layers = {name: kwargs.pop(name) for name in names}
+        names = {f"{which}_{part}_layers" for which in ("num", "kept") for part in ("encoder", "llm")}
+        layers = {name: kwargs.pop(name) for name in names & kwargs.keys()}
         if "kept_encoder_layers" in layers:
             config_dict = {**config_dict, "num_encoder_layers": None}
         return super().from_dict({**config_dict, **layers}, **kwargs)
@@ -329,3 +344,21 @@ class SlamAsrConfig(PreTrainedConfig):
         for key in self.sub_configs:
             output[key].pop("_name_or_path", None)
         return output
+
+
+def checked(name: str, kept: Any, total: int) -> list[int]:
+    """The kept layers of `total`, in the config's field `name`; `None` stands for all."""
+    kept = list(range(total)) if kept is None else list(kept)
+    if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
+        raise ValueError(f"`{name}` must be ascending between 0 and {total - 1}: {kept}.")
+    return kept
+
+
+def lowest(part: str, flag: str, kept: list[int], count: int) -> list[int]:
+    """The lowest `count` of the kept layers of encoder or LLM."""
+    if not 1 <= count <= len(kept):
+        raise ValueError(
+            f"`num_{part}_layers` (`{flag}`) must be between 1 and {len(kept)}, the layers that can be kept "
+            f"({kept}), got {count}."
+        )
+    return kept[:count]

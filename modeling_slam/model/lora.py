@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from .audio_encoders import llm_layers, places, renumbered
 from .configuration_slam import LORA_PARTS
 
 OWN_LORA = "default"
@@ -222,6 +223,8 @@ class LoraAdapters(nn.Module):
             name.removeprefix("base_model.model."): tensor
             for name, tensor in peft.load_peft_weights(peft_model_id, device="cpu", **place).items()
         }
+        if self.config.prunes_llm:
+            settings, weights = self._of_kept_layers(settings, weights, peft_model_id)
         active = self.active_adapters()
         try:
             peft.inject_adapter_in_model(settings, self.language_model, adapter_name)
@@ -238,6 +241,26 @@ class LoraAdapters(nn.Module):
                 f"{error}. Save it again with the PEFT and the LLM it was trained with."
             ) from error
         self.set_adapter(adapter_name)
+
+    def _of_kept_layers(self, settings: Any, weights: dict[str, Any], source: str) -> tuple[Any, dict]:
+        """Of an adapter of the whole LLM what belongs to the kept layers, numbered as they are here."""
+        if settings.rank_pattern or settings.alpha_pattern:
+            raise ValueError(
+                f"The adapter {source} has ranks or alphas of single layers (`rank_pattern`, "
+                "`alpha_pattern`), numbered as in the whole LLM; this model keeps only some of its layers."
+            )
+        numbers = places(self.config.kept_llm_layers)
+        settings = copy.copy(settings)
+        if (adapted := settings.layers_to_transform) is not None:
+            adapted = [adapted] if isinstance(adapted, int) else adapted
+            settings.layers_to_transform = [numbers[layer] for layer in adapted if layer in numbers]
+        return settings, self._llm_renumbered(weights, numbers)
+
+    def _llm_renumbered(self, weights: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
+        """Weights by the LLM's names, with layer i under the number `numbers[i]`, if it has one."""
+        prefix = f"{llm_layers(self.language_model)[0]}."
+        names = renumbered({name: name for name in weights}, prefix, numbers)
+        return {own: weights[name] for name, own in names.items()}
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
         """Use this adapter alone, also after `disable_adapters`; "default" is the model's own."""
@@ -311,15 +334,21 @@ class LoraAdapters(nn.Module):
         )
 
     def write_peft_copy(self, directory: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """The LLM's own LoRA in the model's `state_dict`, for `PeftModel.from_pretrained(llm, ...)`."""
+        """The LLM's own LoRA in the model's `state_dict`, for `PeftModel.from_pretrained(llm, ...)`.
+
+        Where layers of the LLM are left out, it is that of the whole LLM's layers that are kept.
+        """
         lora = self.get_adapter_state_dict(OWN_LORA, state_dict)
+        settings = copy.copy(self.adapters()[OWN_LORA])
+        if self.config.prunes_llm:
+            settings.layers_to_transform = self.config.kept_llm_layers
+            lora = self._llm_renumbered(lora, dict(enumerate(self.config.kept_llm_layers)))
         directory.mkdir(parents=True, exist_ok=True)
         save_file(
             {f"base_model.model.{name}": tensor.contiguous() for name, tensor in lora.items()},
             directory / "adapter_model.safetensors",
             metadata={"format": "pt"},
         )
-        settings = copy.copy(self.adapters()[OWN_LORA])
         settings.base_model_name_or_path = self.config.text_model_id
         settings.revision = self.config.text_model_revision
         settings.target_modules = sorted(settings.target_modules)  # PEFT keeps a set: its order would vary

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForCausalLM,
     GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
@@ -29,7 +28,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from .audio_encoders import ENCODERS
+from .audio_encoders import ENCODERS, pruned_llm
 from .audio_lengths import MAX_TOKENS_PER_SECOND
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
@@ -87,7 +86,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         self.encoder = encoder_class(config.audio_config, config.num_encoder_layers)
         self.projector = PROJECTORS[config.projector_type](config)
         self.ctc_head = CtcHead(config) if config.has_ctc_head else None
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model, self.llm_removed = pruned_llm(config)
         if config.trained_in_float32:
             # Of the head its parameters: the ids of its tokens must stay integers.
             head = () if self.ctc_head is None else self.ctc_head.named_parameters()
@@ -118,7 +117,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         return self
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters by part; `encoder_removed` is what the full encoder has beyond the kept layers."""
+        """Parameters by part; `encoder_removed` and `llm_removed` are those of the layers not kept."""
 
         def size(module: nn.Module, of_lora: bool = False) -> int:
             return sum(p.numel() for name, p in module.named_parameters() if (".lora_" in name) is of_lora)
@@ -131,6 +130,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             "ctc_head": 0 if self.ctc_head is None else size(self.ctc_head),
             "lora": size(self, of_lora=True),
             "llm": size(self.language_model),
+            "llm_removed": self.llm_removed,
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
             "total": sum(p.numel() for p in self.parameters()),
         }

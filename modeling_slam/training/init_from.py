@@ -13,7 +13,7 @@ import torch
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.common.command_line import one_line
-from modeling_slam.model.checkpoints import base_digests, base_tensors, lazy_tensors
+from modeling_slam.model.checkpoints import base_digests, lazy_tensors, opened_bases
 from modeling_slam.model.lora import OWN_LORA_WEIGHT, is_trained
 
 logger = logging.getLogger("slam-asr")
@@ -34,7 +34,7 @@ def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
     except (OSError, ValueError) as error:
         raise ValueError(f"`--init_from {source}` cannot be read: {one_line(error)}") from error
     same = theirs.text_model_id is not None and theirs.text_model_id == config.text_model_id
-    if not same and theirs.text_model_digest not in (None, base_digests(config, base_tensors(config))[1]):
+    if not same and theirs.text_model_digest not in (None, base_digests(config, opened_bases(config))[1]):
         raise ValueError(
             f"`--init_from {source}` was trained with the LLM {theirs.text_model_id}, whose embeddings its "
             f"projector speaks in, and `--llm` is {config.text_model_id}. Take the same LLM."
