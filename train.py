@@ -45,8 +45,9 @@ from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.by_projector import settle
 from modeling_slam.training.cross_fitting import dealt
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
-from modeling_slam.training.init_from import fitting, read_start, report, take_lora
+from modeling_slam.training.init_from import fitting, of_kept_layers, read_start, report, take_lora
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
+from modeling_slam.training.llm_layers import choose_by_text, is_by_text
 from modeling_slam.training.run_checks import check_best, check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_health import RunError, RunHealth, describe_best
@@ -107,6 +108,11 @@ def main(argv: list[str] | None = None) -> None:
             if needs_clips(model_args.layer_choice):
                 clips = calibration_clips(data["train"], processor)
                 config = build_config(model_args, lora_args, run.checkpoint, clips)
+            if is_by_text(model_args.llm_layer_choice) and run.checkpoint is None:
+                run.llm_layers = choose_by_text(
+                    model_args.llm_layer_choice, config, processor, data["train"], run_args.device
+                )
+                logger.info("Layers of the LLM that are kept: %s", config.kept_llm_layers)
             languages = {language for clips in data.values() for language in clips["language"]}
             usual_seconds = usual_length(data["train"]["duration"])
             processor = build_processor(model_args, config, usual_seconds, languages)
@@ -142,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), parts.weights)
             if start:
+                start = of_kept_layers(start, model)
                 taken = [*fitting(start, parts.weights or {}), *take_lora(model, start)]
                 report(str(run_args.init_from), start, taken, model)
             releases = ReleaseCallback(push_args)
@@ -196,7 +203,7 @@ def load_split(
 
 
 def describe_parameters(counts: dict[str, int]) -> str:
-    parts = ("encoder_kept", "encoder_removed", "projector", "llm", "lora", "trainable")
+    parts = ("encoder_kept", "encoder_removed", "projector", "llm", "llm_removed", "lora", "trainable")
     return "Parameters: " + ", ".join(
         f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in parts
     )

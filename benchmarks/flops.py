@@ -56,7 +56,7 @@ def llm_products(config: SlamAsrConfig, positions: int) -> float:
         lora = 2.0 * positions * config.lora_rank * sum(sum(shapes[n]) for n in config.lora_target_modules)
     # A frozen layer has one product back for one forward. Attention has two for each, and so has LoRA, whose
     # weights have gradients.
-    return config.text_config.num_hidden_layers * (2 * linear + 3 * attention + 3 * lora)
+    return config.num_llm_layers * (2 * linear + 3 * attention + 3 * lora)
 
 
 def vocabulary_products(config: SlamAsrConfig, labels: int) -> float:

@@ -235,7 +235,7 @@ def pruned_llm(config: Any) -> tuple[Any, int]:
     for place, layer in enumerate(layers):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = place
+                module.layer_idx = place  # ty: ignore[invalid-assignment] (a plain number)
     per_layer = {  # such as `layer_types`
         name: [value[number] for number in kept]
         for name, value in vars(llm.config).items()

@@ -319,8 +319,8 @@ def check_layers(config: Any, trained: Any, source: str) -> None:
         kept, had = (getattr(one, f"kept_{part}_layers") for one in (config, trained))
         if kept != had[: len(kept)]:
             raise ValueError(
-                f"{source} was trained with {len(had)} {part} layers, {had}; it can be loaded with the lowest "
-                f"1 to {len(had)} of them (`num_{part}_layers`), got `kept_{part}_layers={kept}`."
+                f"{source} was trained with {len(had)} {part} layers, {had}; it can be loaded with the "
+                f"lowest 1 to {len(had)} of them (`num_{part}_layers`), got `kept_{part}_layers={kept}`."
             )
 
 

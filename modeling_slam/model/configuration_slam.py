@@ -171,6 +171,7 @@ class SlamAsrConfig(PreTrainedConfig):
         self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         audio_geometry(self.audio_config)  # an encoder that is not supported shows here
         self._check_layers()
+        self._check_llm_layers()
         if num_encoder_layers is not None:
             self.num_encoder_layers = num_encoder_layers
         if num_llm_layers is not None:
@@ -198,16 +199,23 @@ class SlamAsrConfig(PreTrainedConfig):
         setattr(self, f"{prefix}target_modules", list(target_modules))
 
     def _check_layers(self) -> None:
-        kept = checked("kept_encoder_layers", self.kept_encoder_layers, self.audio_config.num_hidden_layers)
+        total = self.audio_config.num_hidden_layers
+        kept = list(range(total)) if self.kept_encoder_layers is None else list(self.kept_encoder_layers)
+        if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
+            raise ValueError(f"`kept_encoder_layers` must be ascending between 0 and {total - 1}: {kept}.")
         if kept[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
             raise ValueError(
                 "`kept_encoder_layers` must begin with 0: layer 0 of this encoder "
                 f"({self.audio_config.model_type}) holds the position embedding of all layers. Got {kept}."
             )
         self.kept_encoder_layers = kept
-        self.kept_llm_layers = checked(
-            "kept_llm_layers", self.kept_llm_layers, self.text_config.num_hidden_layers
-        )
+
+    def _check_llm_layers(self) -> None:
+        total = self.text_config.num_hidden_layers
+        kept = list(range(total)) if self.kept_llm_layers is None else list(self.kept_llm_layers)
+        if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
+            raise ValueError(f"`kept_llm_layers` must be ascending between 0 and {total - 1}: {kept}.")
+        self.kept_llm_layers = kept
 
     def _check_projector(self) -> None:
         if self.projector_type not in PROJECTOR_WIDTHS:
@@ -344,14 +352,6 @@ class SlamAsrConfig(PreTrainedConfig):
         for key in self.sub_configs:
             output[key].pop("_name_or_path", None)
         return output
-
-
-def checked(name: str, kept: Any, total: int) -> list[int]:
-    """The kept layers of `total`, in the config's field `name`; `None` stands for all."""
-    kept = list(range(total)) if kept is None else list(kept)
-    if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
-        raise ValueError(f"`{name}` must be ascending between 0 and {total - 1}: {kept}.")
-    return kept
 
 
 def lowest(part: str, flag: str, kept: list[int], count: int) -> list[int]:

@@ -80,6 +80,8 @@ def render_card(
         revision=revision,
         config=config,
         kept_layers=layer_words(config.kept_encoder_layers),
+        kept_llm_layers=layer_words(config.kept_llm_layers),
+        removed_llm_layers=config.text_config.num_hidden_layers - config.num_llm_layers,
         has_pipeline=bool(getattr(config, "custom_pipelines", None)),
         bases=[
             (config.audio_model_id, config.audio_model_revision),

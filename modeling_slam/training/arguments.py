@@ -21,6 +21,7 @@ from modeling_slam.model.processing_slam import INSTRUCTION
 from modeling_slam.model.projectors import PROJECTORS
 from modeling_slam.training.by_projector import by_projector, settle
 from modeling_slam.training.layer_choice import LAYER_CHOICES
+from modeling_slam.training.llm_layers import LLM_LAYER_CHOICES
 from modeling_slam.training.run_checks import (
     VALIDATION_METRICS,
     check_run_numbers,
@@ -65,6 +66,19 @@ class ModelArguments:
     )
     kept_encoder_layers: list[int] | None = field(
         default=None, metadata={"help": "The layers to keep, by index, instead of a choice."}
+    )
+    keep_llm_layers: int | None = field(
+        default=None, metadata={"help": "LLM layers to keep; all if not given."}
+    )
+    llm_layer_choice: str = field(
+        default="top_down",
+        metadata={
+            "help": "Which LLM layers are kept: the lowest, or all but the block that turns its input least.",
+            "choices": LLM_LAYER_CHOICES,
+        },
+    )
+    kept_llm_layers: list[int] | None = field(
+        default=None, metadata={"help": "The LLM layers to keep, by index, instead of a choice."}
     )
     projector_type: str = field(default="stack_mlp", metadata={"help": "Projector.", "choices": PROJECTORS})
     projector_stack: int = field(default=4, metadata={"help": "Encoder frames of 20 ms per audio token."})

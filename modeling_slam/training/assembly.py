@@ -38,7 +38,8 @@ from modeling_slam.training.feature_cache import Encoding
 from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
 
 PAUSES_SECONDS = 1.0  # before and behind a clip, where recordings are cut
-OTHER_NAMES = {"keep_layers": "num_encoder_layers"}  # flag -> field of the config, where they differ
+# Flag -> field of the config, where they differ.
+OTHER_NAMES = {"keep_layers": "num_encoder_layers", "keep_llm_layers": "num_llm_layers"}
 
 
 def build_config(
@@ -51,7 +52,7 @@ def build_config(
 
     A run that goes on from `checkpoint` keeps its layers, the scale and norm of its projector, and the
     revisions of its base models: what they follow from may have changed since. `clips` are for a layer choice
-    that needs them.
+    that needs them. Where layers of the LLM are chosen by text, the lowest are kept until there is some.
 
     Raises:
         ValueError: a setting does not fit the base models. OSError: a base model cannot be found.
@@ -79,6 +80,7 @@ def build_config(
     }
     if begun is not None:
         rest["kept_encoder_layers"] = begun.kept_encoder_layers
+        rest["kept_llm_layers"] = begun.kept_llm_layers
         rest["projector_norm"] = begun.projector_norm
         if model_args.projector_scale is None:
             rest["projector_scale"] = begun.projector_scale
@@ -98,6 +100,7 @@ def architecture(
 ) -> SlamAsrConfig:
     """What the settings make of these base models, checked; `rest` are further fields of the config."""
     check_layers(model_args, audio_config.num_hidden_layers)
+    check_llm_layers(model_args)
     settings = {**vars(model_args), **vars(lora_args)}
     fields = {OTHER_NAMES.get(name, name): settings[name] for name in config_settings(model_args, lora_args)}
     fields["projector_norm"] = True
@@ -126,6 +129,26 @@ def check_layers(model_args: ModelArguments, available: int) -> None:
     if n is not None and not 1 <= n <= available:
         raise ValueError(
             f"`--keep_layers` must be between 1 and {available}, the layers of the encoder, got {n}."
+        )
+
+
+def check_llm_layers(model_args: ModelArguments) -> None:
+    asked = [
+        f"`{flag}`"
+        for flag, is_given in {
+            "keep_llm_layers": model_args.keep_llm_layers is not None,
+            "llm_layer_choice": model_args.llm_layer_choice != "top_down",
+        }.items()
+        if is_given
+    ]
+    if model_args.kept_llm_layers is not None and asked:
+        raise ValueError(
+            f"{asked[0]} and `kept_llm_layers` both say which layers of the LLM are kept; leave one out."
+        )
+    if asked == ["`llm_layer_choice`"]:
+        raise ValueError(
+            f"`--llm_layer_choice {model_args.llm_layer_choice}` must be told how many layers of the LLM to "
+            "keep: add `--keep_llm_layers`."
         )
 
 

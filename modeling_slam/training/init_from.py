@@ -2,7 +2,7 @@
 
 Another language, another depth, a shorter training: projector, CTC head and LoRA of a checkpoint are taken
 where they fit, tensor by tensor; the rest starts fresh. The LLM must be the same, because projector and head
-speak in its embeddings.
+speak in its embeddings. LoRA goes to the LLM's layers that it was trained on, where this model keeps them.
 """
 
 import logging
@@ -13,8 +13,9 @@ import torch
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.common.command_line import one_line
+from modeling_slam.model.audio_encoders import llm_layer_prefix, llm_layers, places, renumbered
 from modeling_slam.model.checkpoints import base_digests, lazy_tensors, opened_bases
-from modeling_slam.model.lora import OWN_LORA_WEIGHT, is_trained
+from modeling_slam.model.lora import LLM, OWN_LORA_WEIGHT, is_trained
 
 logger = logging.getLogger("slam-asr")
 TOKEN_IDS = "ctc_head.token_ids"  # of the new run's own texts
@@ -22,6 +23,8 @@ TOKEN_IDS = "ctc_head.token_ids"  # of the new run's own texts
 
 def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
     """The trained weights of the checkpoint at a Hub id or directory, by the model's names.
+
+    LoRA has the numbers that its layers have in the whole LLM.
 
     Sets `config.projector_scale` where it is `None`: the weights were trained behind that of their model.
 
@@ -41,7 +44,23 @@ def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
         )
     if config.projector_scale is None:
         config.projector_scale = theirs.projector_scale
-    return {name: tensors[name][...] for name in tensors if is_trained(name) and name != TOKEN_IDS}
+    names = {name: name for name in tensors if is_trained(name) and name != TOKEN_IDS}
+    if theirs.prunes_llm:
+        prefix = f"{LLM}.{llm_layer_prefix(theirs)}"
+        names = renumbered(names, prefix, dict(enumerate(theirs.kept_llm_layers)))
+    return {own: tensors[name][...] for name, own in names.items()}
+
+
+def of_kept_layers(
+    start: Mapping[str, torch.Tensor], model: SlamAsrForConditionalGeneration
+) -> dict[str, torch.Tensor]:
+    """What `read_start` gives, LoRA under the numbers that the layers have in this model.
+
+    That of layers which it does not keep comes under names that it does not have.
+    """
+    prefix = f"{LLM}.{llm_layers(model.language_model)[0]}."
+    names = renumbered({name: name for name in start}, prefix, places(model.config.kept_llm_layers))
+    return {names.get(name, f"{name} (of a layer not kept)"): tensor for name, tensor in start.items()}
 
 
 def fitting(start: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -56,6 +56,7 @@ class Run:
     checkpoint: str | None = None  # to go on from
     earlier: dict[str, Any] | None = None  # its run.json
     changed: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    llm_layers: dict[str, Any] = dataclasses.field(default_factory=dict)  # how they were chosen by text
 
     def has_ended(self, max_steps: int) -> bool:
         """Whether the checkpoint is the last that these settings give: training on would go past the end."""
@@ -83,8 +84,10 @@ class Run:
             {"step": step, "setting": name, "before": before, "after": after}
             for name, (before, after) in self.changed.items()
         ]
+        chosen = self.llm_layers or (self.earlier or {}).get("llm_layers", {})
+        notes = {name: note for name, note in {"llm_layers": chosen, "changes": history}.items() if note}
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_json(self.directory / RUN_FILE, self.settings | ({"changes": history} if history else {}))
+        write_json(self.directory / RUN_FILE, self.settings | notes)
         for split, report in (reports or {}).items():
             report.save(self.directory / f"data_{split}.json")
         if words is not None:

@@ -35,7 +35,9 @@ LLMS = {
     "llama": {},
     "gemma3_text": {"sliding_window": 4, "_sliding_window_pattern": 3},
     "smollm3": {"no_rope_layer_interval": 2},
-    "qwen3_moe": {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16, "mlp_only_layers": [3]},
+    "qwen3_moe": {
+        "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16, "mlp_only_layers": [3],
+    },
     "gpt2": {"n_layer": 6, "n_embd": 32, "n_head": 4, "scale_attn_by_inverse_layer_idx": True},
     "gpt_neox": {},
 }  # fmt: skip
@@ -307,8 +309,9 @@ def test_a_real_llm_without_some_layers_is_the_whole_one_with_them_deleted(real_
     whole = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     kept = [layer for layer in range(whole.config.num_hidden_layers) if layer not in (7, 8, 15)]
     config = SlamAsrConfig(
-        audio_config=AutoConfig.from_pretrained(real_models / "whisper-base"), text_config=whole.config.to_dict(),
-        audio_model_id=str(real_models / "whisper-base"), text_model_id=directory, kept_llm_layers=kept,
+        audio_config=AutoConfig.from_pretrained(real_models / "whisper-base"),
+        text_config=whole.config.to_dict(), kept_llm_layers=kept,
+        audio_model_id=str(real_models / "whisper-base"), text_model_id=directory,
     )  # fmt: skip
     model = SlamAsrForConditionalGeneration.from_base_models(config).eval()
     for layer in (15, 8, 7):
