@@ -21,12 +21,21 @@ ERROR_RATE = {6: 0.05, 4: 0.12, 2: 0.45}  # share of words that go wrong without
 
 
 def spec_of(
-    layers: int, mode: str, language: str, seed: int = 42, encoder: str = "base", hours: float | None = None
+    layers: int,
+    mode: str,
+    language: str,
+    seed: int = 42,
+    encoder: str = "base",
+    hours: float | None = None,
+    llm_layers: int | None = None,
 ) -> dict[str, Any]:
     lora = mode == "lora"
     further = "" if hours is None else f"{hours:g}h-"
+    depth = "" if llm_layers is None else f"llm{llm_layers}-"
+    axes = {"max_train_hours": hours, "keep_llm_layers": llm_layers}
+    axes = {name: value for name, value in axes.items() if value is not None}
     return {
-        "name": f"{encoder}-{layers}L-{mode}-{language}-{further}s{seed}",
+        "name": f"{encoder}-{layers}L-{depth}{mode}-{language}-{further}s{seed}",
         "encoder": f"openai/whisper-{encoder}",
         "encoder_name": encoder,
         "encoder_layers": 6,
@@ -40,7 +49,7 @@ def spec_of(
         "seed": seed,
         "train_flags": {},
         "eval_flags": {},
-        "axes": {} if hours is None else {"max_train_hours": hours},
+        "axes": axes,
     }
 
 
@@ -99,13 +108,14 @@ def write_results(directory: Path, rows: Sequence[Prediction], parameters: dict[
 def write_run(study: Path, spec: dict[str, Any], rows: Sequence[Prediction]) -> None:
     directory = study / "runs" / spec["name"]
     kept = spec["keep_layers"] * 1000 + 500
+    llm = 200 * spec["axes"].get("keep_llm_layers", 25)
     parameters = {
         "encoder_kept": kept,
         "encoder_removed": 6500 - kept,
         "projector": 700,
         "lora": 100 if spec["mode"] == "lora" else 0,
-        "llm": 5000,
-        "total": kept + 5800,
+        "llm": llm,
+        "total": kept + llm + 800,
     }
     write_results(directory, rows, parameters)
     record = {
@@ -126,7 +136,8 @@ def write_run(study: Path, spec: dict[str, Any], rows: Sequence[Prediction]) -> 
 def write_study(study: Path, runs: Sequence[tuple[dict[str, Any], Sequence[Prediction]]]) -> Path:
     for spec, rows in runs:
         write_run(study, spec, rows)
-    axes = {name: "hours of training speech" for spec, _ in runs for name in spec["axes"]}
+    titles = {"max_train_hours": "hours of training speech", "keep_llm_layers": "LLM layers kept"}
+    axes = {name: titles[name] for spec, _ in runs for name in spec["axes"]}
     content = {"name": "made", "axes": axes, "specs": [spec for spec, _ in runs]}
     (study / "study.json").write_text(json.dumps(content), encoding="utf-8")
     return study

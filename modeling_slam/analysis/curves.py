@@ -156,15 +156,24 @@ def seed_spread(runs: pd.DataFrame, x: str = X, by: By = BY) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def llm_differs(runs: pd.DataFrame) -> bool:
+    """Whether the LLMs of these runs are not all of one size."""
+    return "llm_parameters" in runs and runs["llm_parameters"].nunique() > 1
+
+
 def pareto_front(
     runs: pd.DataFrame, costs: Sequence[str] = ("wer", "parameters", "real_time_factor"), by: By = BY
 ) -> pd.DataFrame:
     """All runs with `on_front`: no other run of the language is as good in every cost and better in one.
 
-    `parameters` = kept encoder + LoRA: the projector and the LLM are the same for all. Costs that are not
-    known are left out. The real-time factor is this machine's, and noisy if it did other work.
+    `parameters` = kept encoder + LoRA, and the LLM where runs differ in it: the projector is the same for
+    all. Costs that are not known are left out. The real-time factor is this machine's, and noisy if it did
+    other work.
     """
-    runs = runs.assign(parameters=runs["encoder_parameters"] + runs["lora_parameters"].fillna(0))
+    parameters = runs["encoder_parameters"] + runs["lora_parameters"].fillna(0)
+    if llm_differs(runs):
+        parameters += runs["llm_parameters"]
+    runs = runs.assign(parameters=parameters)
     known = [cost for cost in costs if runs[cost].notna().all()]
     signs = [-1 if cost in METRICS and METRICS[cost].lower_is_better is False else 1 for cost in known]
     fronts = []

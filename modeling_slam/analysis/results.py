@@ -244,6 +244,7 @@ def scores_row(directory: Path) -> dict[str, Any]:
         "encoder_parameters_full": encoder + parameters.get("encoder_removed", 0),
         "projector_parameters": parameters.get("projector"),
         "lora_parameters": parameters.get("lora"),
+        "llm_parameters": parameters.get("llm"),
         "total_parameters": parameters.get("total"),
     }
 
@@ -313,7 +314,7 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
         bounds = {f"{name}_{end}" for name in (*ERROR_RATES, "speaker") for end in ("low", "high")}
         # An index of an older version lacks columns or has other intervals; one of another machine may have
         # other rules of Whisper's.
-        methods = {"interval_method", "whisper_rules", "decoder"}
+        methods = {"interval_method", "whisper_rules", "decoder", "llm_parameters"}
         if {"name", "finished", *methods, *METRICS, *bounds} <= set(index.columns):
             rules = index["language"].map(lambda code: rules_in_use([code]))
             index = index[(index["interval_method"] == INTERVAL_METHOD) & (index["whisper_rules"] == rules)]

@@ -21,11 +21,13 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from modeling_slam.analysis.breakdowns import wer_by_length
-from modeling_slam.analysis.curves import pareto_front
+from modeling_slam.analysis.curves import llm_differs, pareto_front
 from modeling_slam.analysis.frames import beside_mode, each_row, groups, keyed
 from modeling_slam.analysis.results import CURVE, StudyResults
 from modeling_slam.analysis.tables import MODES, error_change, lora_gain, shallowest_cuts, wer_table
 from modeling_slam.common.files import write_bytes
+from modeling_slam.report.depth_front import caption as front_caption
+from modeling_slam.report.depth_front import plot_depth_front
 from modeling_slam.report.line_styles import COLOURS, MARKERS, line_styles
 from modeling_slam.report.view import Plot, View
 from modeling_slam.report.written import language_name, plain, written_axis
@@ -207,7 +209,7 @@ def plot_pareto(study: StudyResults, view: View) -> Any:
             axis.plot([], [], MARKERS[mode], color=COLOURS[mode], label=title)
         axis.plot([], [], "o", color="0.3", mfc="none", label="hollow: beaten by another run")
         axis.set(
-            title=language_name(language), xlabel="encoder and LoRA (million parameters)", ylabel="WER (%)"
+            title=language_name(language), xlabel=f"{priced(study)} (million parameters)", ylabel="WER (%)"
         )
         axis.margins(0.18, 0.1)
         baselines = baselines_of(study, language)
@@ -270,6 +272,15 @@ def curve_caption(study: StudyResults, view: View) -> str:
     )
 
 
+def priced(study: StudyResults) -> str:
+    """What the parameters of `pareto_front` are of."""
+    return "encoder, LLM and LoRA" if llm_differs(study.runs) else "encoder and LoRA"
+
+
+def pareto_caption(study: StudyResults, view: View) -> str:
+    return f"WER against the parameters of {priced(study)}."
+
+
 def length_caption(study: StudyResults, view: View) -> str:
     cut = " and shallowest cut" if shallowest_cuts(study.runs) else ""
     return f"WER by length of the clip, whole encoder{cut}."
@@ -286,7 +297,8 @@ PLOTS: dict[str, Plot] = {
         "What LoRA does to each kind of word error after the shallowest cut.",
         plot_error_change,
     ),
-    "pareto": ("WER against the parameters of encoder and LoRA.", plot_pareto),
+    "pareto": (pareto_caption, plot_pareto),
+    "depth_front": (front_caption, plot_depth_front),
     "wer_by_length": (length_caption, plot_lengths),
 }
 
@@ -295,7 +307,8 @@ def plots_of(view: View) -> dict[str, Plot]:
     """The report's own plots and the view's; along another axis than depth those that can be drawn there."""
     if view.along_depth:
         return PLOTS | dict(view.plots)
-    return {f"wer_by_{view.x}": PLOTS["wer_by_depth"], "pareto": PLOTS["pareto"]} | dict(view.plots)
+    kept = {name: PLOTS[name] for name in ("pareto", "depth_front")}
+    return {f"wer_by_{view.x}": PLOTS["wer_by_depth"]} | kept | dict(view.plots)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from modeling_slam.analysis.frames import each_row, keyed
 from modeling_slam.analysis.results import StudyResults, shown_rates
 from modeling_slam.analysis.significance import MIN_UNITS, compare, family
 from modeling_slam.evaluation.metrics import METRICS
+from modeling_slam.report.depth_front import depth_front_table
 from modeling_slam.report.main_tables import (
     table1,
     table2,
@@ -143,7 +144,7 @@ def pareto_table(study: StudyResults, view: View) -> ReportTable:
     front = data[data["on_front"]].sort_values(["language", "wer"]).reset_index(drop=True)
     columns = {
         "wer": ("WER (%)", percent),
-        "parameters": ("encoder + LoRA (M)", millions),
+        "parameters": (counted_parts(study.runs) + " (M)", millions),
         **(
             {"real_time_factor": ("real-time factor", lambda value: f"{value:.3f}")}
             if "real_time_factor" in data
@@ -157,6 +158,11 @@ def pareto_table(study: StudyResults, view: View) -> ReportTable:
             "The factor is of the machine that decoded, and noisy if it did other work."
         )
     return table_of_rows("pareto", "Pareto front", note, data, columns, front, study.axes)
+
+
+def counted_parts(runs: pd.DataFrame) -> str:
+    """What the parameters of `pareto_front` are of."""
+    return " + ".join(["encoder", *(["LLM"] if curves.llm_differs(runs) else []), "LoRA"])
 
 
 def failures_table(study: StudyResults, view: View) -> ReportTable:
@@ -260,7 +266,7 @@ def baselines_table(study: StudyResults, view: View) -> ReportTable:
 
 SECTIONS: list[Section] = [
     table2, table3, table4, table5, table6, table7,
-    safe_zone_table, deepest_table, lora_tests, control_tests, shapes_table, pareto_table,
+    safe_zone_table, deepest_table, lora_tests, control_tests, shapes_table, pareto_table, depth_front_table,
     failures_table, lengths_table, parts_table, frequency_table, training_frequency_table, seeds_table,
     baselines_table, table1,
 ]  # fmt: skip

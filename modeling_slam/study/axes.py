@@ -54,6 +54,7 @@ AXES: dict[str, Axis] = {
     ),
     "layer_choice": Axis("choice of layers", "{}"),
     "llm": Axis("LLM", "{}", flags=lambda name, pair: {"llm": pair.llms[name]}),
+    "keep_llm_layers": Axis("LLM layers kept", "llm{}"),
     "mode": Axis(
         "trained", "{}",
         values=lambda file, chosen: file.modes,

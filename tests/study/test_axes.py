@@ -1,15 +1,18 @@
 """A study spans the axes of the table, and a run's name, flags and row of the index say where it stands."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from tiny_world import PLAIN
 
 from modeling_slam.analysis import StudyResults
+from modeling_slam.analysis.parameters import parameter_counts
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.axes import AXES, FURTHER, Axis
 from modeling_slam.training.layer_choice import LAYER_CHOICES
+from modeling_slam.study.runner import train_flags
 
 HOURS = "max_train_hours=[1, 2.5, 10]"
 
@@ -122,6 +125,18 @@ def test_a_variant_changes_what_recipe_and_study_say(study_file):
     assert (wide["projector_stack"], wide["learning_rate"]) == (2, 0.5)
     assert [run.config.projector_stack for run in study.runs] == [3, 2]
     assert [spec.axes for spec in study.specs] == [{"variant": "plain"}, {"variant": "wide"}]
+
+
+def test_the_depth_of_the_llm_is_an_axis_and_its_cost_follows(study_file):
+    study = load_study(study_file(), ["keep_llm_layers=[2, 1]", "encoders.tiny.keep_layers=[3]"])
+    names = ["tiny-3L-llm2-projector-en-s42", "tiny-3L-llm1-projector-en-s42"]
+    assert [spec.name for spec in study.specs] == names
+    assert [run.config.kept_llm_layers for run in study.runs] == [[0, 1], [0]]
+    assert [train_flags(spec, Path("model"))["keep_llm_layers"] for spec in study.specs] == [2, 1]
+    whole, half = (parameter_counts(run.config) for run in study.runs)
+    assert (whole.llm - whole.llm_embeddings - 64) == 2 * (half.llm - half.llm_embeddings - 64)  # final norm
+    with pytest.raises(ValueError, match=r"tiny-3L-llm3.*`--keep_llm_layers`.*between 1 and 2"):
+        load_study(study_file(), ["keep_llm_layers=[3]", "encoders.tiny.keep_layers=[3]"])
 
 
 @pytest.mark.parametrize(
