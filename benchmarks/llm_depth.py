@@ -2,11 +2,11 @@
 
     python -m benchmarks.llm_depth --llm DIR --encoder DIR --dataset DIR --language en --keep 24 18 12 6
 
-prints two tables: the angular distances that `--llm_layer_choice angular` goes by, and for each depth a lean
-checkpoint that it writes, loads and transcribes with, untrained: parameters, bytes read of the base LLM, seconds
-to load, peak memory, and seconds a clip. Each depth is loaded in a process of its own, depths take turns, and
-the fastest round counts. Transcripts all have `TOKENS` tokens, so that seconds compare.
-"""  # noqa: E501 (commands to be copied)
+prints two tables: the angular distances that `--llm_layer_choice angular` goes by, and for each depth what an
+untrained lean checkpoint takes to load and to transcribe. Each depth has a process of its own, depths take
+turns, and the fastest round counts. Seconds are those of the processor, which other work on the machine
+changes little; files are in the page cache. All transcripts have `TOKENS` tokens, so that seconds compare.
+"""
 
 import argparse
 import json
@@ -28,6 +28,7 @@ from modeling_slam.model.checkpoints import base_tensors
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_processor
 from modeling_slam.training.llm_layers import (
+    Distances,
     angular_distances,
     loaded,
     spread,
@@ -35,7 +36,8 @@ from modeling_slam.training.llm_layers import (
     without_closest_block,
 )
 
-ROUNDS, CLIPS, TOKENS = 3, 4, 20
+CLIPS, TOKENS = 4, 20
+INPUTS = "clips.pt"
 
 
 def main() -> None:
@@ -43,57 +45,35 @@ def main() -> None:
     for name in ("llm", "encoder", "dataset", "language"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--keep", type=int, nargs="+", required=True, help="Depths of the LLM.")
+    parser.add_argument("--rounds", type=int, default=3, help="Times that each depth is measured.")
     arguments = parser.parse_args()
     model_args = ModelArguments(encoder=arguments.encoder, llm=arguments.llm)
     config = build_config(model_args, LoraArguments(lora_rank=0))
     processor = build_processor(model_args, config)
     data, _ = load_speech(DataArguments(dataset=arguments.dataset, language=arguments.language), "train")
 
-    began = time.perf_counter()
-    llm = loaded(arguments.llm, None, "cpu")
+    began = time.process_time()
     batches = [*text_batches(processor.tokenizer, processor.instruction, spread(data))]
-    distances = angular_distances(llm, batches)
+    distances = angular_distances(loaded(arguments.llm, None, "cpu"), batches)
     tokens = sum(int(counted.sum()) for _, _, counted in batches)
-    print(
-        f"{tokens} tokens of {min(64, len(data))} texts, {time.perf_counter() - began:.1f} s, loading included\n"
-    )
-    print(table([block_row(distances, kept) for kept in arguments.keep]))
-    del llm
-
-    with tempfile.TemporaryDirectory() as directory:
-        clips = [data[row]["audio"] for row in range(0, len(data), len(data) // CLIPS)][:CLIPS]
-        torch.save(
-            processor(audio=clips[:CLIPS], language=[arguments.language] * CLIPS).data,
-            f"{directory}/clips.pt",
-        )
-        rows = {}
-        for kept in arguments.keep:
-            layers, _ = without_closest_block(kept, distances)
-            cut = SlamAsrConfig.from_dict(config.to_dict(), kept_llm_layers=layers)
-            model = SlamAsrForConditionalGeneration.from_base_models(cut)
-            model.save_pretrained(f"{directory}/{kept}")
-            counts = model.parameter_counts()
-            rows[kept] = {"layers": kept, "LLM (M)": counts["llm"] / 1e6, "all (M)": counts["total"] / 1e6}
-            del model
-        rounds = [
-            {kept: in_a_process(f"{directory}/{kept}") for kept in arguments.keep} for _ in range(ROUNDS)
-        ]
-    for kept, row in rows.items():
-        row |= {name: min(of_round[kept][name] for of_round in rounds) for name in rounds[0][kept]}
-    print()
-    print(table(list(rows.values())))
+    print(f"{tokens} tokens, {time.process_time() - began:.1f} s\n")
+    print(table([block_row(distances, kept) for kept in arguments.keep]), flush=True)
+    kept = {depth: without_closest_block(depth, distances)[0] for depth in arguments.keep}
+    clips = [data[row]["audio"] for row in range(0, len(data), len(data) // CLIPS)][:CLIPS]
+    print(f"\n{table(measured(config, processor, clips, kept, arguments.rounds))}")
 
 
-def block_row(distances: list[list[float]], kept: int) -> dict[str, Any]:
+def block_row(distances: Distances, kept: int) -> dict[str, Any]:
+    """The block that is dropped to keep so many layers, and how it compares with other blocks of its size."""
     layers, scores = without_closest_block(kept, distances)
     of_blocks = scores["block_dropped_from_layer"]
     dropped = [layer for layer in range(len(distances) - 1) if layer not in layers]
     return {
-        "keeps": kept,
-        "drops": f"{dropped[0]} to {dropped[-1]}" if dropped else "none",
-        "distance": min(of_blocks.values()),
-        "of the top ones": of_blocks[kept],
-        "largest": max(of_blocks.values()),
+        "kept": kept,
+        "dropped": f"{dropped[0]} to {dropped[-1]}" if dropped else "none",
+        "distance": of_blocks[dropped[0]] if dropped else None,
+        "of the top ones": of_blocks[kept] if dropped else None,
+        "largest": max(of_blocks.values()) if dropped else None,
     }
 
 
@@ -101,33 +81,61 @@ def table(rows: list[dict[str, Any]]) -> str:
     return pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3f")
 
 
-def in_a_process(checkpoint: str) -> dict[str, float]:
-    command = [sys.executable, "-c", f"from benchmarks.llm_depth import measure; measure({checkpoint!r})"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+def measured(
+    config: SlamAsrConfig,
+    processor: SlamAsrProcessor,
+    clips: list[Any],
+    kept: dict[int, list[int]],
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """One row for each depth."""
+    with tempfile.TemporaryDirectory() as directory:
+        shallow = SlamAsrConfig.from_dict(config.to_dict(), num_llm_layers=1)
+        SlamAsrForConditionalGeneration.from_base_models(shallow).save_pretrained(directory)
+        torch.save(dict(processor(audio=clips, language=["en"] * len(clips))), Path(directory, INPUTS))
+        found = [{depth: in_a_process(directory, kept[depth]) for depth in kept} for _ in range(rounds)]
+    return [
+        {"kept": depth} | {name: min(of[depth][name] for of in found) for name in found[0][depth]}
+        for depth in kept
+    ]
+
+
+def in_a_process(checkpoint: str, layers: list[int]) -> dict[str, float]:
+    program = f"from benchmarks.llm_depth import measure; measure({checkpoint!r}, {layers})"
+    ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def measure(checkpoint: str) -> None:
-    """Load a checkpoint and transcribe; prints what it took as JSON."""
-    began = time.perf_counter()
+def measure(checkpoint: str, layers: list[int]) -> None:
+    """Load the checkpoint, which holds nothing of the LLM, with these layers; prints what it took as JSON."""
+    config = SlamAsrConfig.from_pretrained(checkpoint, kept_llm_layers=layers)
+    config.save_pretrained(checkpoint)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
     model = SlamAsrForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    load_seconds = time.perf_counter() - began
-    llm = [t for name, t in base_tensors(model.config).items() if name.startswith("language_model.")]
+    load_seconds = time.process_time() - began
+    loaded_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    read = [t for name, t in base_tensors(model.config).items() if name.startswith("language_model.")]
     use_onednn(model)
-    inputs = torch.load(Path(checkpoint).parent / "clips.pt")
-    seconds = []
-    for _ in range(2):  # the first one packs the weights
-        began = time.perf_counter()
+    inputs = torch.load(Path(checkpoint, INPUTS))
+
+    def transcribe(tokens: int) -> float:
+        began = time.process_time()
         model.generate(
-            **inputs, num_beams=1, min_new_tokens=TOKENS, max_new_tokens=TOKENS, max_tokens_per_second=None,
+            **inputs, num_beams=1, min_new_tokens=tokens, max_new_tokens=tokens, max_tokens_per_second=None,
             pad_token_id=0,
         )  # fmt: skip
-        seconds.append((time.perf_counter() - began) / CLIPS)
+        return (time.process_time() - began) / CLIPS
+
+    transcribe(1)  # packs the weights
+    counts = model.parameter_counts()
     print(json.dumps({
-        "read of the LLM (MB)": sum(t[...].numel() * t[...].element_size() for t in llm) / 1e6,
-        "load (s)": load_seconds,
-        "peak (MB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-        "seconds a clip": min(seconds),
+        "LLM (M)": counts["llm"] / 1e6,
+        "all (M)": counts["total"] / 1e6,
+        "read of the LLM (MB)": sum(t[...].numel() * t[...].element_size() for t in read) / 1e6,
+        "to load (s)": load_seconds,
+        "memory (MB)": loaded_memory / 1e3,
+        "a clip (s)": transcribe(TOKENS),
     }))  # fmt: skip
 
 

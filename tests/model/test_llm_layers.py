@@ -15,12 +15,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     Gemma3nTextConfig,
     Qwen2ForCausalLM,
     WhisperForConditionalGeneration,
 )
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
+from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.model.checkpoints import base_digests, base_tensors, opened_bases
 
 load = SlamAsrForConditionalGeneration.from_pretrained
@@ -105,6 +107,10 @@ def test_logits_and_transcripts_are_those_of_the_whole_llm_whose_other_layers_ar
     with_cache = model.generate(ids, use_cache=True, **settings)
     assert torch.equal(with_cache, model.generate(ids, use_cache=False, **settings))
     assert torch.equal(with_cache, whole.generate(ids, use_cache=True, **settings)[:, ids.shape[1] :])
+    by_eval = transcribe(
+        model, input_ids=ids, attention_mask=mask, max_new_tokens=8, num_beams=2, eos_token_id=[]
+    )
+    assert torch.equal(with_cache, by_eval)
     cache = model.language_model(ids, use_cache=True).past_key_values
     assert [cache.get_seq_length(layer) > 0 for layer in range(len(cache))] == [True] * len(KEPT)
 
@@ -300,6 +306,20 @@ def test_a_trained_frozen_weight_of_a_kept_layer_makes_the_checkpoint_full(bases
     model.save_pretrained(tmp_path / "changed")
     assert model.config.self_contained
     assert torch.equal(logits(load(tmp_path / "changed")), logits(model))
+
+
+def test_an_llm_cut_short_is_quantised_like_any_other(bases, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra `quantised` is not installed")
+    model = with_lora(bases)
+    model.save_pretrained(tmp_path / "lean")
+    settings = BitsAndBytesConfig(load_in_8bit=True)
+    packed = load(tmp_path / "lean", quantization_config=settings, device_map="cpu")
+    layers = packed.language_model.model.layers
+    assert len(layers) == len(KEPT)
+    assert all(isinstance(layer.mlp.up_proj, bitsandbytes.nn.Linear8bitLt) for layer in layers)
+    assert torch.allclose(logits(packed), logits(model), atol=0.05)
+    packed.save_pretrained(tmp_path / "again")
+    assert torch.equal(logits(load(tmp_path / "again")), logits(model))
 
 
 @pytest.mark.slow

@@ -190,6 +190,17 @@ def test_parameters_and_recipe_are_those_of_the_model_and_the_run(evidence, trai
     assert str(trained.run.parent) not in text
 
 
+def test_the_card_says_which_layers_of_the_llm_are_kept(evidence):
+    assert "without" not in str(render_card(evidence, REPO)).partition("causal LM")[2].partition("\n")[0]
+    evidence.config.kept_llm_layers = [1]
+    evidence.parameters = evidence.parameters | {"llm_removed": 1234}
+    text = str(render_card(evidence, REPO))
+    assert "a frozen causal LM without 1 of its 2 layers with LoRA" in text
+    assert table(text, "LLM, kept")[1:] == [f"{evidence.parameters['llm']:,}", "layers 1 of 2, frozen"]
+    assert table(text, "LLM, removed")[1:] == ["1,234", "not loaded"]
+    assert table(text, "LoRA")
+
+
 def test_each_of_several_datasets_is_named_and_none_by_its_directory(evidence, trained):
     part = {**evidence.data["train"], "kept_clips": 7, "source": "owner/speech", "kind": "datasets"}
     parts = [part, {**part, "kept_clips": 9, "source": "/somewhere/mine", "kind": "AudioFolder"}]
