@@ -10,7 +10,6 @@ changes little; files are in the page cache. All transcripts have `TOKENS` token
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -92,7 +91,7 @@ def measured(
     with tempfile.TemporaryDirectory() as directory:
         shallow = SlamAsrConfig.from_dict(config.to_dict(), num_llm_layers=1)
         SlamAsrForConditionalGeneration.from_base_models(shallow).save_pretrained(directory)
-        torch.save(dict(processor(audio=clips, language=["en"] * len(clips))), Path(directory, INPUTS))
+        torch.save(dict(processor(audio=clips)), Path(directory, INPUTS))
         found = [{depth: in_a_process(directory, kept[depth]) for depth in kept} for _ in range(rounds)]
     return [
         {"kept": depth} | {name: min(of[depth][name] for of in found) for name in found[0][depth]}
@@ -110,11 +109,9 @@ def measure(checkpoint: str, layers: list[int]) -> None:
     """Load the checkpoint, which holds nothing of the LLM, with these layers; prints what it took as JSON."""
     config = SlamAsrConfig.from_pretrained(checkpoint, kept_llm_layers=layers)
     config.save_pretrained(checkpoint)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
     model = SlamAsrForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     load_seconds = time.process_time() - began
-    loaded_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     read = [t for name, t in base_tensors(model.config).items() if name.startswith("language_model.")]
     use_onednn(model)
     inputs = torch.load(Path(checkpoint, INPUTS))
@@ -134,7 +131,7 @@ def measure(checkpoint: str, layers: list[int]) -> None:
         "all (M)": counts["total"] / 1e6,
         "read of the LLM (MB)": sum(t[...].numel() * t[...].element_size() for t in read) / 1e6,
         "to load (s)": load_seconds,
-        "memory (MB)": loaded_memory / 1e3,
+        "weights (MB)": sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6,
         "a clip (s)": transcribe(TOKENS),
     }))  # fmt: skip
 

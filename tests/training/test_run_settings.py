@@ -120,6 +120,9 @@ def test_what_makes_another_model_is_told_from_what_does_not():
         "projector_stack",
         "lora_rank",
         "layer_choice",
+        "keep_llm_layers",
+        "kept_llm_layers",
+        "llm_layer_choice",
     ]
     assert (
         misfits(dict.fromkeys([*changed, "lora_dropout", "lora_alpha", "projector_dropout", "seed"]))
