@@ -12,6 +12,7 @@ from modeling_slam.analysis.depths import LLM_DEPTH, depth_front
 from modeling_slam.analysis.frames import each_row, groups
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.analysis.tables import MODES
+from modeling_slam.report.line_styles import MARKERS
 from modeling_slam.report.view import View
 from modeling_slam.report.written import (
     ReportTable,
@@ -23,7 +24,6 @@ from modeling_slam.report.written import (
     yes_no,
 )
 
-MARKERS = {"projector": "o", "lora": "s"}
 # Column -> what the horizontal axis says, and by what the values are divided.
 COSTS = {
     "parameters": ("encoder, LLM and LoRA (million parameters)", 1e6),

@@ -11,8 +11,8 @@ from modeling_slam.analysis import StudyResults
 from modeling_slam.analysis.parameters import parameter_counts
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.axes import AXES, FURTHER, Axis
-from modeling_slam.training.layer_choice import LAYER_CHOICES
 from modeling_slam.study.runner import train_flags
+from modeling_slam.training.layer_choice import LAYER_CHOICES
 
 HOURS = "max_train_hours=[1, 2.5, 10]"
 
