@@ -45,7 +45,7 @@ from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.by_projector import settle
 from modeling_slam.training.cross_fitting import dealt
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
-from modeling_slam.training.init_from import fitting, read_start, report, take_lora
+from modeling_slam.training.init_from import fitting, read_start, report, take_trained
 from modeling_slam.training.layer_choice import calibration_clips, needs_clips
 from modeling_slam.training.run_checks import check_best, check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
@@ -54,6 +54,7 @@ from modeling_slam.training.run_settings import record
 from modeling_slam.training.sampling import with_lengths
 from modeling_slam.training.trained_parts import trained_parts_of
 from modeling_slam.training.trainer import BeginsRun, SlamTrainer
+from modeling_slam.training.upper_layers import layers_to_skip, read_states
 from modeling_slam.training.validation import ValidationMetrics, decode_tokens
 
 logger = logging.getLogger("slam-asr")
@@ -90,6 +91,9 @@ def main(argv: list[str] | None = None) -> None:
             processor = build_processor(model_args, config)
             check_model(config, model_args)
             has_head = wants_head(config, align_args, run_args)
+            skipped = layers_to_skip(
+                config, cache_args.cache_features, bool(align_args.align_epochs), augment_args.groups
+            )
             start = {}
             if run_args.init_from is not None and run.checkpoint is None:
                 start = read_start(run_args.init_from, config)
@@ -110,16 +114,21 @@ def main(argv: list[str] | None = None) -> None:
             languages = {language for clips in data.values() for language in clips["language"]}
             usual_seconds = usual_length(data["train"]["duration"])
             processor = build_processor(model_args, config, usual_seconds, languages)
-            frames, cache = None, None
+            frames, states, cache = None, None, None
             own_cache = bool(align_args.align_epochs) and cache_args.cache_features is None
             if own_cache:
                 cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
             if cache_args.cache_features is not None:
-                cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args))
-                heard_anew = {"train"} if align_args.align_augmented else set()
-                kept = {split: clips for split, clips in data.items() if split not in heard_anew}
-                kept, frames = cache.fill_what_fits(kept, run_args.dataloader_num_workers)
-                data |= kept
+                own = (cache_args, config, processor, encoding_of(model_args, run_args, config))
+                cache = FeatureCache(*own)
+                if align_args.align_epochs or not config.trains_encoder:
+                    heard_anew = {"train"} if align_args.align_augmented else set()
+                    kept = {split: clips for split, clips in data.items() if split not in heard_anew}
+                    kept, frames = cache.fill_what_fits(kept, run_args.dataloader_num_workers)
+                    data |= kept
+                if skipped:
+                    below = FeatureCache(*own, states_at=skipped)
+                    data, states = below.fill_what_fits(data, run_args.dataloader_num_workers)
             set_seed(run_args.seed)
             parts = trained_parts_of(
                 config, processor.tokenizer, data["train"]["text"], has_head, start, run.checkpoint
@@ -142,8 +151,10 @@ def main(argv: list[str] | None = None) -> None:
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), parts.weights)
             if start:
-                taken = [*fitting(start, parts.weights or {}), *take_lora(model, start)]
+                taken = [*fitting(start, parts.weights or {}), *take_trained(model, start)]
                 report(str(run_args.init_from), start, taken, model)
+            if config.trains_encoder:
+                collator = read_states(model, collator, states, skipped)
             releases = ReleaseCallback(push_args)
             health = RunHealth(probed, collator, bool(align_args.align_epochs))
             trainer = SlamTrainer(
@@ -196,9 +207,10 @@ def load_split(
 
 
 def describe_parameters(counts: dict[str, int]) -> str:
-    parts = ("encoder_kept", "encoder_removed", "projector", "llm", "lora", "trainable")
+    parts = ("encoder_kept", "encoder_removed", "projector", "llm", "lora")
+    parts += tuple(name for name in ("encoder_lora", "encoder_trained", "llm_trained") if counts[name])
     return "Parameters: " + ", ".join(
-        f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in parts
+        f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in (*parts, "trainable")
     )
 
 

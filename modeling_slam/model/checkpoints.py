@@ -1,13 +1,13 @@
 """Checkpoints in two formats, written by one `save_pretrained` and read by one `from_pretrained`.
 
-    lean  projector, CTC head and LoRA; the config names the base models, which are read for the rest
+    lean  what is trained; the config names the base models, which are read for the rest
     full  every weight; needs no base model (`config.self_contained`)
 
-A model with LoRA on the LLM also gets a copy of it in `adapter/` for plain PEFT; only the root weights are
-ever read back here. All weights come as named, unread slices of safetensors files, of the checkpoint and of
-the base models alike; transformers' loader reads those that this model keeps, so no dropped layer and no
-decoder of Whisper is ever read. Saving compares what it leaves out with the base models: what they do not
-hold is written.
+LoRA is there once more for plain PEFT, the LLM's in `adapter/`, the encoder's in `encoder_adapter/`; only the
+root weights are ever read back here. All weights come as named, unread slices of safetensors files, of the
+checkpoint and of the base models alike; transformers' loader reads those that this model keeps, so no dropped
+layer and no decoder of Whisper is ever read. Saving compares what it leaves out with the base models: what
+they do not hold is written.
 """
 
 import contextlib
@@ -31,7 +31,6 @@ from .audio_encoders import ENCODERS
 from .configuration_slam import LORA_PARTS, SlamAsrConfig
 from .ctc_head import CtcHead
 from .lora import (
-    ADAPTER_DIRECTORY,
     LLM,
     LORA_WEIGHT,
     OWN_LORA,
@@ -39,6 +38,7 @@ from .lora import (
     LoraAdapters,
     base_name,
     is_trained,
+    trained_in_full,
 )
 from .pipeline_slam import SlamAsrPipeline
 from .projectors import PROJECTORS
@@ -87,8 +87,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             super().save_pretrained(save_directory, is_main_process, dict(weights), **kwargs)
         if is_main_process:
             custom_object_save(SlamAsrPipeline, save_directory)  # the config names it in `custom_pipelines`
-            if self.config.lora_settings(LLM)["rank"]:
-                self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
+            self.write_peft_copies(Path(save_directory), weights)
 
     def _settle_format(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Check that what is written can be loaded; a lean format that would lose weights becomes full."""
@@ -132,10 +131,14 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
     def _changed_base_weights(self, weights: Mapping[str, torch.Tensor]) -> str | None:
         """Weights that a lean checkpoint leaves out and the base models do not give back; `None` for none."""
         try:
-            base = base_tensors(self.config)
+            base = base_tensors(self.config, frozen_alone=True)
         except (OSError, RuntimeError) as error:
             return f"the frozen weights (the base models cannot be read: {error})"
-        frozen = {base_name(n): t for n, t in weights.items() if not (is_trained(n) or LORA_WEIGHT.search(n))}
+        frozen = {
+            base_name(name): tensor
+            for name, tensor in weights.items()
+            if not (is_trained(name, self.config) or LORA_WEIGHT.search(name))
+        }
         names = {id(module): f"{name}.weight" for name, module in self.named_modules()}
         head, embeddings = (
             names.get(id(of_llm)) for of_llm in (self.get_output_embeddings(), self.get_input_embeddings())
@@ -147,7 +150,15 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
 
     def left_out(self) -> set[str]:
         """Names of the weights that a checkpoint does not hold because the base models do."""
-        return {name for name in self.state_dict() if not is_trained(name)} if self.config.is_lean else set()
+        if not self.config.is_lean:
+            return set()
+        return {name for name in self.state_dict() if not is_trained(name, self.config)}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the frozen weights; a part that is trained itself may be float32 beside them."""
+        part = getattr(self, LLM if self.config.trained_encoder_layers else "encoder")
+        return next(weight.dtype for weight in part.parameters() if weight.is_floating_point())
 
     @contextlib.contextmanager
     def _as_unquantised(self):
@@ -204,7 +215,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         dropped = range(config.num_encoder_layers, trained.num_encoder_layers)
         tensors = without_layers(lazy_tensors(source, variant, **place), dropped, config)
         if config.is_lean:
-            tensors |= base_tensors(config, **hub)
+            tensors = base_tensors(config, frozen_alone=True, **hub) | tensors
         model, info = cls._from_tensors(tensors, config, source, **kwargs)
         model.name_or_path = model.config.name_or_path = source
         with contextlib.suppress(OSError):  # a checkpoint may come without generation settings
@@ -336,7 +347,8 @@ def quantising_the_frozen(quantization: Any, model_class: Any, config: Any) -> A
     with torch.device("meta"):
         model = model_class(config.without_lora())
     head = model.get_output_embeddings()
-    kept = ["projector", "ctc_head", *(name for name, module in model.named_modules() if module is head)]
+    kept = [prefix.removesuffix(".") for prefix in trained_in_full(config)]
+    kept += [name for name, module in model.named_modules() if module is head]
     setattr(quantization, skips, [*(getattr(quantization, skips) or []), *kept])
     return quantization
 
@@ -401,17 +413,24 @@ def without_layers(tensors: dict[str, Any], layers: range, config: Any) -> dict[
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
 
 
-def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
-    """All frozen weights of a `SlamAsrConfig`, unread, under the names of the model without LoRA.
+def base_tensors(config: Any, frozen_alone: bool = False, **hub_kwargs: Any) -> dict[str, Any]:
+    """The base models' weights of a `SlamAsrConfig`, unread, under the names of the model without LoRA.
+
+    `frozen_alone` leaves out an LLM whose own weights are trained: a checkpoint has them all.
 
     Raises:
         RuntimeError: the config has a digest of a base model, and the weights found have another.
     """
     encoder = lazy_tensors(config.audio_model_id, revision=config.audio_model_revision, **hub_kwargs)
-    llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
+    llm = {}
+    if reads_llm := not (frozen_alone and config.train_llm):
+        llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
     tensors = encoder_tensors(encoder, config.audio_config, config.kept_encoder_layers)
     tensors |= {f"{LLM}.{name}": tensor for name, tensor in llm.items()}
-    expected = {"audio": config.audio_model_digest, "text": config.text_model_digest}
+    expected = {
+        "audio": config.audio_model_digest,
+        "text": config.text_model_digest if reads_llm else None,
+    }
     if any(expected.values()):
         for (part, wanted), found in zip(expected.items(), base_digests(config, tensors), strict=True):
             if wanted not in (None, found):

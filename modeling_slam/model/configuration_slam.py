@@ -32,7 +32,7 @@ CUSTOM_PIPELINES = {
     }
 }
 # Parts of the model that may get LoRA, and what the names of its four fields begin with.
-LORA_PARTS = {"language_model": "lora_"}
+LORA_PARTS = {"language_model": "lora_", "encoder": "encoder_lora_"}
 LORA_FIELDS = ("rank", "alpha", "dropout", "target_modules")
 # Encoders whose layer 0 holds the position embedding of all layers.
 FIRST_LAYER_NEEDED_BY = ("wavlm",)
@@ -98,6 +98,16 @@ class SlamAsrConfig(PreTrainedConfig):
         lora_dropout (`float`, defaults to 0.1): Dropout before LoRA's first matrix while training.
         lora_target_modules (`list[str]`, defaults to the q, k, v and o projections):
             Linear layers of the LLM that LoRA adapts.
+        encoder_lora_rank (`int`, defaults to 0): Rank of the encoder's LoRA update; 0 is without.
+        encoder_lora_alpha (`int`, defaults to 32): As `lora_alpha`.
+        encoder_lora_dropout (`float`, defaults to 0.1): As `lora_dropout`.
+        encoder_lora_target_modules (`list[str]`, defaults to the q and v projections):
+            Linear layers of the encoder that LoRA adapts, by the ends of their names: `"q_proj"` of every
+            kept layer, `"layers.5.self_attn.q_proj"` of one, counted among the kept ones.
+        trained_encoder_layers (`list[int]`, *optional*):
+            Indices of the kept layers whose own weights are trained, and so stand in every checkpoint; none
+            by default.
+        train_llm (`bool`, defaults to `False`): The LLM's own weights are trained, and stand there too.
         audio_model_id, text_model_id (`str`, *optional*):
             Hub ids or directories of the base models. Where both are given, checkpoints leave the base
             weights out and `from_pretrained` fetches them from there.
@@ -109,8 +119,9 @@ class SlamAsrConfig(PreTrainedConfig):
             Checkpoints hold every weight although base models are named: a full checkpoint, which only says
             where its weights came from.
         trained_in_float32 (`bool`, defaults to `False`):
-            Projector and LoRA are float32 beside frozen weights of another dtype, as training in bf16 leaves
-            them. Set on saving.
+            What is trained is float32 beside frozen weights of another dtype, as training in bf16 leaves it.
+            Where the own weights of encoder layers or of the LLM are trained, all of that part is. Set on
+            saving.
         audio_token_id (`int`, *optional*):
             Placeholder in the prompt, replaced by one projector output each. May lie outside the LLM's
             vocabulary: its embedding is never looked up. Defaults to the first id after the vocabulary.
@@ -149,6 +160,12 @@ class SlamAsrConfig(PreTrainedConfig):
     lora_alpha: int = 32
     lora_dropout: float = 0.1
     lora_target_modules: list[str] | tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    encoder_lora_rank: int = 0
+    encoder_lora_alpha: int = 32
+    encoder_lora_dropout: float = 0.1
+    encoder_lora_target_modules: list[str] | tuple[str, ...] = ("q_proj", "v_proj")
+    trained_encoder_layers: Any = None  # list[int], once constructed
+    train_llm: bool = False
     audio_model_id: str | None = None
     audio_model_revision: str | None = None
     text_model_id: str | None = None
@@ -174,6 +191,7 @@ class SlamAsrConfig(PreTrainedConfig):
             raise ValueError(f"`text_style` must be normalized or written, got {self.text_style!r}.")
         for part in LORA_PARTS:
             self._check_lora(part)
+        self._check_trained()
         if self.audio_token_id is None:
             self.audio_token_id = self.text_config.vocab_size
 
@@ -189,6 +207,24 @@ class SlamAsrConfig(PreTrainedConfig):
         if rank and not target_modules:
             raise ValueError(f"`{prefix}target_modules` is empty; name layers, or set `{prefix}rank` to 0.")
         setattr(self, f"{prefix}target_modules", list(target_modules))
+
+    def _check_trained(self) -> None:
+        """Layers in `trained_encoder_layers` that are not kept have no effect: fewer may have been loaded."""
+        layers = sorted(set(self.trained_encoder_layers or ()))
+        total = self.audio_config.num_hidden_layers
+        if layers and not 0 <= layers[0] <= layers[-1] < total:
+            raise ValueError(f"`trained_encoder_layers` must lie between 0 and {total - 1}, got {layers}.")
+        self.trained_encoder_layers = layers
+        if layers and self.encoder_lora_rank:
+            raise ValueError(
+                f"`encoder_lora_rank` is {self.encoder_lora_rank} and `trained_encoder_layers` "
+                f"(`--train_encoder_layers`) {layers}: LoRA is for frozen weights; leave one of them out."
+            )
+        if self.train_llm and self.lora_rank:
+            raise ValueError(
+                f"`train_llm` trains the LLM's own weights, and `lora_rank` is {self.lora_rank}: LoRA is for "
+                "frozen ones; set it to 0."
+            )
 
     def _check_layers(self) -> None:
         total = self.audio_config.num_hidden_layers
@@ -295,6 +331,13 @@ class SlamAsrConfig(PreTrainedConfig):
     @property
     def adds_lora(self) -> bool:
         return any(self.lora_ranks().values())
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether anything of the encoder is trained, so that its frames change."""
+        return bool(
+            self.encoder_lora_rank or set(self.trained_encoder_layers) & set(self.kept_encoder_layers)
+        )
 
     @property
     def is_lean(self) -> bool:

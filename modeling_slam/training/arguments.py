@@ -126,15 +126,30 @@ class ModelArguments:
 
 @dataclass
 class LoraArguments:
-    """LoRA: which LLM weights are trained beside the projector (https://huggingface.co/papers/2106.09685)"""
+    """What is trained beside the projector, by LoRA (https://huggingface.co/papers/2106.09685) or itself"""
 
-    lora_rank: int = field(default=16, metadata={"help": "Rank of the update; 0 trains the projector alone."})
+    lora_rank: int = field(default=16, metadata={"help": "Rank of the LLM's update; 0 is without."})
     lora_alpha: int = field(default=32, metadata={"help": "The update is scaled by alpha / rank."})
     lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before LoRA's first matrix."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"],
         metadata={"help": "Linear layers of the LLM that LoRA adapts."},
     )
+    encoder_lora_rank: int = field(
+        default=0, metadata={"help": "Rank of the encoder's update; 0 is without."}
+    )
+    encoder_lora_alpha: int = field(
+        default=32, metadata={"help": "The encoder's update is scaled by alpha / rank."}
+    )
+    encoder_lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before its first matrix."})
+    encoder_lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"],
+        metadata={"help": "Linear layers of the encoder that LoRA adapts."},
+    )
+    train_encoder_layers: int = field(
+        default=0, metadata={"help": "So many of the topmost kept encoder layers are trained themselves."}
+    )
+    train_llm: bool = field(default=False, metadata={"help": "Train the LLM itself; needs --lora_rank 0."})
 
 
 @dataclass
@@ -179,7 +194,16 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "Peak rate of the CTC head, if it is another one."}
     )
     lora_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak rate of LoRA, if it is another one."}
+        default=None, metadata={"help": "Peak rate of the LLM's LoRA, if it is another one."}
+    )
+    encoder_lora_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of the encoder's LoRA, if it is another one."}
+    )
+    encoder_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of trained encoder layers, if it is another one."}
+    )
+    llm_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of a trained LLM, if it is another one."}
     )
     freeze_projector_steps: int = field(
         default=0, metadata={"help": "Steps for which projector and CTC head stay as they are."}
@@ -198,7 +222,7 @@ class RunArguments(Seq2SeqTrainingArguments):
     )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
     clip_by_part: bool = field(
-        default=True, metadata={"help": "Clip projector, CTC head and LoRA each by itself, not together."}
+        default=True, metadata={"help": "Clip projector, CTC head, LoRA and the rest each by itself."}
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Clips per device and step."})
@@ -341,11 +365,14 @@ class RunArguments(Seq2SeqTrainingArguments):
         super().__post_init__()
 
     def rate_of(self, part: str) -> float:
-        """Peak learning rate of projector, ctc_head or lora."""
+        """Peak learning rate of one of the `PARTS` of model/lora.py."""
         own = {
             "projector": self.projector_learning_rate,
             "ctc_head": self.ctc_learning_rate,
             "lora": self.lora_learning_rate,
+            "encoder_lora": self.encoder_lora_learning_rate,
+            "encoder": self.encoder_learning_rate,
+            "llm": self.llm_learning_rate,
         }
         rate = own[part]
         return self.learning_rate if rate is None else rate

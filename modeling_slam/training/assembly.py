@@ -38,7 +38,8 @@ from modeling_slam.training.feature_cache import Encoding
 from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
 
 PAUSES_SECONDS = 1.0  # before and behind a clip, where recordings are cut
-OTHER_NAMES = {"keep_layers": "num_encoder_layers"}  # flag -> field of the config, where they differ
+# Flag -> field of the config, where they differ.
+OTHER_NAMES = {"keep_layers": "num_encoder_layers", "train_encoder_layers": "trained_encoder_layers"}
 
 
 def build_config(
@@ -100,14 +101,24 @@ def architecture(
     check_layers(model_args, audio_config.num_hidden_layers)
     settings = {**vars(model_args), **vars(lora_args)}
     fields = {OTHER_NAMES.get(name, name): settings[name] for name in config_settings(model_args, lora_args)}
-    fields["projector_norm"] = True
+    fields |= {"projector_norm": True} | rest
+    kept = fields["kept_encoder_layers"] or list(range(audio_config.num_hidden_layers))
+    fields["trained_encoder_layers"] = topmost(kept[: fields["num_encoder_layers"]], lora_args)
     # What is trained is float32, whatever the frozen weights are.
     return SlamAsrConfig(
-        audio_config=audio_config,
-        text_config=text_config,
-        trained_in_float32=True,
-        **(fields | rest),
+        audio_config=audio_config, text_config=text_config, trained_in_float32=True, **fields
     )
+
+
+def topmost(kept: list[int], lora_args: LoraArguments) -> list[int]:
+    """The kept layers that are trained themselves."""
+    count = lora_args.train_encoder_layers
+    if not 0 <= count <= len(kept):
+        raise ValueError(
+            f"`--train_encoder_layers` must be between 0 and {len(kept)}, the layers that are kept, got "
+            f"{count}."
+        )
+    return kept[len(kept) - count :]
 
 
 def config_settings(*groups: Any) -> set[str]:
@@ -242,10 +253,11 @@ def build_model(
     return model
 
 
-def encoding_of(model_args: ModelArguments, run_args: RunArguments) -> Encoding:
-    """How the frozen encoder of a run computes."""
+def encoding_of(model_args: ModelArguments, run_args: RunArguments, config: SlamAsrConfig) -> Encoding:
+    """How the encoder of a run computes, before it is trained; where its own weights are, in float32."""
     bf16 = bool(run_args.bf16)
-    return Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
+    dtype = torch.float32 if config.trained_encoder_layers else frozen_dtype(model_args, bf16)
+    return Encoding(dtype, bf16, model_args.attn_implementation)
 
 
 def frozen_dtype(model_args: ModelArguments, bf16: bool) -> torch.dtype:

@@ -113,7 +113,7 @@ def probe(
     own_frames = cache_args.cache_features is None
     cache_args.cache_features = cache_args.cache_features or str(directory / "frames")
     cache_args.depths = depths
-    cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args))
+    cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args, config))
     data, _ = cache.fill(data, run_args.dataloader_num_workers)
     rows = []
     for depth in depths:

@@ -1,11 +1,12 @@
 """`--init_from`: a new run begins with what another model has learned.
 
-Another language, another depth, a shorter training: projector, CTC head and LoRA of a checkpoint are taken
-where they fit, tensor by tensor; the rest starts fresh. The LLM must be the same, because projector and head
+Another language, another depth, a shorter training: what a checkpoint has trained is taken where it fits,
+tensor by tensor; the rest starts fresh. The LLM must be the same, because projector and head
 speak in its embeddings.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.common.command_line import one_line
+from modeling_slam.model.audio_encoders import ENCODERS
 from modeling_slam.model.checkpoints import base_digests, base_tensors, lazy_tensors
-from modeling_slam.model.lora import OWN_LORA_WEIGHT, is_trained
+from modeling_slam.model.lora import LLM, PARTS, is_trained, part_of
 
 logger = logging.getLogger("slam-asr")
 TOKEN_IDS = "ctc_head.token_ids"  # of the new run's own texts
@@ -41,7 +43,17 @@ def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
         )
     if config.projector_scale is None:
         config.projector_scale = theirs.projector_scale
-    return {name: tensors[name][...] for name in tensors if is_trained(name) and name != TOKEN_IDS}
+    # Layer 3 of theirs may be another one of the base model's than layer 3 of ours.
+    pairs = enumerate(zip(theirs.kept_encoder_layers, config.kept_encoder_layers, strict=False))
+    prefix = f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
+    same = (
+        "projector.",
+        "ctc_head.",
+        f"{LLM}.",
+        *(f"{prefix}{n}." for n, (one, other) in pairs if one == other),
+    )
+    names = [name for name in tensors if is_trained(name, theirs) and name != TOKEN_IDS]
+    return {name: tensors[name][...] for name in names if name.startswith(same)}
 
 
 def fitting(start: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -49,9 +61,13 @@ def fitting(start: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) 
     return {name: start[name] for name in start.keys() & own.keys() if start[name].shape == own[name].shape}
 
 
-def take_lora(model: SlamAsrForConditionalGeneration, start: Mapping[str, torch.Tensor]) -> list[str]:
-    """Put the LoRA weights that fit into the model; returns their names."""
-    own: dict[str, Any] = {n: t for n, t in model.state_dict().items() if OWN_LORA_WEIGHT.search(n)}
+def take_trained(model: SlamAsrForConditionalGeneration, start: Mapping[str, torch.Tensor]) -> list[str]:
+    """Put what fits of encoder and LLM, LoRA or their own weights, into the model; returns the names."""
+    own: dict[str, Any] = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if is_trained(name, model.config) and part_of(name) not in ("projector", "ctc_head")
+    }
     taken = fitting(start, own)
     with torch.no_grad():
         for name, tensor in taken.items():
@@ -70,8 +86,6 @@ def report(source: str, start: Mapping[str, Any], taken: Iterable[str], model: A
     }
     for title, names in parts.items():
         if names:
-            counts = {
-                part: sum(part in name for name in names) for part in ("projector.", "ctc_head.", "lora_")
-            }
-            shown = ", ".join(f"{count} of {part.strip('._')}" for part, count in counts.items() if count)
+            counts = Counter(part_of(name) for name in names)
+            shown = ", ".join(f"{counts[part]} of {part}" for part in PARTS if counts[part])
             logger.info("--init_from %s: %s: %s", source, title, shown)
