@@ -283,6 +283,27 @@ def test_the_rules_that_judge_the_card_do_refuse(metadata, message):
     assert any(message in error for error in errors)
 
 
+def test_what_is_trained_of_encoder_and_llm_stands_in_rows_of_their_own(evidence):
+    whole = evidence.parameters["lora"]
+    assert table(str(render_card(evidence, REPO)), "LLM")[2] == "frozen"
+    evidence.config.encoder_lora_rank = 2
+    evidence.parameters |= {"lora": whole + 320, "encoder_lora": 320}
+    text = str(render_card(evidence, REPO))
+    assert table(text, "LoRA")[1] == f"{whole:,}"
+    assert table(text, "LoRA of the encoder")[1:] == ["320", "trained: rank 2, alpha 32, on q_proj, v_proj"]
+    assert "3 layers + LoRA ─► projector ─► LLM + LoRA" in text
+    assert "encoder and LLM frozen" not in text
+
+    evidence.config.update({"encoder_lora_rank": 0, "lora_rank": 0, "train_llm": True})
+    evidence.config.trained_encoder_layers = [1, 2, 3]
+    evidence.parameters |= {"encoder_trained": 12345, "llm_trained": evidence.parameters["llm"]}
+    text = str(render_card(evidence, REPO))
+    assert table(text, "LLM")[2] == "trained"
+    assert table(text, "encoder, kept")[2] == "layers 0 to 2 of 4, 12,345 trained: layers 1 to 2"
+    assert table(text, "LoRA")[1:] == ["0", "none"]
+    assert ModelCard(text).data.base_model_relation == "finetune"
+
+
 def test_scores_that_an_older_evaluation_did_not_have_are_left_out(evidence):
     for result in evidence.results:
         for name in ("ser", "ser_interval", "truncated_predictions"):

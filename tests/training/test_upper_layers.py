@@ -72,6 +72,7 @@ def below(monkeypatch) -> list[int]:
     return sizes
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "trained",
     [
@@ -110,6 +111,7 @@ def test_kept_states_are_not_taken_for_frames_and_differ_by_depth(world, tmp_pat
     assert len(spaces) == 2 + 3
 
 
+@pytest.mark.e2e
 def test_after_alignment_on_the_frozen_encoders_frames_the_upper_layers_learn(world, tmp_path, below):
     """Its own cache holds frames for the stage, and states for what follows; both are taken away."""
     settings = {"align_epochs": 1, "train_encoder_layers": 1, "ctc_weight": 0.1, **SHORT}
@@ -119,6 +121,7 @@ def test_after_alignment_on_the_frozen_encoders_frames_the_upper_layers_learn(wo
     assert any(name.startswith("encoder.") for name in load_file(tmp_path / "run/model.safetensors"))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "trained",
     [
@@ -156,6 +159,7 @@ def test_each_part_has_its_rate_and_only_projector_and_head_wait(world, tmp_path
     assert moved == {"language_model"}
 
 
+@pytest.mark.e2e
 def test_a_run_on_a_waveform_encoder_trains_its_upper_part(world, tmp_path):
     torch.manual_seed(0)
     encoder = AutoModel.from_config(tiny_waveform_config("wav2vec2", feat_extract_norm="layer"))
