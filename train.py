@@ -32,6 +32,7 @@ from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.default_run import with_default_recipe
 from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
 from modeling_slam.training.alignment import AlignmentArguments, align, align_folds, wants_head
+from modeling_slam.training.any_depth import check_any_depth, hear_any_depth
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
     build_config,
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             processor = build_processor(model_args, config)
             check_model(config, model_args)
             has_head = wants_head(config, align_args, run_args)
+            check_any_depth(config, run_args, augment_args)
             skipped = layers_to_skip(
                 config, cache_args.cache_features, bool(align_args.align_epochs), augment_args.groups
             )
@@ -115,7 +117,9 @@ def main(argv: list[str] | None = None) -> None:
             usual_seconds = usual_length(data["train"]["duration"])
             processor = build_processor(model_args, config, usual_seconds, languages)
             frames, states, cache = None, None, None
-            own_cache = bool(align_args.align_epochs) and cache_args.cache_features is None
+            cache_args.depths = run_args.train_depths or cache_args.depths
+            needs_cache = bool(align_args.align_epochs or run_args.train_depths)
+            own_cache = needs_cache and cache_args.cache_features is None
             if own_cache:
                 cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
             if cache_args.cache_features is not None:
@@ -124,7 +128,8 @@ def main(argv: list[str] | None = None) -> None:
                 if align_args.align_epochs or not config.trains_encoder:
                     heard_anew = {"train"} if align_args.align_augmented else set()
                     kept = {split: clips for split, clips in data.items() if split not in heard_anew}
-                    kept, frames = cache.fill_what_fits(kept, run_args.dataloader_num_workers)
+                    fill = cache.fill if run_args.train_depths else cache.fill_what_fits
+                    kept, frames = fill(kept, run_args.dataloader_num_workers)
                     data |= kept
                 if skipped:
                     below = FeatureCache(*own, states_at=skipped)
@@ -137,6 +142,8 @@ def main(argv: list[str] | None = None) -> None:
             collator, data["train"], epochs = augment(
                 augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run_args
             )
+            if run_args.train_depths and cache is not None:
+                collator, data["train"], epochs = hear_any_depth(run_args, cache, collator, data["train"])
             callbacks = [BeginsRun(lambda: run.begin(reports, words), bool(run.changed)), *epochs]
             cross_fitted = None
             if align_args.align_epochs and (run.checkpoint is None or align_args.align_folds > 1):

@@ -34,7 +34,7 @@ SHOWN_SETTINGS = {
         "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
         "world_size", "bf16", "seed", "optim", "projector_learning_rate", "ctc_learning_rate",
         "lora_learning_rate", "encoder_lora_learning_rate", "encoder_learning_rate", "llm_learning_rate",
-        "freeze_projector_steps", "ctc_weight", "init_from",
+        "train_depths", "freeze_projector_steps", "ctc_weight", "init_from",
     ),
     "align": (
         "align_epochs", "align_learning_rate", "align_batch_size", "align_dropout", "align_frame_dropout",

@@ -208,6 +208,10 @@ class RunArguments(Seq2SeqTrainingArguments):
     freeze_projector_steps: int = field(
         default=0, metadata={"help": "Steps for which projector and CTC head stay as they are."}
     )
+    train_depths: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Each batch is heard at one of these numbers of kept layers, drawn by the seed."},
+    )
     ctc_weight: float | None = by_projector("ctc_weight", "Weight of the CTC head's loss beside the LLM's.")
     lr_scheduler_type: str = field(
         default="cosine_with_min_lr",
