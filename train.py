@@ -44,10 +44,10 @@ from modeling_slam.training.assembly import (
 )
 from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.by_projector import settle
+from modeling_slam.training.calibration import ClipCalibration, calibrate, needs_calibration
 from modeling_slam.training.cross_fitting import dealt
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
 from modeling_slam.training.init_from import fitting, read_start, report, take_trained
-from modeling_slam.training.layer_choice import calibration_clips, needs_clips
 from modeling_slam.training.run_checks import check_best, check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_health import RunError, RunHealth, describe_best
@@ -110,9 +110,12 @@ def main(argv: list[str] | None = None) -> None:
             data["train"] = with_shares(data["train"], data_args)
             if (mixture := mixture_of(data["train"], run_args.seed)) is not None:
                 logger.info(mixture.describe())
-            if needs_clips(model_args.layer_choice):
-                clips = calibration_clips(data["train"], processor)
-                config = build_config(model_args, lora_args, run.checkpoint, clips)
+            fitted = {}
+            if needs_calibration(model_args) and run.checkpoint is None:
+                calibration = ClipCalibration(
+                    model_args, align_args, cache_args, run_args, config, processor, data["train"]
+                )
+                fitted, run.calibration = calibrate(calibration, model_args, config)
             languages = {language for clips in data.values() for language in clips["language"]}
             usual_seconds = usual_length(data["train"]["duration"])
             processor = build_processor(model_args, config, usual_seconds, languages)
@@ -136,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
                     data, states = below.fill_what_fits(data, run_args.dataloader_num_workers)
             set_seed(run_args.seed)
             parts = trained_parts_of(
-                config, processor.tokenizer, data["train"]["text"], has_head, start, run.checkpoint
+                config, processor.tokenizer, data["train"]["text"], has_head, start | fitted, run.checkpoint
             )
             probed = data.get("validation", data["train"])
             collator, data["train"], epochs = augment(

@@ -13,9 +13,10 @@ they do not hold is written.
 import contextlib
 import copy
 import hashlib
+import itertools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -400,10 +401,37 @@ def weight_files(model_id: str, variant: str | None, **hub_kwargs: Any) -> list[
         ) from error
 
 
-def encoder_tensors(base: dict[str, Any], audio_config: Any, kept_layers: list[int]) -> dict[str, Any]:
-    """The encoder's part of a base checkpoint under the model's names, kept layers alone, numbered anew."""
-    names = ENCODERS[audio_config.model_type].checkpoint_names(base, kept_layers)
-    return {f"encoder.{own}": base[name] for name, own in names.items()}
+class MeanTensor:
+    """The mean of unread tensors, itself unread; it is made in float32 and has their dtype."""
+
+    def __init__(self, tensors: Iterable[Any]):
+        self.tensors = list(tensors)
+
+    def get_shape(self) -> list[int]:
+        return self.tensors[0].get_shape()
+
+    def __getitem__(self, part: Any) -> torch.Tensor:
+        first, *others = (tensor[part] for tensor in self.tensors)
+        return (sum((t.float() for t in others), first.float()) / len(self.tensors)).to(first.dtype)
+
+
+def encoder_tensors(
+    base: dict[str, Any], audio_config: Any, kept_layers: Sequence[int | list[int]]
+) -> dict[str, Any]:
+    """The encoder's part of a base checkpoint under the model's names, kept layers alone, numbered anew.
+
+    Where `kept_layers` has a list, the layer is the mean of these.
+    """
+    groups = [layers if isinstance(layers, list) else [layers] for layers in kept_layers]
+    sources: dict[str, dict[str, Any]] = {}  # own name -> the tensors that it is made of, by their names
+    for layers in itertools.zip_longest(*groups):  # the first of each group, then the second, ...
+        names = ENCODERS[audio_config.model_type].checkpoint_names(base, list(layers))
+        for name, own in names.items():
+            sources.setdefault(f"encoder.{own}", {})[name] = base[name]
+    return {
+        own: MeanTensor(tensors.values()) if len(tensors) > 1 else next(iter(tensors.values()))
+        for own, tensors in sources.items()
+    }
 
 
 def without_layers(tensors: dict[str, Any], layers: range, config: Any) -> dict[str, Any]:

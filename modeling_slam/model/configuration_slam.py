@@ -45,6 +45,7 @@ PROJECTOR_WIDTHS = {"stack_mlp": 2048, "conv": 2048, "qformer": 768}
 PROJECTOR_QUERIES = {"qformer": 64}
 TextStyle = Literal["normalized", "written"]
 LLM_INPUTS = ("projector", "expected", "gated")
+FINAL_LAYER_NORMS = ("as_is", "refitted", "trained")
 
 
 class SlamAsrConfig(PreTrainedConfig):
@@ -59,8 +60,13 @@ class SlamAsrConfig(PreTrainedConfig):
             Encoder layers kept, counted from the bottom (of `kept_encoder_layers` where that is given). All
             by default. Fewer make the model smaller and faster and its error rate higher. The config itself
             holds the list; this is its length, and setting it keeps the lowest so many.
-        kept_encoder_layers (`list[int]`, *optional*):
-            Indices of the layers to keep, ascending, for other choices than the lowest.
+        kept_encoder_layers (`list[int | list[int]]`, *optional*):
+            Indices of the layers to keep, ascending, for other choices than the lowest. A list of indices in
+            the place of one, as in `[[0, 1], 2]`, is one layer: the mean of their weights.
+        final_layer_norm (`str`, defaults to `"as_is"`):
+            Scale and shift of the LayerNorm behind the last kept layer, which was fitted to the last of all:
+            `"as_is"`, `"refitted"` on clips before training, or `"trained"` with the projector, which holds
+            them in the last two cases.
         projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_WIDTHS`.
         projector_stack (`int`, defaults to 5):
             Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger
@@ -140,7 +146,8 @@ class SlamAsrConfig(PreTrainedConfig):
 
     audio_config: Any = None
     text_config: Any = None
-    kept_encoder_layers: Any = None  # list[int], once constructed
+    kept_encoder_layers: Any = None  # list[int | list[int]], once constructed
+    final_layer_norm: str = "as_is"
     projector_type: str = "stack_mlp"
     projector_stack: int = 5
     projector_tail: TailRule = "pad"
@@ -187,6 +194,10 @@ class SlamAsrConfig(PreTrainedConfig):
             self.num_encoder_layers = num_encoder_layers
         self._check_projector()
         self._check_ctc()
+        if self.final_layer_norm not in FINAL_LAYER_NORMS:
+            raise ValueError(
+                f"`final_layer_norm` must be one of {[*FINAL_LAYER_NORMS]}, got {self.final_layer_norm!r}."
+            )
         if self.text_style not in ("normalized", "written"):
             raise ValueError(f"`text_style` must be normalized or written, got {self.text_style!r}.")
         for part in LORA_PARTS:
@@ -229,9 +240,12 @@ class SlamAsrConfig(PreTrainedConfig):
     def _check_layers(self) -> None:
         total = self.audio_config.num_hidden_layers
         kept = list(range(total)) if self.kept_encoder_layers is None else list(self.kept_encoder_layers)
-        if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
+        groups = [layers if isinstance(layers, list) else [layers] for layers in kept]
+        each = [layer for layers in groups for layer in layers]
+        if not all(groups) or not each or each != sorted(set(each)) or each[0] < 0 or each[-1] >= total:
             raise ValueError(f"`kept_encoder_layers` must be ascending between 0 and {total - 1}: {kept}.")
-        if kept[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
+        kept = [layers[0] if len(layers) == 1 else layers for layers in groups]
+        if each[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
             raise ValueError(
                 "`kept_encoder_layers` must begin with 0: layer 0 of this encoder "
                 f"({self.audio_config.model_type}) holds the position embedding of all layers. Got {kept}."

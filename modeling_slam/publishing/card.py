@@ -277,8 +277,12 @@ def lora_rows(config: Any, parameters: dict[str, int]) -> list[tuple[str, int, d
     return [row for row in rows if row[2]["rank"]]
 
 
-def layer_words(indices: list[int]) -> str:
-    """`0 to 21` for consecutive layers, else each."""
+def layer_words(indices: list[Any]) -> str:
+    """`0 to 21` for consecutive layers, else each; `mean of 0 and 1` for merged ones."""
+    if any(isinstance(layers, list) for layers in indices):
+        groups = [layers if isinstance(layers, list) else [layers] for layers in indices]
+        words = [" and ".join(map(str, group)) for group in groups]
+        return ", ".join(f"mean of {word}" if " and " in word else word for word in words)
     if indices and indices == list(range(indices[0], indices[-1] + 1)) and len(indices) > 1:
         return f"{indices[0]} to {indices[-1]}"
     return ", ".join(map(str, indices))

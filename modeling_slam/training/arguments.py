@@ -15,8 +15,9 @@ from transformers import SchedulerType, Seq2SeqTrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.common.command_line import fixed
+from modeling_slam.common.numbers import check_numbers
 from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
-from modeling_slam.model.configuration_slam import LLM_INPUTS, TextStyle
+from modeling_slam.model.configuration_slam import FINAL_LAYER_NORMS, LLM_INPUTS, TextStyle
 from modeling_slam.model.processing_slam import INSTRUCTION
 from modeling_slam.model.projectors import PROJECTORS
 from modeling_slam.training.by_projector import by_projector, settle
@@ -59,13 +60,27 @@ class ModelArguments:
     layer_choice: str = field(
         default="top_down",
         metadata={
-            "help": "Which layers are kept: top_down cuts from the top, so the lowest are.",
+            "help": "Which layers are kept: top_down cuts from the top, so the lowest are; see "
+            "docs/layer-choice.md.",
             "choices": LAYER_CHOICES,
         },
     )
     kept_encoder_layers: list[int] | None = field(
         default=None, metadata={"help": "The layers to keep, by index, instead of a choice."}
     )
+    final_layer_norm: str = field(
+        default="as_is",
+        metadata={
+            "help": "The encoder's final LayerNorm, fitted to the last layer: as it is, refitted on "
+            "calibration clips, or trained with the projector.",
+            "choices": FINAL_LAYER_NORMS,
+        },
+    )
+    calibration_minutes: float = field(
+        default=5.0,
+        metadata={"help": "Training speech that layers are chosen by, or the LayerNorm refitted on."},
+    )
+    calibration_seed: int = field(default=0, metadata={"help": "Seed of the draw of these clips."})
     projector_type: str = field(default="stack_mlp", metadata={"help": "Projector.", "choices": PROJECTORS})
     projector_stack: int = field(default=4, metadata={"help": "Encoder frames of 20 ms per audio token."})
     projector_tail: Literal["pad", "drop"] = field(
@@ -121,6 +136,8 @@ class ModelArguments:
     )
 
     def __post_init__(self):
+        check_numbers(self, ("calibration_minutes",), above=0)
+        check_numbers(self, ("calibration_seed",), at_least=0, below=2**32)
         settle(self.projector_type, self)
 
 

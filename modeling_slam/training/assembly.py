@@ -32,10 +32,11 @@ from modeling_slam.model.audio_lengths import (
     SAMPLING_RATE,
     audio_geometry,
 )
+from modeling_slam.model.configuration_slam import FIRST_LAYER_NEEDED_BY, PROJECTOR_QUERIES
 from modeling_slam.model.processing_slam import in_language
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.feature_cache import Encoding
-from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
+from modeling_slam.training.layer_choice import LAYER_CHOICES, Stack, choose_layers
 
 PAUSES_SECONDS = 1.0  # before and behind a clip, where recordings are cut
 # Flag -> field of the config, where they differ.
@@ -46,13 +47,12 @@ def build_config(
     model_args: ModelArguments,
     lora_args: LoraArguments,
     checkpoint: str | None = None,
-    clips: Clips | None = None,
 ) -> SlamAsrConfig:
-    """The architecture; reads the base models' configs and tokenizer, and no weights unless a choice does.
+    """The architecture; reads the base models' configs and tokenizer, and no weights.
 
     A run that goes on from `checkpoint` keeps its layers, the scale and norm of its projector, and the
-    revisions of its base models: what they follow from may have changed since. `clips` are for a layer choice
-    that needs them.
+    revisions of its base models: what they follow from may have changed since. Where layers are chosen by
+    speech, the lowest are kept until there are data: see `calibration.calibrate`.
 
     Raises:
         ValueError: a setting does not fit the base models. OSError: a base model cannot be found.
@@ -84,9 +84,10 @@ def build_config(
         if model_args.projector_scale is None:
             rest["projector_scale"] = begun.projector_scale
     elif model_args.kept_encoder_layers is None:
-        encoder = FullEncoder(model_args.encoder, encoder_revision, audio_config)
-        n = model_args.keep_layers or encoder.num_layers
-        rest["kept_encoder_layers"] = choose_layers(model_args.layer_choice, encoder, clips, n)
+        layers = audio_config.num_hidden_layers
+        stack = Stack(layers, audio_config.model_type in FIRST_LAYER_NEEDED_BY)
+        n = model_args.keep_layers or layers
+        rest["kept_encoder_layers"] = choose_layers(model_args.layer_choice, stack, n).layers
     return architecture(model_args, lora_args, audio_config, text_config, **rest)
 
 
@@ -133,6 +134,12 @@ def check_layers(model_args: ModelArguments, available: int) -> None:
     if model_args.kept_encoder_layers is not None and model_args.layer_choice != "top_down":
         raise ValueError(
             "`layer_choice` and `kept_encoder_layers` both say which layers are kept; leave one out."
+        )
+    by_text = LAYER_CHOICES[model_args.layer_choice].needs == "text"
+    if by_text and model_args.projector_type in PROJECTOR_QUERIES:
+        raise ValueError(
+            f"`--layer_choice {model_args.layer_choice}` reads a CTC head, and a {model_args.projector_type} "
+            "projector, whose tokens have no order in time, cannot have one; take another choice."
         )
     if n is not None and not 1 <= n <= available:
         raise ValueError(

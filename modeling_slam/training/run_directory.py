@@ -40,8 +40,10 @@ LOCK = ".lock"
 LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most
 # What a run writes before its first checkpoint; `runs` is TensorBoard's.
 WORDS_FILE = "words_train.json"  # each word of the training text, and how often it stands there
+CALIBRATION = "calibration"  # directory of what layer choices are made from
 OF_A_START = (
-    LOCK, RUN_FILE, WORDS_FILE, "data_train.json", "data_validation.json", "runs", "frames", STAGING,
+    LOCK, RUN_FILE, WORDS_FILE, "data_train.json", "data_validation.json", "runs", "frames", CALIBRATION,
+    STAGING,
 )  # fmt: skip
 ALIGNMENT = "alignment"  # directory of the alignment stage
 ALIGNMENT_FILE = "alignment.json"  # in it, written last: what the stage came to
@@ -56,6 +58,7 @@ class Run:
     checkpoint: str | None = None  # to go on from
     earlier: dict[str, Any] | None = None  # its run.json
     changed: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)  # how layers were chosen
 
     def has_ended(self, max_steps: int) -> bool:
         """Whether the checkpoint is the last that these settings give: training on would go past the end."""
@@ -83,8 +86,10 @@ class Run:
             {"step": step, "setting": name, "before": before, "after": after}
             for name, (before, after) in self.changed.items()
         ]
+        calibration = self.calibration or (self.earlier or {}).get(CALIBRATION, {})
+        notes = {name: note for name, note in {CALIBRATION: calibration, "changes": history}.items() if note}
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_json(self.directory / RUN_FILE, self.settings | ({"changes": history} if history else {}))
+        write_json(self.directory / RUN_FILE, self.settings | notes)
         for split, report in (reports or {}).items():
             report.save(self.directory / f"data_{split}.json")
         if words is not None:

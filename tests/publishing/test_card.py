@@ -48,6 +48,14 @@ def table(text: str, first_cell: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [([0, 1, 2], "0 to 2"), ([0, 2], "0, 2"), ([0], "0"), ([0, [1, 2]], "0, mean of 1 and 2")],
+)
+def test_kept_layers_are_named_merged_ones_by_what_they_are_the_mean_of(kept, words):
+    assert card.layer_words(kept) == words
+
+
 def percent(rate: float) -> str:
     return f"{100 * rate:.2f} %"
 
