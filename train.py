@@ -116,6 +116,8 @@ def main(argv: list[str] | None = None) -> None:
                     model_args, align_args, cache_args, run_args, config, processor, data["train"]
                 )
                 fitted, run.calibration = calibrate(calibration, model_args, config)
+                if start:  # which layers both models have is known now
+                    start = read_start(run_args.init_from, config)
             languages = {language for clips in data.values() for language in clips["language"]}
             usual_seconds = usual_length(data["train"]["duration"])
             processor = build_processor(model_args, config, usual_seconds, languages)

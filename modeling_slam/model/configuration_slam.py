@@ -221,7 +221,15 @@ class SlamAsrConfig(PreTrainedConfig):
 
     def _check_trained(self) -> None:
         """Layers in `trained_encoder_layers` that are not kept have no effect: fewer may have been loaded."""
-        layers = sorted(set(self.trained_encoder_layers or ()))
+        layers = self.trained_encoder_layers or []
+        is_merged = any(isinstance(layer, list) for layer in self.kept_encoder_layers)
+        if is_merged and (layers or self.encoder_lora_rank):
+            trained = "trained_encoder_layers" if layers else "encoder_lora_rank"
+            raise ValueError(
+                f"`{trained}` cannot stand beside merged layers, {self.kept_encoder_layers}: what would be "
+                "trained belongs to no layer of the base encoder. Choose another `layer_choice`."
+            )
+        layers = sorted(set(layers))
         total = self.audio_config.num_hidden_layers
         if layers and not 0 <= layers[0] <= layers[-1] < total:
             raise ValueError(f"`trained_encoder_layers` must lie between 0 and {total - 1}, got {layers}.")
@@ -349,9 +357,8 @@ class SlamAsrConfig(PreTrainedConfig):
     @property
     def trains_encoder(self) -> bool:
         """Whether anything of the encoder is trained, so that its frames change."""
-        return bool(
-            self.encoder_lora_rank or set(self.trained_encoder_layers) & set(self.kept_encoder_layers)
-        )
+        trained = any(layer in self.trained_encoder_layers for layer in self.kept_encoder_layers)
+        return bool(self.encoder_lora_rank) or trained
 
     @property
     def is_lean(self) -> bool:

@@ -50,7 +50,7 @@ def is_trained(name: str, config: Any) -> bool:
 def trained_in_full(config: Any) -> tuple[str, ...]:
     """How the names begin of the weights that a `SlamAsrConfig` trains themselves, not through LoRA."""
     prefix = f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
-    trained = set(config.trained_encoder_layers)
+    trained = config.trained_encoder_layers
     layers = [f"{prefix}{n}." for n, layer in enumerate(config.kept_encoder_layers) if layer in trained]
     return ("projector.", "ctc_head.", *layers, *([f"{LLM}."] if config.train_llm else []))
 

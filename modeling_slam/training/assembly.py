@@ -104,16 +104,16 @@ def architecture(
     fields = {OTHER_NAMES.get(name, name): settings[name] for name in config_settings(model_args, lora_args)}
     fields |= {"projector_norm": True} | rest
     kept = fields["kept_encoder_layers"] or list(range(audio_config.num_hidden_layers))
-    fields["trained_encoder_layers"] = topmost(kept[: fields["num_encoder_layers"]], lora_args)
+    kept = kept[: fields["num_encoder_layers"]]
+    fields["trained_encoder_layers"] = topmost(kept, lora_args.train_encoder_layers)
     # What is trained is float32, whatever the frozen weights are.
     return SlamAsrConfig(
         audio_config=audio_config, text_config=text_config, trained_in_float32=True, **fields
     )
 
 
-def topmost(kept: list[int], lora_args: LoraArguments) -> list[int]:
-    """The kept layers that are trained themselves."""
-    count = lora_args.train_encoder_layers
+def topmost(kept: list[Any], count: int) -> list[Any]:
+    """So many of the kept layers that are trained themselves (`--train_encoder_layers`)."""
     if not 0 <= count <= len(kept):
         raise ValueError(
             f"`--train_encoder_layers` must be between 0 and {len(kept)}, the layers that are kept, got "

@@ -28,6 +28,7 @@ from modeling_slam.model.configuration_slam import FIRST_LAYER_NEEDED_BY
 from modeling_slam.training import layer_similarity
 from modeling_slam.training.alignment import AlignmentArguments
 from modeling_slam.training.arguments import ModelArguments, RunArguments
+from modeling_slam.training.assembly import topmost
 from modeling_slam.training.ctc_removal import CtcRemoval
 from modeling_slam.training.feature_cache import NO_SETTINGS, CacheArguments, tensor_digest
 from modeling_slam.training.layer_choice import Stack, choose_layers, needs_speech
@@ -201,6 +202,7 @@ def calibrate(
     if model_args.kept_encoder_layers is None and needs_speech(model_args.layer_choice):
         chosen = choose_layers(model_args.layer_choice, calibration.stack, config.num_encoder_layers)
         config.kept_encoder_layers = chosen.layers
+        config.trained_encoder_layers = topmost(chosen.layers, len(config.trained_encoder_layers))
         record["layer_choice"] = {"name": model_args.layer_choice, **dataclasses.asdict(chosen)}
         logger.info("Encoder layers kept by %s: %s", model_args.layer_choice, chosen.layers)
     weights = refitted(calibration, config)

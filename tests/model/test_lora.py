@@ -464,6 +464,8 @@ def test_an_llm_that_stands_in_the_checkpoint_is_not_fetched_again(base_models, 
         ({"train_llm": True, "lora_rank": 2}, "`train_llm`.*`lora_rank` is 2"),
         ({"trained_encoder_layers": [1], "encoder_lora_rank": 2}, "`encoder_lora_rank` is 2.*leave one"),
         ({"trained_encoder_layers": [3]}, "between 0 and 2"),
+        ({"kept_encoder_layers": [[0, 1], 2], "encoder_lora_rank": 2}, "beside merged layers"),
+        ({"kept_encoder_layers": [[0, 1], 2], "trained_encoder_layers": [[0, 1], 2]}, "beside merged"),
     ],
     ids=str,
 )

@@ -111,10 +111,12 @@ def assert_moments_of_full_depth(model, found):
 def test_the_config_gets_what_a_choice_keeps_and_the_record_its_scores(world, tmp_path, name):
     found = calibration_of(world, tmp_path, keep_layers=2, layer_choice=name)
     assert found.config.kept_encoder_layers == [0, 1]  # until there are clips
+    found.config.trained_encoder_layers = [1]  # the topmost
     settings = ModelArguments(layer_choice=name)
     fitted, record = calibrate(found, settings, found.config)
     chosen = choose_layers(name, found.stack, 2)
     assert (fitted, found.config.kept_encoder_layers) == ({}, chosen.layers)
+    assert found.config.trained_encoder_layers == chosen.layers[-1:]
     assert record["layer_choice"] == {"name": name, "layers": chosen.layers, "scores": chosen.scores}
     assert chosen.scores
     assert record["computed_in_seconds"]["similarities"] >= 0
