@@ -32,6 +32,7 @@ from modeling_slam.publishing.arguments import PushArguments
 from modeling_slam.publishing.default_run import with_default_recipe
 from modeling_slam.publishing.trainer_push import ReleaseCallback, check_destination
 from modeling_slam.training.alignment import AlignmentArguments, align, align_folds, wants_head
+from modeling_slam.training.any_depth import check_any_depth, hear_any_depth
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import (
     build_config,
@@ -45,9 +46,8 @@ from modeling_slam.training.augmentation import AugmentationArguments, augment
 from modeling_slam.training.by_projector import settle
 from modeling_slam.training.cross_fitting import dealt
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
-from modeling_slam.training.init_from import fitting, of_kept_layers, read_start, report, take_lora
-from modeling_slam.training.layer_choice import calibration_clips, needs_clips
-from modeling_slam.training.llm_layers import choose_by_text, is_by_text
+from modeling_slam.training.init_from import fitting, read_start, report, take_trained
+from modeling_slam.training.layers_by_data import choose_by_data
 from modeling_slam.training.run_checks import check_best, check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_health import RunError, RunHealth, describe_best
@@ -55,6 +55,7 @@ from modeling_slam.training.run_settings import record
 from modeling_slam.training.sampling import with_lengths
 from modeling_slam.training.trained_parts import trained_parts_of
 from modeling_slam.training.trainer import BeginsRun, SlamTrainer
+from modeling_slam.training.upper_layers import layers_to_skip, read_states
 from modeling_slam.training.validation import ValidationMetrics, decode_tokens
 
 logger = logging.getLogger("slam-asr")
@@ -91,6 +92,10 @@ def main(argv: list[str] | None = None) -> None:
             processor = build_processor(model_args, config)
             check_model(config, model_args)
             has_head = wants_head(config, align_args, run_args)
+            check_any_depth(config, run_args, augment_args)
+            skipped = layers_to_skip(
+                config, cache_args.cache_features, bool(align_args.align_epochs), augment_args.groups
+            )
             start = {}
             if run_args.init_from is not None and run.checkpoint is None:
                 start = read_start(run_args.init_from, config)
@@ -105,35 +110,44 @@ def main(argv: list[str] | None = None) -> None:
             data["train"] = with_shares(data["train"], data_args)
             if (mixture := mixture_of(data["train"], run_args.seed)) is not None:
                 logger.info(mixture.describe())
-            if needs_clips(model_args.layer_choice):
-                clips = calibration_clips(data["train"], processor)
-                config = build_config(model_args, lora_args, run.checkpoint, clips)
-            if is_by_text(model_args.llm_layer_choice) and run.checkpoint is None:
-                run.llm_layers = choose_by_text(
-                    model_args.llm_layer_choice, config, processor, data["train"], run_args.device
+            fitted = {}
+            if run.checkpoint is None:
+                fitted, run.chosen = choose_by_data(
+                    model_args, align_args, cache_args, run_args, config, processor, data["train"]
                 )
-                logger.info("Layers of the LLM that are kept: %s", config.kept_llm_layers)
+                if start and run.chosen:  # which layers both models have is known now
+                    start = read_start(run_args.init_from, config)
             languages = {language for clips in data.values() for language in clips["language"]}
             usual_seconds = usual_length(data["train"]["duration"])
             processor = build_processor(model_args, config, usual_seconds, languages)
-            frames, cache = None, None
-            own_cache = bool(align_args.align_epochs) and cache_args.cache_features is None
+            frames, states, cache = None, None, None
+            cache_args.depths = run_args.train_depths or cache_args.depths
+            needs_cache = bool(align_args.align_epochs or run_args.train_depths)
+            own_cache = needs_cache and cache_args.cache_features is None
             if own_cache:
                 cache_args.cache_features = str(Path(run_args.output_dir, "frames"))
             if cache_args.cache_features is not None:
-                cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args))
-                heard_anew = {"train"} if align_args.align_augmented else set()
-                kept = {split: clips for split, clips in data.items() if split not in heard_anew}
-                kept, frames = cache.fill_what_fits(kept, run_args.dataloader_num_workers)
-                data |= kept
+                own = (cache_args, config, processor, encoding_of(model_args, run_args, config))
+                cache = FeatureCache(*own)
+                if align_args.align_epochs or not config.trains_encoder:
+                    heard_anew = {"train"} if align_args.align_augmented else set()
+                    kept = {split: clips for split, clips in data.items() if split not in heard_anew}
+                    fill = cache.fill if run_args.train_depths else cache.fill_what_fits
+                    kept, frames = fill(kept, run_args.dataloader_num_workers)
+                    data |= kept
+                if skipped:
+                    below = FeatureCache(*own, states_at=skipped)
+                    data, states = below.fill_what_fits(data, run_args.dataloader_num_workers)
             set_seed(run_args.seed)
             parts = trained_parts_of(
-                config, processor.tokenizer, data["train"]["text"], has_head, start, run.checkpoint
+                config, processor.tokenizer, data["train"]["text"], has_head, start | fitted, run.checkpoint
             )
             probed = data.get("validation", data["train"])
             collator, data["train"], epochs = augment(
                 augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run_args
             )
+            if run_args.train_depths and cache is not None:
+                collator, data["train"], epochs = hear_any_depth(run_args, cache, collator, data["train"])
             callbacks = [BeginsRun(lambda: run.begin(reports, words), bool(run.changed)), *epochs]
             cross_fitted = None
             if align_args.align_epochs and (run.checkpoint is None or align_args.align_folds > 1):
@@ -148,9 +162,10 @@ def main(argv: list[str] | None = None) -> None:
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), parts.weights)
             if start:
-                start = of_kept_layers(start, model)
-                taken = [*fitting(start, parts.weights or {}), *take_lora(model, start)]
+                taken = [*fitting(start, parts.weights or {}), *take_trained(model, start)]
                 report(str(run_args.init_from), start, taken, model)
+            if config.trains_encoder:
+                collator = read_states(model, collator, states, skipped)
             releases = ReleaseCallback(push_args)
             health = RunHealth(probed, collator, bool(align_args.align_epochs))
             trainer = SlamTrainer(
@@ -203,9 +218,10 @@ def load_split(
 
 
 def describe_parameters(counts: dict[str, int]) -> str:
-    parts = ("encoder_kept", "encoder_removed", "projector", "llm", "llm_removed", "lora", "trainable")
+    parts = ("encoder_kept", "encoder_removed", "projector", "llm", "llm_removed", "lora")
+    parts += tuple(name for name in ("encoder_lora", "encoder_trained", "llm_trained") if counts[name])
     return "Parameters: " + ", ".join(
-        f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in parts
+        f"{name.replace('_', ' ')} {counts[name] / 1e6:.2f} M" for name in (*parts, "trainable")
     )
 
 

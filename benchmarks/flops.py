@@ -18,7 +18,16 @@ from modeling_slam import SlamAsrConfig
 
 
 def batch_needs(config: SlamAsrConfig, batch: dict[str, Any]) -> float:
-    """One step on a batch of `SpeechCollator`."""
+    """One step on a batch of `SpeechCollator`.
+
+    Raises:
+        ValueError: the encoder is trained, which is not counted here.
+    """
+    if config.trains_encoder:
+        raise ValueError(
+            "Operations are counted of a frozen encoder only: leave out `--encoder_lora_rank` and "
+            "`--train_encoder_layers`."
+        )
     mel_frames = batch["input_features_mask"].sum(dim=1).tolist()
     audio_tokens = int((batch["input_ids"] == config.audio_token_id).sum())
     positions = batch["attention_mask"].sum(dim=1).tolist()
@@ -54,14 +63,20 @@ def llm_products(config: SlamAsrConfig, positions: int) -> float:
     lora = 0.0
     if config.lora_rank:
         lora = 2.0 * positions * config.lora_rank * sum(sum(shapes[n]) for n in config.lora_target_modules)
-    # A frozen layer has one product back for one forward. Attention has two for each, and so has LoRA, whose
-    # weights have gradients.
-    return config.num_llm_layers * (2 * linear + 3 * attention + 3 * lora)
+    # A frozen layer has one product back for one forward. Attention has two for each, and so has LoRA, or a
+    # trained layer, whose weights have gradients.
+    return config.num_llm_layers * ((3 if config.train_llm else 2) * linear + 3 * attention + 3 * lora)
 
 
 def vocabulary_products(config: SlamAsrConfig, labels: int) -> float:
-    """Logits of so many positions, and back to their hidden states."""
-    return 2 * 2.0 * labels * config.text_config.hidden_size * config.text_config.vocab_size
+    """Logits of so many positions, and back to their hidden states, and to the table if it is trained."""
+    return (
+        (3 if config.train_llm else 2)
+        * 2.0
+        * labels
+        * config.text_config.hidden_size
+        * config.text_config.vocab_size
+    )
 
 
 def llm_shapes(text: Any) -> dict[str, tuple[int, int]]:

@@ -26,14 +26,8 @@ from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.model.checkpoints import base_tensors
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config, build_processor
-from modeling_slam.training.llm_layers import (
-    Distances,
-    angular_distances,
-    loaded,
-    spread,
-    text_batches,
-    without_closest_block,
-)
+from modeling_slam.training.layer_choice import Stack, closest_block
+from modeling_slam.training.llm_layers import Distances, angular_distances, loaded, spread, text_batches
 
 CLIPS, TOKENS = 4, 20
 INPUTS = "clips.pt"
@@ -57,16 +51,17 @@ def main() -> None:
     tokens = sum(int(counted.sum()) for _, _, counted in batches)
     print(f"{tokens} tokens, {time.process_time() - began:.1f} s\n")
     print(table([block_row(distances, kept) for kept in arguments.keep]), flush=True)
-    kept = {depth: without_closest_block(depth, distances)[0] for depth in arguments.keep}
+    stack = Stack(config.text_config.num_hidden_layers)
+    kept = {depth: closest_block(stack, depth, distances).layers for depth in arguments.keep}
     clips = [data[row]["audio"] for row in range(0, len(data), len(data) // CLIPS)][:CLIPS]
     print(f"\n{table(measured(config, processor, clips, kept, arguments.rounds))}")
 
 
 def block_row(distances: Distances, kept: int) -> dict[str, Any]:
     """The block that is dropped to keep so many layers, and how it compares with other blocks of its size."""
-    layers, scores = without_closest_block(kept, distances)
-    of_blocks = scores["block_dropped_from_layer"]
-    dropped = [layer for layer in range(len(distances) - 1) if layer not in layers]
+    chosen = closest_block(Stack(len(distances) - 1), kept, distances)
+    of_blocks = chosen.scores.get("block_dropped_from_layer", {})
+    dropped = [layer for layer in range(len(distances) - 1) if layer not in chosen.layers]
     return {
         "kept": kept,
         "dropped": f"{dropped[0]} to {dropped[-1]}" if dropped else "none",

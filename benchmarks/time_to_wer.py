@@ -91,7 +91,10 @@ class Needs:
         self.sample = [clips[int(row)] for row in chosen]
         self.samples = [round(clip["duration"] * SAMPLING_RATE) for clip in self.sample]
         self.cache = FeatureCache(
-            groups["cache"], self.config, self.processor, encoding_of(groups["model"], groups["run"])
+            groups["cache"],
+            self.config,
+            self.processor,
+            encoding_of(groups["model"], groups["run"], self.config),
         )
         self.directory = run_directory
 

@@ -31,7 +31,8 @@ EPOCHS = {"da": (15, 15, 10), "nl": (6, 6, 8), "en": (6, 6, 6)}
 NINE = [f"{language}-{size}" for language in LORA for size in SIZES]
 # Defaults that train.py does not have, of everything that the paper's results depend on.
 OTHER_DEFAULTS: dict[str, Any] = {
-    "llm": "Qwen/Qwen2.5-0.5B", "layer_choice": None, "min_seconds": 1.0, "max_seconds": 20.0,
+    "llm": "Qwen/Qwen2.5-0.5B", "layer_choice": None, "final_layer_norm": "trained",
+    "min_seconds": 1.0, "max_seconds": 20.0,
     "max_validation_clips": 10, "projector_type": "conv", "projector_stack": 4, "projector_tail": "drop",
     "projector_hidden_size": 512, "projector_dropout": 0.3, "projector_frame_dropout": 0.3,
     "projector_context": 7, "projector_scale": 0.5, "llm_input": "gated", "drop_blanks": 0.95,

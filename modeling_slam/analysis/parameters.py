@@ -17,9 +17,12 @@ class ParameterCounts:
     encoder: int  # kept
     encoder_full: int
     projector: int
-    lora: int
+    lora: int  # of LLM and encoder
     llm: int
     llm_embeddings: int  # of the LLM's input embeddings, which a token looks up and does not multiply
+    encoder_lora: int = 0
+    encoder_trained: int = 0  # of its own, beside LoRA
+    llm_trained: int = 0
 
     @property
     def total(self) -> int:
@@ -62,5 +65,6 @@ def counts_without_weights(config_json: str) -> ParameterCounts:
         projector=counts["projector"],
         lora=counts["lora"],
         llm=counts["llm"],
+        **{name: counts[name] for name in ("encoder_lora", "encoder_trained", "llm_trained")},
         llm_embeddings=sum(weight.numel() for weight in model.get_input_embeddings().parameters()),
     )

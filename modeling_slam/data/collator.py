@@ -25,15 +25,17 @@ CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encode
 class SpeechCollator:
     """Prepares a batch to train on: decodes audio, or reads the encoder's frames of it from a cache.
 
-    Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. With the vocabulary of a CTC head a
-    batch has `ctc_targets` too, (B, N), -100 behind each transcript. Where rows have an `id`, `CLIP_IDS`
-    lists them, as `FOLD`, (B,), does where they have a fold; the trainer takes both out before the model gets
-    the batch.
+    Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. What the cache holds is called
+    `cached_name` in the batch: "input_features" where it is what lower layers hand up to a trained one. With
+    the vocabulary of a CTC head a batch has `ctc_targets` too, (B, N), -100 behind each transcript. Where
+    rows have an `id`, `CLIP_IDS` lists them, as `FOLD`, (B,), does where they have a fold; the trainer takes
+    both out before the model gets the batch.
     """
 
     processor: SlamAsrProcessor
     cache: FrameReader | None = None
     vocabulary: CtcVocabulary | None = None
+    cached_name: str = "encoder_frames"
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = self._speech(rows)
@@ -55,8 +57,8 @@ class SpeechCollator:
         frames = [self.cache[row[CLIP_DIGEST]] for row in rows]  # each (T_i, D)
         lengths = [len(clip) for clip in frames]
         return {
-            "encoder_frames": pad_sequence(frames, batch_first=True),
-            "encoder_frames_mask": padding_mask(lengths),
+            self.cached_name: pad_sequence(frames, batch_first=True),
+            f"{self.cached_name}_mask": padding_mask(lengths),
             **self.processor.text_features(lengths, transcripts, languages),
         }
 

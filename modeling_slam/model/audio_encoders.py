@@ -10,6 +10,11 @@ an encoder:
     checkpoint_names(names, kept_layers)  which tensors of a base checkpoint it takes, and what it calls them
     layers, layer_prefix                  the kept layers, and how their tensors' names begin
 
+and, where layers can be run without those below them (of these, Whisper's):
+
+    states(features, mask, depths)        as at_depths, what the layers hand up, before a last LayerNorm
+    enters_at                             the depth of such states that it takes as its features; 0 is none
+
 Padding is masked, so a clip's frames do not depend on what else is in its batch. To add an encoder, write the
 class, name it in `ENCODERS` by the `model_type` of its config, and say in audio_lengths.py how it counts.
 An LLM needs no class: its layers are found and cut by `pruned_llm`.
@@ -43,6 +48,7 @@ class PrunedWhisperEncoder(WhisperEncoder):
     def __init__(self, config: WhisperConfig, num_layers: int):
         super().__init__(config)
         self.geometry = audio_geometry(config)
+        self.enters_at = 0
         del self.layers[num_layers:]
 
     @classmethod
@@ -63,7 +69,35 @@ class PrunedWhisperEncoder(WhisperEncoder):
     def at_depths(
         self, features: torch.Tensor, mask: torch.Tensor | None, depths: list[int]
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """What encoders of the lowest `depths` layers would give, in one pass: frames each, and their mask.
+        """What encoders of the lowest `depths` layers would give, in one pass: frames each, and the mask."""
+        by_depth, frame_mask = self.states(features, mask, depths)
+        is_padding = ~frame_mask[..., None]
+        return [self.layer_norm(states).masked_fill(is_padding, 0) for states in by_depth], frame_mask
+
+    def states(
+        self, features: torch.Tensor, mask: torch.Tensor | None, depths: list[int]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """What the lowest `depths` layers hand up, (B, T, D) each, and the (B, T) mask of real frames.
+
+        Where `enters_at` is above 0, the features are the states (B, T, D) of that depth.
+        """
+        if self.enters_at:
+            hidden = features.to(self.dtype)
+            frame_mask = hidden.new_ones(hidden.shape[:2]).bool() if mask is None else mask.bool()
+        else:
+            hidden, frame_mask = self._below_layers(features, mask)
+        attention_mask = create_bidirectional_mask(self.config, hidden, frame_mask)
+        by_depth = {}
+        for depth in range(self.enters_at + 1, max(depths) + 1):
+            hidden = self.layers[depth - 1](hidden, attention_mask)
+            if depth in depths:
+                by_depth[depth] = hidden
+        return [by_depth[depth] for depth in depths], frame_mask
+
+    def _below_layers(
+        self, features: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, M, F) log-mel, (B, F) -> (B, T, D) what the lowest layer reads, and the (B, T) mask.
 
         Raises:
             ValueError: mel bins other than the model's, or more frames than it has positions for (30 s).
@@ -86,15 +120,7 @@ class PrunedWhisperEncoder(WhisperEncoder):
         hidden = nn.functional.gelu(self.conv1(mel)) * mel_mask[:, None]
         hidden = nn.functional.gelu(self.conv2(hidden)).transpose(1, 2)  # (B, T, D)
         # By its forward: where weights are offloaded, they are here no sooner.
-        hidden = hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
-
-        attention_mask = create_bidirectional_mask(self.config, hidden, frame_mask)
-        frames = {}
-        for depth, layer in enumerate(self.layers[: max(depths)], start=1):
-            hidden = layer(hidden, attention_mask)
-            if depth in depths:
-                frames[depth] = self.layer_norm(hidden).masked_fill(~frame_mask[..., None], 0)
-        return [frames[depth] for depth in depths], frame_mask
+        return hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device)), frame_mask
 
 
 class WaveformEncoder(nn.Module):
@@ -190,6 +216,11 @@ ENCODERS: dict[str, Any] = {
     "hubert": WaveformEncoder,
     "wavlm": WaveformEncoder,
 }
+
+
+def encoder_layer_prefix(config: Any) -> str:
+    """How names of tensors of the encoder's layers begin in a model of a `SlamAsrConfig`."""
+    return f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
 
 
 def renumbered(names: dict[str, str], layer_prefix: str, numbers: Mapping[int, int]) -> dict[str, str]:

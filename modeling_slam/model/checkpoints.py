@@ -1,21 +1,22 @@
 """Checkpoints in two formats, written by one `save_pretrained` and read by one `from_pretrained`.
 
-    lean  projector, CTC head and LoRA; the config names the base models, which are read for the rest
+    lean  what is trained; the config names the base models, which are read for the rest
     full  every weight; needs no base model (`config.self_contained`)
 
-A model with LoRA on the LLM also gets a copy of it in `adapter/` for plain PEFT; only the root weights are
-ever read back here. All weights come as named, unread slices of safetensors files, of the checkpoint and of
-the base models alike; transformers' loader reads those that this model keeps, so no dropped layer and no
-decoder of Whisper is ever read. Saving compares what it leaves out with the base models: what they do not
-hold is written.
+LoRA is there once more for plain PEFT, the LLM's in `adapter/`, the encoder's in `encoder_adapter/`; only the
+root weights are ever read back here. All weights come as named, unread slices of safetensors files, of the
+checkpoint and of the base models alike; transformers' loader reads those that this model keeps, so no dropped
+layer and no decoder of Whisper is ever read. Saving compares what it leaves out with the base models: what
+they do not hold is written.
 """
 
 import contextlib
 import copy
 import hashlib
+import itertools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-from .audio_encoders import ENCODERS, llm_layer_prefix, places, renumbered
+from .audio_encoders import ENCODERS, encoder_layer_prefix, llm_layer_prefix, places, renumbered
 from .configuration_slam import LORA_PARTS, SlamAsrConfig
 from .ctc_head import CtcHead
 from .lora import (
-    ADAPTER_DIRECTORY,
     LLM,
     LORA_WEIGHT,
     OWN_LORA,
@@ -39,6 +39,7 @@ from .lora import (
     LoraAdapters,
     base_name,
     is_trained,
+    trained_in_full,
 )
 from .pipeline_slam import SlamAsrPipeline
 from .projectors import PROJECTORS
@@ -87,8 +88,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
             super().save_pretrained(save_directory, is_main_process, dict(weights), **kwargs)
         if is_main_process:
             custom_object_save(SlamAsrPipeline, save_directory)  # the config names it in `custom_pipelines`
-            if self.config.lora_settings(LLM)["rank"]:
-                self.write_peft_copy(Path(save_directory, ADAPTER_DIRECTORY), weights)
+            self.write_peft_copies(Path(save_directory), weights)
 
     def _settle_format(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Check that what is written can be loaded; a lean format that would lose weights becomes full."""
@@ -132,10 +132,14 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
     def _changed_base_weights(self, weights: Mapping[str, torch.Tensor]) -> str | None:
         """Weights that a lean checkpoint leaves out and the base models do not give back; `None` for none."""
         try:
-            base = base_tensors(self.config)
+            base = base_tensors(self.config, frozen_alone=True)
         except (OSError, RuntimeError) as error:
             return f"the frozen weights (the base models cannot be read: {error})"
-        frozen = {base_name(n): t for n, t in weights.items() if not (is_trained(n) or LORA_WEIGHT.search(n))}
+        frozen = {
+            base_name(name): tensor
+            for name, tensor in weights.items()
+            if not (is_trained(name, self.config) or LORA_WEIGHT.search(name))
+        }
         names = {id(module): f"{name}.weight" for name, module in self.named_modules()}
         head, embeddings = (
             names.get(id(of_llm)) for of_llm in (self.get_output_embeddings(), self.get_input_embeddings())
@@ -147,7 +151,15 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
 
     def left_out(self) -> set[str]:
         """Names of the weights that a checkpoint does not hold because the base models do."""
-        return {name for name in self.state_dict() if not is_trained(name)} if self.config.is_lean else set()
+        if not self.config.is_lean:
+            return set()
+        return {name for name in self.state_dict() if not is_trained(name, self.config)}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the frozen weights; a part that is trained itself may be float32 beside them."""
+        part = getattr(self, LLM if self.config.trained_encoder_layers else "encoder")
+        return next(weight.dtype for weight in part.parameters() if weight.is_floating_point())
 
     @contextlib.contextmanager
     def _as_unquantised(self):
@@ -202,7 +214,7 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
 
         tensors = without_dropped(lazy_tensors(source, variant, **place), config, trained)
         if config.is_lean:
-            tensors |= base_tensors(config, **hub)
+            tensors = base_tensors(config, frozen_alone=True, **hub) | tensors
         model, info = cls._from_tensors(tensors, config, source, **kwargs)
         model.name_or_path = model.config.name_or_path = source
         with contextlib.suppress(OSError):  # a checkpoint may come without generation settings
@@ -336,7 +348,8 @@ def quantising_the_frozen(quantization: Any, model_class: Any, config: Any) -> A
     with torch.device("meta"):
         model = model_class(config.without_lora())
     head = model.get_output_embeddings()
-    kept = ["projector", "ctc_head", *(name for name, module in model.named_modules() if module is head)]
+    kept = [prefix.removesuffix(".") for prefix in trained_in_full(config)]
+    kept += [name for name, module in model.named_modules() if module is head]
     setattr(quantization, skips, [*(getattr(quantization, skips) or []), *kept])
     return quantization
 
@@ -388,10 +401,37 @@ def weight_files(model_id: str, variant: str | None, **hub_kwargs: Any) -> list[
         ) from error
 
 
-def encoder_tensors(base: dict[str, Any], audio_config: Any, kept_layers: list[int]) -> dict[str, Any]:
-    """The encoder's part of a base checkpoint under the model's names, kept layers alone, numbered anew."""
-    names = ENCODERS[audio_config.model_type].checkpoint_names(base, kept_layers)
-    return {f"encoder.{own}": base[name] for name, own in names.items()}
+class MeanTensor:
+    """The mean of unread tensors, itself unread; it is made in float32 and has their dtype."""
+
+    def __init__(self, tensors: Iterable[Any]):
+        self.tensors = list(tensors)
+
+    def get_shape(self) -> list[int]:
+        return self.tensors[0].get_shape()
+
+    def __getitem__(self, part: Any) -> torch.Tensor:
+        first, *others = (tensor[part] for tensor in self.tensors)
+        return (sum((t.float() for t in others), first.float()) / len(self.tensors)).to(first.dtype)
+
+
+def encoder_tensors(
+    base: dict[str, Any], audio_config: Any, kept_layers: Sequence[int | list[int]]
+) -> dict[str, Any]:
+    """The encoder's part of a base checkpoint under the model's names, kept layers alone, numbered anew.
+
+    Where `kept_layers` has a list, the layer is the mean of these.
+    """
+    groups = [layers if isinstance(layers, list) else [layers] for layers in kept_layers]
+    sources: dict[str, dict[str, Any]] = {}  # own name -> the tensors that it is made of, by their names
+    for layers in itertools.zip_longest(*groups):  # the first of each group, then the second, ...
+        names = ENCODERS[audio_config.model_type].checkpoint_names(base, list(layers))
+        for name, own in names.items():
+            sources.setdefault(f"encoder.{own}", {})[name] = base[name]
+    return {
+        own: MeanTensor(tensors.values()) if len(tensors) > 1 else next(iter(tensors.values()))
+        for own, tensors in sources.items()
+    }
 
 
 def without_layers(tensors: dict[str, Any], layer_prefix: str, layers: range) -> dict[str, Any]:
@@ -400,27 +440,29 @@ def without_layers(tensors: dict[str, Any], layer_prefix: str, layers: range) ->
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
 
 
-def encoder_prefix(config: Any) -> str:
-    return f"encoder.{ENCODERS[config.audio_config.model_type].layer_prefix}"
-
-
 def without_dropped(tensors: dict[str, Any], config: Any, trained: Any) -> dict[str, Any]:
     """The `tensors` of a checkpoint without the layers that `config` drops of those it was trained with."""
     layers = range(config.num_encoder_layers, trained.num_encoder_layers)
-    tensors = without_layers(tensors, encoder_prefix(config), layers)
+    tensors = without_layers(tensors, encoder_layer_prefix(config), layers)
     if layers := range(config.num_llm_layers, trained.num_llm_layers):
         tensors = without_layers(tensors, f"{LLM}.{llm_layer_prefix(config)}", layers)
     return tensors
 
 
-def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
-    """All frozen weights of a `SlamAsrConfig`, unread, under the names of the model without LoRA.
+def base_tensors(config: Any, frozen_alone: bool = False, **hub_kwargs: Any) -> dict[str, Any]:
+    """The base models' weights of a `SlamAsrConfig`, unread, under the names of the model without LoRA.
+
+    `frozen_alone` leaves out an LLM whose own weights are trained: a checkpoint has them all.
 
     Raises:
         RuntimeError: the config has a digest of a base model, and the weights found have another.
     """
-    tensors = opened_bases(config, **hub_kwargs)
-    expected = {"audio": config.audio_model_digest, "text": config.text_model_digest}
+    tensors = opened_bases(config, frozen_alone, **hub_kwargs)
+    reads_llm = not (frozen_alone and config.train_llm)
+    expected = {
+        "audio": config.audio_model_digest,
+        "text": config.text_model_digest if reads_llm else None,
+    }
     if any(expected.values()):
         for (part, wanted), found in zip(expected.items(), base_digests(config, tensors), strict=True):
             if wanted not in (None, found):
@@ -430,18 +472,20 @@ def base_tensors(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
                     f"{wanted}. Put the original model back; `{part}_model_digest=None` takes these "
                     "instead, with whatever results."
                 )
-    if not config.prunes_llm:
+    if not (config.prunes_llm and reads_llm):
         return tensors
     prefix = f"{LLM}.{llm_layer_prefix(config)}"
     names = renumbered({name: name for name in tensors}, prefix, places(config.kept_llm_layers))
     return {own: tensors[name] for name, own in names.items()}
 
 
-def opened_bases(config: Any, **hub_kwargs: Any) -> dict[str, Any]:
+def opened_bases(config: Any, frozen_alone: bool = False, **hub_kwargs: Any) -> dict[str, Any]:
     """As `base_tensors`, unchecked, and with the LLM's layers all there, under their own numbers."""
     encoder = lazy_tensors(config.audio_model_id, revision=config.audio_model_revision, **hub_kwargs)
-    llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
     tensors = encoder_tensors(encoder, config.audio_config, config.kept_encoder_layers)
+    if frozen_alone and config.train_llm:
+        return tensors
+    llm = lazy_tensors(config.text_model_id, revision=config.text_model_revision, **hub_kwargs)
     return tensors | {f"{LLM}.{name}": tensor for name, tensor in llm.items()}
 
 
@@ -453,7 +497,7 @@ def base_digests(config: Any, tensors: dict[str, Any]) -> tuple[str, str]:
     counts, because `config` may keep fewer layers than the checkpoint was trained with; of the LLM all count,
     kept or not.
     """
-    tensors = without_layers(tensors, encoder_prefix(config), range(1, config.num_encoder_layers))
+    tensors = without_layers(tensors, encoder_layer_prefix(config), range(1, config.num_encoder_layers))
     digests = {"encoder": hashlib.sha256(), LLM: hashlib.sha256()}
     for name, tensor in sorted(tensors.items()):
         part, _, name_in_llm = name.partition(".")

@@ -32,7 +32,7 @@ CUSTOM_PIPELINES = {
     }
 }
 # Parts of the model that may get LoRA, and what the names of its four fields begin with.
-LORA_PARTS = {"language_model": "lora_"}
+LORA_PARTS = {"language_model": "lora_", "encoder": "encoder_lora_"}
 LORA_FIELDS = ("rank", "alpha", "dropout", "target_modules")
 # Encoders whose layer 0 holds the position embedding of all layers.
 FIRST_LAYER_NEEDED_BY = ("wavlm",)
@@ -45,6 +45,7 @@ PROJECTOR_WIDTHS = {"stack_mlp": 2048, "conv": 2048, "qformer": 768}
 PROJECTOR_QUERIES = {"qformer": 64}
 TextStyle = Literal["normalized", "written"]
 LLM_INPUTS = ("projector", "expected", "gated")
+FINAL_LAYER_NORMS = ("as_is", "refitted", "trained")
 
 
 class SlamAsrConfig(PreTrainedConfig):
@@ -59,10 +60,15 @@ class SlamAsrConfig(PreTrainedConfig):
             Encoder layers kept, counted from the bottom (of `kept_encoder_layers` where that is given). All
             by default. Fewer make the model smaller and faster and its error rate higher. The config itself
             holds the list; this is its length, and setting it keeps the lowest so many.
-        kept_encoder_layers (`list[int]`, *optional*):
-            Indices of the layers to keep, ascending, for other choices than the lowest.
+        kept_encoder_layers (`list[int | list[int]]`, *optional*):
+            Indices of the layers to keep, ascending, for other choices than the lowest. A list of indices in
+            the place of one, as in `[[0, 1], 2]`, is one layer: the mean of their weights.
         num_llm_layers (`int`, *optional*), kept_llm_layers (`list[int]`, *optional*):
             The same of the LLM's layers. What is left of an LLM must usually be healed, by its LoRA.
+        final_layer_norm (`str`, defaults to `"as_is"`):
+            Scale and shift of the LayerNorm behind the last kept layer, which was fitted to the last of all:
+            `"as_is"`, `"refitted"` on clips before training, or `"trained"` with the projector, which holds
+            them in the last two cases.
         projector_type (`str`, defaults to `"stack_mlp"`): A name in `PROJECTOR_WIDTHS`.
         projector_stack (`int`, defaults to 5):
             Encoder frames (20 ms each) per audio token. 5 gives 10 tokens per second of speech; a larger
@@ -99,7 +105,17 @@ class SlamAsrConfig(PreTrainedConfig):
         lora_alpha (`int`, defaults to 32): The update is scaled by `lora_alpha / lora_rank`.
         lora_dropout (`float`, defaults to 0.1): Dropout before LoRA's first matrix while training.
         lora_target_modules (`list[str]`, defaults to the q, k, v and o projections):
-            Linear layers of the LLM that LoRA adapts.
+            Linear layers of the LLM that LoRA adapts, by the ends of their names, as those of the encoder.
+        encoder_lora_rank (`int`, defaults to 0): Rank of the encoder's LoRA update; 0 is without.
+        encoder_lora_alpha (`int`, defaults to 32): As `lora_alpha`.
+        encoder_lora_dropout (`float`, defaults to 0.1): As `lora_dropout`.
+        encoder_lora_target_modules (`list[str]`, defaults to the q and v projections):
+            Linear layers of the encoder that LoRA adapts, by the ends of their names: `"q_proj"` of every
+            kept layer, `"layers.5.self_attn.q_proj"` of one, counted among the kept ones.
+        trained_encoder_layers (`list[int]`, *optional*):
+            Indices of the kept layers whose own weights are trained, and so stand in every checkpoint; none
+            by default.
+        train_llm (`bool`, defaults to `False`): The LLM's own weights are trained, and stand there too.
         audio_model_id, text_model_id (`str`, *optional*):
             Hub ids or directories of the base models. Where both are given, checkpoints leave the base
             weights out and `from_pretrained` fetches them from there.
@@ -111,8 +127,9 @@ class SlamAsrConfig(PreTrainedConfig):
             Checkpoints hold every weight although base models are named: a full checkpoint, which only says
             where its weights came from.
         trained_in_float32 (`bool`, defaults to `False`):
-            Projector and LoRA are float32 beside frozen weights of another dtype, as training in bf16 leaves
-            them. Set on saving.
+            What is trained is float32 beside frozen weights of another dtype, as training in bf16 leaves it.
+            Where the own weights of encoder layers or of the LLM are trained, all of that part is. Set on
+            saving.
         audio_token_id (`int`, *optional*):
             Placeholder in the prompt, replaced by one projector output each. May lie outside the LLM's
             vocabulary: its embedding is never looked up. Defaults to the first id after the vocabulary.
@@ -131,8 +148,9 @@ class SlamAsrConfig(PreTrainedConfig):
 
     audio_config: Any = None
     text_config: Any = None
-    kept_encoder_layers: Any = None  # list[int], once constructed
-    kept_llm_layers: Any = None  # likewise
+    kept_encoder_layers: Any = None  # list[int | list[int]], once constructed
+    kept_llm_layers: Any = None  # list[int], once constructed
+    final_layer_norm: str = "as_is"
     projector_type: str = "stack_mlp"
     projector_stack: int = 5
     projector_tail: TailRule = "pad"
@@ -152,6 +170,12 @@ class SlamAsrConfig(PreTrainedConfig):
     lora_alpha: int = 32
     lora_dropout: float = 0.1
     lora_target_modules: list[str] | tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    encoder_lora_rank: int = 0
+    encoder_lora_alpha: int = 32
+    encoder_lora_dropout: float = 0.1
+    encoder_lora_target_modules: list[str] | tuple[str, ...] = ("q_proj", "v_proj")
+    trained_encoder_layers: Any = None  # list[int], once constructed
+    train_llm: bool = False
     audio_model_id: str | None = None
     audio_model_revision: str | None = None
     text_model_id: str | None = None
@@ -178,10 +202,15 @@ class SlamAsrConfig(PreTrainedConfig):
             self.num_llm_layers = num_llm_layers
         self._check_projector()
         self._check_ctc()
+        if self.final_layer_norm not in FINAL_LAYER_NORMS:
+            raise ValueError(
+                f"`final_layer_norm` must be one of {[*FINAL_LAYER_NORMS]}, got {self.final_layer_norm!r}."
+            )
         if self.text_style not in ("normalized", "written"):
             raise ValueError(f"`text_style` must be normalized or written, got {self.text_style!r}.")
         for part in LORA_PARTS:
             self._check_lora(part)
+        self._check_trained()
         if self.audio_token_id is None:
             self.audio_token_id = self.text_config.vocab_size
 
@@ -198,12 +227,41 @@ class SlamAsrConfig(PreTrainedConfig):
             raise ValueError(f"`{prefix}target_modules` is empty; name layers, or set `{prefix}rank` to 0.")
         setattr(self, f"{prefix}target_modules", list(target_modules))
 
+    def _check_trained(self) -> None:
+        """Layers in `trained_encoder_layers` that are not kept have no effect: fewer may have been loaded."""
+        layers = self.trained_encoder_layers or []
+        is_merged = any(isinstance(layer, list) for layer in self.kept_encoder_layers)
+        if is_merged and (layers or self.encoder_lora_rank):
+            trained = "trained_encoder_layers" if layers else "encoder_lora_rank"
+            raise ValueError(
+                f"`{trained}` cannot stand beside merged layers, {self.kept_encoder_layers}: what would be "
+                "trained belongs to no layer of the base encoder. Choose another `layer_choice`."
+            )
+        layers = sorted(set(layers))
+        total = self.audio_config.num_hidden_layers
+        if layers and not 0 <= layers[0] <= layers[-1] < total:
+            raise ValueError(f"`trained_encoder_layers` must lie between 0 and {total - 1}, got {layers}.")
+        self.trained_encoder_layers = layers
+        if layers and self.encoder_lora_rank:
+            raise ValueError(
+                f"`encoder_lora_rank` is {self.encoder_lora_rank} and `trained_encoder_layers` "
+                f"(`--train_encoder_layers`) {layers}: LoRA is for frozen weights; leave one of them out."
+            )
+        if self.train_llm and self.lora_rank:
+            raise ValueError(
+                f"`train_llm` trains the LLM's own weights, and `lora_rank` is {self.lora_rank}: LoRA is for "
+                "frozen ones; set it to 0."
+            )
+
     def _check_layers(self) -> None:
         total = self.audio_config.num_hidden_layers
         kept = list(range(total)) if self.kept_encoder_layers is None else list(self.kept_encoder_layers)
-        if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
+        groups = [layers if isinstance(layers, list) else [layers] for layers in kept]
+        each = [layer for layers in groups for layer in layers]
+        if not all(groups) or not each or each != sorted(set(each)) or each[0] < 0 or each[-1] >= total:
             raise ValueError(f"`kept_encoder_layers` must be ascending between 0 and {total - 1}: {kept}.")
-        if kept[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
+        kept = [layers[0] if len(layers) == 1 else layers for layers in groups]
+        if each[0] != 0 and self.audio_config.model_type in FIRST_LAYER_NEEDED_BY:
             raise ValueError(
                 "`kept_encoder_layers` must begin with 0: layer 0 of this encoder "
                 f"({self.audio_config.model_type}) holds the position embedding of all layers. Got {kept}."
@@ -318,6 +376,12 @@ class SlamAsrConfig(PreTrainedConfig):
     @property
     def adds_lora(self) -> bool:
         return any(self.lora_ranks().values())
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether anything of the encoder is trained, so that its frames change."""
+        trained = any(layer in self.trained_encoder_layers for layer in self.kept_encoder_layers)
+        return bool(self.encoder_lora_rank) or trained
 
     @property
     def is_lean(self) -> bool:

@@ -1,7 +1,7 @@
-"""LoRA by part of the model: put in, switched, exchanged, merged, and copied out for plain PEFT.
+"""What is trained, and LoRA by part of the model: put in, switched, exchanged, merged, copied out for PEFT.
 
 The LoRA that a checkpoint is about is the adapter `OWN_LORA` of each part that the config gives a rank. It is
-what trains and what is saved, in the root weights under the model's own names; the LLM's once more in PEFT's
+what trains and what is saved, in the root weights under the model's own names, and once more in PEFT's
 format. Other adapters of the LLM may sit beside it to be compared or used; they never travel with the
 checkpoint. PEFT is asked for only where LoRA is used.
 
@@ -20,15 +20,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .audio_encoders import llm_layers, places, renumbered
+from .audio_encoders import ENCODERS, encoder_layer_prefix, llm_layers, places, renumbered
 from .configuration_slam import LORA_PARTS
 
 OWN_LORA = "default"
 OWN_LORA_WEIGHT = re.compile(rf"\.lora_\w+\.{OWN_LORA}\b")
 LORA_WEIGHT = re.compile(r"\.lora_\w+\.")
 LLM = "language_model"
-# Never the root: an `adapter_config.json` there makes a Hub id load as the bare LLM.
-ADAPTER_DIRECTORY = "adapter"
+# What is trained together, with a learning rate of its own; `part_of` says which weight is of which.
+PARTS = ("projector", "ctc_head", "lora", "encoder_lora", "encoder", "llm")
+# PEFT copy of each part. Never the root: an `adapter_config.json` there makes a Hub id load as the bare LLM.
+ADAPTER_DIRECTORIES = {LLM: "adapter", "encoder": "encoder_adapter"}
 
 
 def import_peft() -> Any:
@@ -40,9 +42,25 @@ def import_peft() -> Any:
     return peft
 
 
-def is_trained(name: str) -> bool:
-    """Whether the weight of this name is trained: projector, CTC head and the checkpoint's own LoRA are."""
-    return name.startswith(("projector.", "ctc_head.")) or OWN_LORA_WEIGHT.search(name) is not None
+def is_trained(name: str, config: Any) -> bool:
+    """Whether the weight of this name is trained: the checkpoint's own LoRA is, and what stands in full."""
+    return name.startswith(trained_in_full(config)) or OWN_LORA_WEIGHT.search(name) is not None
+
+
+def trained_in_full(config: Any) -> tuple[str, ...]:
+    """How the names begin of the weights that a `SlamAsrConfig` trains themselves, not through LoRA."""
+    prefix = encoder_layer_prefix(config)
+    trained = config.trained_encoder_layers
+    layers = [f"{prefix}{n}." for n, layer in enumerate(config.kept_encoder_layers) if layer in trained]
+    return ("projector.", "ctc_head.", *layers, *([f"{LLM}."] if config.train_llm else []))
+
+
+def part_of(name: str) -> str:
+    """Which of `PARTS` the weight of this name belongs to; `lora` is the LLM's."""
+    module = name.partition(".")[0]
+    if LORA_WEIGHT.search(name):
+        return LORA_PARTS[module].removesuffix("_")
+    return "llm" if module == LLM else module
 
 
 def base_name(name: str) -> str:
@@ -61,7 +79,7 @@ def put_in_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(target_modules),
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if part == LLM else None,
     )
     peft.inject_adapter_in_model(settings, module, OWN_LORA)
     if model.config.trained_in_float32:  # PEFT gives it the dtype of the frozen weights
@@ -122,13 +140,16 @@ class LoraAdapters(nn.Module):
         """Give a part of the model, by default the LLM, fresh LoRA weights.
 
         Raises:
-            ValueError: it has LoRA already, or it has no such layers or shares their weights.
+            ValueError: it has LoRA already, it has no such layers or shares their weights, or the config says
+                that LoRA cannot stand there.
         """
         if had := self.config.lora_settings(part)["rank"]:
             raise ValueError(f"The model has LoRA of rank {had} already; train that one on.")
+        values = {"rank": rank, "alpha": alpha, "dropout": dropout, "target_modules": list(target_modules)}
+        fields = {LORA_PARTS[part] + name: value for name, value in values.items()}
+        type(self.config).from_dict(self.config.to_dict() | fields)  # what could not be loaded is refused
         put_in_lora(self, part, rank, alpha, dropout, target_modules)
-        fields = {"rank": rank, "alpha": alpha, "dropout": dropout, "target_modules": list(target_modules)}
-        self.config.update({LORA_PARTS[part] + name: value for name, value in fields.items()})
+        self.config.update(fields)
         self.freeze()
 
     def put_in_own_lora(self, weights: Mapping[str, Any] | None = None) -> None:
@@ -163,8 +184,10 @@ class LoraAdapters(nn.Module):
         """Name -> PEFT config of each adapter of the LLM."""
         return getattr(self.language_model, "peft_config", {})
 
-    def merge_lora(self) -> None:
+    def merge_lora(self, parts: Iterable[str] = LORA_PARTS) -> None:
         """Add the active adapters to the weights and drop all adapters: the same model without LoRA.
+
+        `parts` are those of `LORA_PARTS` whose LoRA is merged, all by default.
 
         The frozen weights are then no longer the base models', so the config becomes `self_contained` and the
         next `save_pretrained` writes a full checkpoint. Sums are rounded to the frozen weights' dtype.
@@ -172,7 +195,8 @@ class LoraAdapters(nn.Module):
         Raises:
             ValueError: the model has no adapter, it is disabled, or the model is quantised.
         """
-        adapted = lora_layers(self)
+        parts = [*parts]
+        adapted = lora_layers(self, parts)
         if not adapted:
             raise ValueError("There is no LoRA to merge: the model has no adapter.")
         if any(layer.disable_adapters for layer in adapted.values()):
@@ -182,9 +206,9 @@ class LoraAdapters(nn.Module):
         for layer in adapted.values():
             layer.merge(safe_merge=True)
         unwrap(self, adapted)
-        for part in LORA_PARTS:
+        for part in parts:
             vars(getattr(self, part)).pop("peft_config", None)
-        self.config.update(dict.fromkeys(self.config.lora_ranks(), 0) | {"self_contained": True})
+        self.config.update({f"{LORA_PARTS[part]}rank": 0 for part in parts} | {"self_contained": True})
         self.freeze()
 
     # ---------------------------------------------------------------- transformers' methods
@@ -250,11 +274,21 @@ class LoraAdapters(nn.Module):
                 "`alpha_pattern`), numbered as in the whole LLM; this model keeps only some of its layers."
             )
         numbers = places(self.config.kept_llm_layers)
-        settings = copy.copy(settings)
-        if (adapted := settings.layers_to_transform) is not None:
+        settings, weights = copy.copy(settings), self._llm_renumbered(weights, numbers)
+        if not weights:
+            raise ValueError(
+                f"The adapter {source} is of layers of the LLM that this model does not keep; it keeps "
+                f"{self.config.kept_llm_layers}."
+            )
+        targets = settings.target_modules
+        if isinstance(targets, str) or any("." in target for target in targets):
+            # They may name single layers, by their numbers in the whole LLM; so do the weights.
+            settings.target_modules = {name.partition(".lora_")[0] for name in weights}
+            settings.layers_to_transform = None
+        elif (adapted := settings.layers_to_transform) is not None:
             adapted = [adapted] if isinstance(adapted, int) else adapted
             settings.layers_to_transform = [numbers[layer] for layer in adapted if layer in numbers]
-        return settings, self._llm_renumbered(weights, numbers)
+        return settings, weights
 
     def _llm_renumbered(self, weights: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
         """Weights by the LLM's names, with layer i under the number `numbers[i]`, if it has one."""
@@ -326,34 +360,55 @@ class LoraAdapters(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """The weights of one adapter under the LLM's names, without the adapter's, as PEFT stores them."""
         weights = self.state_dict() if state_dict is None else state_dict
-        return import_peft().get_peft_model_state_dict(
-            self.language_model,
-            {name.removeprefix(f"{LLM}."): t for name, t in weights.items() if name.startswith(f"{LLM}.")},
-            adapter_name=adapter_name or self.active_adapter,
-            save_embedding_layers=False,  # by default PEFT asks the Hub whether the vocabulary has grown
-        )
+        return adapter_weights(self, LLM, adapter_name or self.active_adapter, weights)
 
-    def write_peft_copy(self, directory: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """The LLM's own LoRA in the model's `state_dict`, for `PeftModel.from_pretrained(llm, ...)`.
+    def _in_whole(self, part: str, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Weights of a part by the names that they have in the unpruned one, as transformers builds it."""
+        if part == LLM:
+            return self._llm_renumbered(weights, dict(enumerate(self.config.kept_llm_layers)))
+        prefix = ENCODERS[self.config.audio_config.model_type].layer_prefix
+        numbers = dict(enumerate(self.config.kept_encoder_layers))
+        names = renumbered({name: name for name in weights}, prefix, numbers)
+        return {own.removeprefix("model."): weights[name] for name, own in names.items()}
 
-        Where layers of the LLM are left out, it is that of the whole LLM's layers that are kept.
+    def write_peft_copies(self, directory: Path, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """The own LoRA in the model's `state_dict`, for plain PEFT: of each part a directory in this one.
+
+        The LLM's is for `PeftModel.from_pretrained(llm, ...)`, the encoder's for the encoder as transformers
+        has it (`WhisperModel.encoder`, `Wav2Vec2Model`); both unpruned, on the layers that are kept here.
         """
-        lora = self.get_adapter_state_dict(OWN_LORA, state_dict)
-        settings = copy.copy(self.adapters()[OWN_LORA])
-        if self.config.prunes_llm:
-            settings.layers_to_transform = self.config.kept_llm_layers
-            lora = self._llm_renumbered(lora, dict(enumerate(self.config.kept_llm_layers)))
-        directory.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {f"base_model.model.{name}": tensor.contiguous() for name, tensor in lora.items()},
-            directory / "adapter_model.safetensors",
-            metadata={"format": "pt"},
-        )
-        settings.base_model_name_or_path = self.config.text_model_id
-        settings.revision = self.config.text_model_revision
-        settings.target_modules = sorted(settings.target_modules)  # PEFT keeps a set: its order would vary
-        settings.inference_mode = True
-        settings.save_pretrained(directory)
+        for part, place in ADAPTER_DIRECTORIES.items():
+            if not self.config.lora_settings(part)["rank"]:
+                continue
+            lora = adapter_weights(self, part, OWN_LORA, state_dict)
+            settings = copy.copy(getattr(self, part).peft_config[OWN_LORA])
+            base = "text" if part == LLM else "audio"
+            settings.base_model_name_or_path = getattr(self.config, f"{base}_model_id")
+            settings.revision = getattr(self.config, f"{base}_model_revision")
+            if part == "encoder" or self.config.prunes_llm:
+                lora = self._in_whole(part, lora)
+                settings.target_modules = {name.partition(".lora_")[0] for name in lora}
+            settings.target_modules = sorted(settings.target_modules)  # a set, whose order would vary
+            settings.inference_mode = True
+            Path(directory, place).mkdir(parents=True, exist_ok=True)
+            save_file(
+                {f"base_model.model.{name}": tensor.contiguous() for name, tensor in lora.items()},
+                Path(directory, place, "adapter_model.safetensors"),
+                metadata={"format": "pt"},
+            )
+            settings.save_pretrained(Path(directory, place))
+
+
+def adapter_weights(
+    model: Any, part: str, adapter_name: str, weights: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights of an adapter of this part, of the whole model's, as PEFT stores them."""
+    return import_peft().get_peft_model_state_dict(
+        getattr(model, part),
+        {name.removeprefix(f"{part}."): t for name, t in weights.items() if name.startswith(f"{part}.")},
+        adapter_name=adapter_name,
+        save_embedding_layers=False,  # by default PEFT asks the Hub whether the vocabulary has grown
+    )
 
 
 def check_adapter(settings: Any, source: str) -> None:

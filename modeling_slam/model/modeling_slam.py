@@ -3,10 +3,10 @@
     audio -> features -> encoder, kept layers -> projector (-> CTC head) -> LLM + LoRA -> text
                          frozen                  trained       trained      frozen   trained
 
-The prompt holds one placeholder per audio token; what the LLM reads of the audio takes their positions: the
-projector's output, or what the CTC head makes of it. `B` clips, `F`
-features (log-mel frames or samples), `T` encoder frames, `A` audio tokens of the longest clip, `L` prompt or
-sequence length.
+LoRA may be on the encoder too, and its upper layers, or the LLM, may be trained themselves. The prompt holds
+one placeholder per audio token; what the LLM reads of the audio takes their positions: the projector's
+output, or what the CTC head makes of it. `B` clips, `F` features (log-mel frames or samples), `T` encoder
+frames, `A` audio tokens of the longest clip, `L` prompt or sequence length.
 
 Source: SLAM-ASR, https://huggingface.co/papers/2402.08846; layer pruning,
 https://huggingface.co/papers/2603.27981
@@ -33,7 +33,7 @@ from .audio_lengths import MAX_TOKENS_PER_SECOND
 from .checkpoints import SlamAsrPreTrainedModel
 from .configuration_slam import SlamAsrConfig
 from .ctc_head import BLANK, CtcHead, ctc_loss
-from .lora import is_trained
+from .lora import PARTS, is_trained, part_of
 from .projectors import PROJECTORS, audio_tokens_of
 
 
@@ -68,7 +68,7 @@ class TranscriptGuard(LogitsProcessor):
 
 
 class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin):  # ty: ignore[incompatible-method-override]
-    """Speech in, text out. Trained are projector, CTC head and the LLM's LoRA; the rest stays frozen."""
+    """Speech in, text out. Trained are projector, CTC head and LoRA, and what the config names; no other."""
 
     base_model_prefix = ""
     main_input_name = "input_features"
@@ -91,16 +91,19 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             # Of the head its parameters: the ids of its tokens must stay integers.
             head = () if self.ctc_head is None else self.ctc_head.named_parameters()
             self._keep_in_fp32_modules_strict = {"projector", *(f"ctc_head.{name}" for name, _ in head)}
+            # A part that is trained itself is of one type: its layers hand their states on to each other.
+            whole = {"encoder": bool(config.trained_encoder_layers), "language_model": config.train_llm}
+            self._keep_in_fp32_modules_strict |= {part for part, is_trained in whole.items() if is_trained}
         self.post_init()
         self.put_in_own_lora()
 
     # ---------------------------------------------------------------- what is trained
 
     def freeze(self) -> None:
-        """Leave gradients to projector, CTC head and LoRA, and put new layers into the mode of the rest."""
+        """Leave gradients to what is trained, and put new layers into the mode of the rest."""
         for name, parameter in self.named_parameters():
             if parameter.is_floating_point():  # quantised weights cannot have gradients
-                parameter.requires_grad_(is_trained(name))
+                parameter.requires_grad_(is_trained(name, self.config))
         self.train(self.training)
         self._keys_to_ignore_on_save = self.left_out()  # Trainer looks it up when it resumes
 
@@ -117,11 +120,18 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         return self
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters by part; `encoder_removed` and `llm_removed` are those of the layers not kept."""
+        """Parameters by part; `encoder_removed` and `llm_removed` are those of the layers not kept.
+
+        `lora` is all LoRA, `encoder_lora` that of the encoder; `encoder_trained` and `llm_trained` are their
+        own weights that are trained.
+        """
 
         def size(module: nn.Module, of_lora: bool = False) -> int:
             return sum(p.numel() for name, p in module.named_parameters() if (".lora_" in name) is of_lora)
 
+        trained = dict.fromkeys(PARTS, 0)
+        for name, parameter in self.named_parameters():
+            trained[part_of(name)] += parameter.numel() * parameter.requires_grad
         removed_layers = self.config.audio_config.num_hidden_layers - len(self.encoder.layers)
         return {
             "encoder_kept": size(self.encoder),
@@ -129,8 +139,11 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             "projector": size(self.projector),
             "ctc_head": 0 if self.ctc_head is None else size(self.ctc_head),
             "lora": size(self, of_lora=True),
+            "encoder_lora": size(self.encoder, of_lora=True),
             "llm": size(self.language_model),
             "llm_removed": self.llm_removed,
+            "encoder_trained": trained["encoder"],
+            "llm_trained": trained["llm"],
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
             "total": sum(p.numel() for p in self.parameters()),
         }

@@ -18,16 +18,47 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from .audio_lengths import audio_token_count
 
 
+class FrameNorm(nn.Module):
+    """Scale and shift of the encoder's final LayerNorm, made new for the layers that are kept.
+
+    Frames come with those that the full encoder has, `gain * z + shift`. `weight * frames + bias` is then the
+    LayerNorm of gain `weight * gain` and shift `weight * shift + bias`: any other one. The encoder and what
+    is cached of it stay as they are. Frames of zeros (padding, hidden ones) stay zeros.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, width: int, is_trained: bool):
+        super().__init__()
+        for name, value in (("weight", torch.ones(width)), ("bias", torch.zeros(width))):
+            if is_trained:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """(B, T, D_enc) -> the same shape."""
+        is_heard = (frames != 0).any(dim=-1, keepdim=True)
+        return (frames * self.weight + self.bias) * is_heard
+
+
 class Projector(nn.Module):
-    """What all have in common: while training, a share of the encoder's frames is hidden."""
+    """What all have in common: the LayerNorm's new scale, and while training a share of frames is hidden."""
 
     def __init__(self, config: Any):
         super().__init__()
+        self.frame_norm = None
+        if config.final_layer_norm != "as_is":
+            is_trained = config.final_layer_norm == "trained"
+            self.frame_norm = FrameNorm(config.audio_config.hidden_size, is_trained)
         self.stack, self.tail = config.projector_stack, config.projector_tail
         self.frame_dropout = config.projector_frame_dropout
 
     def forward(self, frames: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
         """(B, T, D_enc) and (B, T) -> (B, A, D_llm)."""
+        if self.frame_norm is not None:
+            frames = self.frame_norm(frames)
         if self.training and self.frame_dropout:
             heard = torch.rand(frames.shape[:2], device=frames.device) >= self.frame_dropout
             frames = frames * heard[..., None]

@@ -24,7 +24,7 @@ class PublishArguments:
         metadata={"help": "lean: what was trained, base models by id and revision. full: all weights."},
     )
     merge_lora: bool = field(
-        default=False, metadata={"help": "Full format only: add LoRA to the LLM's weights."}
+        default=False, metadata={"help": "Full format only: add LoRA to the base weights."}
     )
     dry_run: bool = field(
         default=False, metadata={"help": "Check, render the card and list the files; send nothing."}
@@ -65,7 +65,7 @@ class PublishArguments:
 
     def __post_init__(self):
         if self.merge_lora and self.format != "full":
-            raise ValueError("`merge_lora` changes the LLM's weights, so it needs `--format full`.")
+            raise ValueError("`merge_lora` changes the base weights, so it needs `--format full`.")
         if self.base_models and self.format != "full":
             raise ValueError(
                 "`base_models` are in a lean checkpoint's config; name them with `--format full`."

@@ -33,7 +33,8 @@ SHOWN_SETTINGS = {
         "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
         "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
         "world_size", "bf16", "seed", "optim", "projector_learning_rate", "ctc_learning_rate",
-        "lora_learning_rate", "freeze_projector_steps", "ctc_weight", "init_from",
+        "lora_learning_rate", "encoder_lora_learning_rate", "encoder_learning_rate", "llm_learning_rate",
+        "train_depths", "freeze_projector_steps", "ctc_weight", "init_from",
     ),
     "align": (
         "align_epochs", "align_learning_rate", "align_batch_size", "align_dropout", "align_frame_dropout",
@@ -82,6 +83,10 @@ def render_card(
         kept_layers=layer_words(config.kept_encoder_layers),
         kept_llm_layers=layer_words(config.kept_llm_layers),
         removed_llm_layers=config.text_config.num_hidden_layers - config.num_llm_layers,
+        trained_layers=layer_words(
+            [n for n in config.kept_encoder_layers if n in config.trained_encoder_layers]
+        ),
+        lora_rows=lora_rows(config, evidence.parameters),
         has_pipeline=bool(getattr(config, "custom_pipelines", None)),
         bases=[
             (config.audio_model_id, config.audio_model_revision),
@@ -129,7 +134,7 @@ def card_data(
         language=codes[0] if len(codes) == 1 else codes or None,
         base_model=bases or None,
         # A lean repository holds what is added to its bases; a full one is a model made from them.
-        base_model_relation=("finetune" if full else "adapter") if bases else None,
+        base_model_relation=("finetune" if full or config.train_llm else "adapter") if bases else None,
         datasets=datasets or training_datasets(evidence) or None,
         metrics=shown_rates([result.metrics for result in evidence.results]) or None,
         tags=[*tags, "lora"] if config.adds_lora else tags,
@@ -264,9 +269,23 @@ def dataset_title(dataset: str, kind: str) -> str:
     return "/".join(part for part in parts[-count:] if part != "/")
 
 
-def layer_words(indices: list[int]) -> str:
-    """`0 to 21` for consecutive layers, else each."""
-    if indices == list(range(indices[0], indices[-1] + 1)) and len(indices) > 1:
+def lora_rows(config: Any, parameters: dict[str, int]) -> list[tuple[str, int, dict[str, Any]]]:
+    """Name, parameters and settings of the LoRA of each part that has one."""
+    of_encoder = parameters.get("encoder_lora", 0)
+    rows = [
+        ("LoRA", parameters["lora"] - of_encoder, config.lora_settings("language_model")),
+        ("LoRA of the encoder", of_encoder, config.lora_settings("encoder")),
+    ]
+    return [row for row in rows if row[2]["rank"]]
+
+
+def layer_words(indices: list[Any]) -> str:
+    """`0 to 21` for consecutive layers, else each; `mean of 0 and 1` for merged ones."""
+    if any(isinstance(layers, list) for layers in indices):
+        groups = [layers if isinstance(layers, list) else [layers] for layers in indices]
+        words = [" and ".join(map(str, group)) for group in groups]
+        return ", ".join(f"mean of {word}" if " and " in word else word for word in words)
+    if indices and indices == list(range(indices[0], indices[-1] + 1)) and len(indices) > 1:
         return f"{indices[0]} to {indices[-1]}"
     return ", ".join(map(str, indices))
 

@@ -15,7 +15,7 @@ def write_full_checkpoint(source: Path, target: Path, merge_lora: bool = False, 
     Args:
         source: a checkpoint of either format.
         target: a directory that is empty or not there yet.
-        merge_lora: add LoRA to the LLM's weights instead of keeping it beside them.
+        merge_lora: add LoRA to the base weights instead of keeping it beside them.
         dtype: of the weights written, e.g. "bfloat16"; "auto" keeps those of `source`.
 
     Raises:

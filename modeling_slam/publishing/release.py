@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from modeling_slam import SlamAsrConfig
 from modeling_slam.common.hub_ids import is_hub_id
+from modeling_slam.model.lora import is_trained
 from modeling_slam.publishing.formats import write_full_checkpoint
 
 CARD = "README.md"
@@ -27,6 +28,7 @@ PUBLISHED = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "tokenizer.model",
     "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+    "encoder_adapter/adapter_config.json", "encoder_adapter/adapter_model.safetensors",
     CARD, f"{EVAL_RESULTS}/*.yaml",
 )  # fmt: skip
 # What an earlier version had of these and this one lacks is removed in the same commit, and so is what would
@@ -38,6 +40,7 @@ REPLACED = (
     "*.bin",
     "adapter_config.json",
     "adapter/*",
+    "encoder_adapter/*",
 )
 TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
@@ -97,7 +100,7 @@ def read_config(source: Path) -> Any:
 
 def check_lean(source: Path, config: Any) -> None:
     """Refuse a checkpoint that is not lean, or whose base models others cannot fetch."""
-    if holds_base_weights(source):
+    if holds_base_weights(source, config):
         raise ValueError(f"{source} holds the base models' weights as well. Publish it by `--format full`.")
     check_bases(config, str(source / "config.json"))
 
@@ -130,11 +133,13 @@ def forget_local_bases(config_file: Path) -> None:
     config_file.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def holds_base_weights(source: Path) -> bool:
+def holds_base_weights(source: Path, config: Any) -> bool:
+    """Whether frozen weights of the encoder lie there."""
     files = sorted(source.glob("model*.safetensors"))
     for file in files:
         with safe_open(file, framework="pt") as tensors:
-            if any(name.startswith("encoder.") for name in tensors.keys()):  # noqa: SIM118 (not a dict)
+            of_encoder = [name for name in tensors.keys() if name.startswith("encoder.")]  # noqa: SIM118
+            if not all(is_trained(name, config) for name in of_encoder):
                 return True
     return False
 

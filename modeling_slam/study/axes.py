@@ -60,6 +60,7 @@ AXES: dict[str, Axis] = {
         values=lambda file, chosen: file.modes,
         flags=lambda mode, pair: pair.lora_flags(mode),
     ),
+    "encoder_lora_rank": Axis("rank of the encoder's LoRA", "e{}"),
     "projector_type": Axis("projector", "{}"),
     "projector_stack": Axis("frames per audio token", "stack{}"),
     "language": Axis(

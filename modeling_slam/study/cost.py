@@ -4,8 +4,9 @@ Floating-point operations, counting a multiplication with its addition as two; P
 passes, per second of speech 50 encoder frames (of Whisper), 50/k audio tokens and `TEXT_TOKENS_PER_SECOND`
 tokens of text:
 
-    training    encoder 2 P frames; projector and LoRA 6 P tokens; frozen LLM 4 P tokens (forward, and
-                backward through activations alone); vocabulary 4 P text tokens
+    training    encoder 2 P frames, 4 P with LoRA, 6 P of layers that are trained themselves; projector and
+                LoRA 6 P tokens (of the encoder, frames); frozen LLM 4 P tokens (forward, and backward through
+                activations alone), a trained one 6 P; vocabulary as much, of text tokens
     decoding    encoder and projector 2 P; LLM 2 P tokens for each beam, text at `DECODING_SLOWDOWN` times
                 the time, because its tokens are written one by one
 
@@ -43,7 +44,8 @@ class Estimate:
 
 def estimate(planned: PlannedRun) -> Estimate:
     counts, size = parameter_counts(planned.config), planned.size
-    model_bytes = WEIGHT_BYTES * (counts.projector + counts.lora) + TOKENIZER_BYTES
+    trained = counts.projector + counts.lora + counts.encoder_trained + counts.llm_trained
+    model_bytes = WEIGHT_BYTES * trained + TOKENIZER_BYTES
     if size is None:
         return Estimate(counts, None, model_bytes, 0.0)
     test_clips = planned.spec.eval_flags.get("max_test_clips") or size.test_clips
@@ -80,11 +82,14 @@ def clips_seen(planned: PlannedRun, size: DataSize) -> float:
 def training_flops(counts: ParameterCounts, rates: TokenRates, clips: float, clip_seconds: float) -> float:
     text = rates.text * clip_seconds
     tokens = rates.audio * clip_seconds + PROMPT_TOKENS + text
+    encoder = (4 if counts.encoder_lora else 2) * counts.encoder
+    encoder += 6 * counts.encoder_lora + 4 * counts.encoder_trained
+    products = 6 if counts.llm_trained else 4
     per_clip = (
-        2 * counts.encoder * rates.frames * clip_seconds
+        encoder * rates.frames * clip_seconds
         + 6 * counts.projector * rates.audio * clip_seconds
-        + (4 * body(counts) + 6 * counts.lora) * tokens
-        + 4 * counts.llm_embeddings * text
+        + (products * body(counts) + 6 * (counts.lora - counts.encoder_lora)) * tokens
+        + products * counts.llm_embeddings * text
     )
     return clips * per_clip
 
@@ -94,11 +99,12 @@ def decoding_flops(
 ) -> float:
     prompt = rates.audio * seconds + PROMPT_TOKENS * clips
     text = rates.text * seconds
+    of_llm = body(counts) + counts.lora - counts.encoder_lora
     return (
-        2 * counts.encoder * rates.frames * seconds
+        2 * (counts.encoder + counts.encoder_lora) * rates.frames * seconds
         + 2 * counts.projector * rates.audio * seconds
-        + 2 * (body(counts) + counts.lora) * beams * prompt
-        + 2 * (body(counts) + counts.lora + counts.llm_embeddings) * beams * text * DECODING_SLOWDOWN
+        + 2 * of_llm * beams * prompt
+        + 2 * (of_llm + counts.llm_embeddings) * beams * text * DECODING_SLOWDOWN
     )
 
 

@@ -158,6 +158,11 @@ def wants_head(config: SlamAsrConfig, arguments: AlignmentArguments, run_args: R
             f"`--align_folds {arguments.align_folds}` is for steps in which the projector is frozen, and for "
             "alignment: it needs `--freeze_projector_steps` and `--align_epochs`."
         )
+    if arguments.align_folds > 1 and config.trains_encoder:
+        raise ValueError(
+            f"`--align_folds {arguments.align_folds}` reads frames of a frozen encoder, and "
+            "`--encoder_lora_rank` or `--train_encoder_layers` trains it; leave one of them out."
+        )
     if arguments.align_augmented and not arguments.align_epochs:
         raise ValueError("`--align_augmented` is for the alignment stage: it needs `--align_epochs`.")
     flags = [f"`--{name}`" for name, is_asked in asked.items() if is_asked]

@@ -15,8 +15,9 @@ from transformers import SchedulerType, Seq2SeqTrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.common.command_line import fixed
+from modeling_slam.common.numbers import check_numbers
 from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
-from modeling_slam.model.configuration_slam import LLM_INPUTS, TextStyle
+from modeling_slam.model.configuration_slam import FINAL_LAYER_NORMS, LLM_INPUTS, TextStyle
 from modeling_slam.model.processing_slam import INSTRUCTION
 from modeling_slam.model.projectors import PROJECTORS
 from modeling_slam.training.by_projector import by_projector, settle
@@ -60,13 +61,27 @@ class ModelArguments:
     layer_choice: str = field(
         default="top_down",
         metadata={
-            "help": "Which layers are kept: top_down cuts from the top, so the lowest are.",
+            "help": "Which layers are kept: top_down cuts from the top, so the lowest are; see "
+            "docs/layer-choice.md.",
             "choices": LAYER_CHOICES,
         },
     )
     kept_encoder_layers: list[int] | None = field(
         default=None, metadata={"help": "The layers to keep, by index, instead of a choice."}
     )
+    final_layer_norm: str = field(
+        default="as_is",
+        metadata={
+            "help": "The encoder's final LayerNorm, fitted to the last layer: as it is, refitted on "
+            "calibration clips, or trained with the projector.",
+            "choices": FINAL_LAYER_NORMS,
+        },
+    )
+    calibration_minutes: float = field(
+        default=5.0,
+        metadata={"help": "Training speech that layers are chosen by, or the LayerNorm refitted on."},
+    )
+    calibration_seed: int = field(default=0, metadata={"help": "Seed of the draw of these clips."})
     keep_llm_layers: int | None = field(
         default=None, metadata={"help": "LLM layers to keep; all if not given."}
     )
@@ -135,20 +150,37 @@ class ModelArguments:
     )
 
     def __post_init__(self):
+        check_numbers(self, ("calibration_minutes",), above=0)
+        check_numbers(self, ("calibration_seed",), at_least=0, below=2**32)
         settle(self.projector_type, self)
 
 
 @dataclass
 class LoraArguments:
-    """LoRA: which LLM weights are trained beside the projector (https://huggingface.co/papers/2106.09685)"""
+    """What is trained beside the projector, by LoRA (https://huggingface.co/papers/2106.09685) or itself"""
 
-    lora_rank: int = field(default=16, metadata={"help": "Rank of the update; 0 trains the projector alone."})
+    lora_rank: int = field(default=16, metadata={"help": "Rank of the LLM's update; 0 is without."})
     lora_alpha: int = field(default=32, metadata={"help": "The update is scaled by alpha / rank."})
     lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before LoRA's first matrix."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"],
         metadata={"help": "Linear layers of the LLM that LoRA adapts."},
     )
+    encoder_lora_rank: int = field(
+        default=0, metadata={"help": "Rank of the encoder's update; 0 is without."}
+    )
+    encoder_lora_alpha: int = field(
+        default=32, metadata={"help": "The encoder's update is scaled by alpha / rank."}
+    )
+    encoder_lora_dropout: float = field(default=0.1, metadata={"help": "Dropout before its first matrix."})
+    encoder_lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "v_proj"],
+        metadata={"help": "Linear layers of the encoder that LoRA adapts."},
+    )
+    train_encoder_layers: int = field(
+        default=0, metadata={"help": "So many of the topmost kept encoder layers are trained themselves."}
+    )
+    train_llm: bool = field(default=False, metadata={"help": "Train the LLM itself; needs --lora_rank 0."})
 
 
 @dataclass
@@ -193,10 +225,23 @@ class RunArguments(Seq2SeqTrainingArguments):
         default=None, metadata={"help": "Peak rate of the CTC head, if it is another one."}
     )
     lora_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak rate of LoRA, if it is another one."}
+        default=None, metadata={"help": "Peak rate of the LLM's LoRA, if it is another one."}
+    )
+    encoder_lora_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of the encoder's LoRA, if it is another one."}
+    )
+    encoder_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of trained encoder layers, if it is another one."}
+    )
+    llm_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak rate of a trained LLM, if it is another one."}
     )
     freeze_projector_steps: int = field(
         default=0, metadata={"help": "Steps for which projector and CTC head stay as they are."}
+    )
+    train_depths: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Each batch is heard at one of these numbers of kept layers, drawn by the seed."},
     )
     ctc_weight: float | None = by_projector("ctc_weight", "Weight of the CTC head's loss beside the LLM's.")
     lr_scheduler_type: str = field(
@@ -212,7 +257,7 @@ class RunArguments(Seq2SeqTrainingArguments):
     )
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
     clip_by_part: bool = field(
-        default=True, metadata={"help": "Clip projector, CTC head and LoRA each by itself, not together."}
+        default=True, metadata={"help": "Clip projector, CTC head, LoRA and the rest each by itself."}
     )
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Clips per device and step."})
@@ -355,11 +400,14 @@ class RunArguments(Seq2SeqTrainingArguments):
         super().__post_init__()
 
     def rate_of(self, part: str) -> float:
-        """Peak learning rate of projector, ctc_head or lora."""
+        """Peak learning rate of one of the `PARTS` of model/lora.py."""
         own = {
             "projector": self.projector_learning_rate,
             "ctc_head": self.ctc_learning_rate,
             "lora": self.lora_learning_rate,
+            "encoder_lora": self.encoder_lora_learning_rate,
+            "encoder": self.encoder_learning_rate,
+            "llm": self.llm_learning_rate,
         }
         rate = own[part]
         return self.learning_rate if rate is None else rate

@@ -32,27 +32,31 @@ from modeling_slam.model.audio_lengths import (
     SAMPLING_RATE,
     audio_geometry,
 )
+from modeling_slam.model.configuration_slam import FIRST_LAYER_NEEDED_BY, PROJECTOR_QUERIES
 from modeling_slam.model.processing_slam import in_language
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.feature_cache import Encoding
-from modeling_slam.training.layer_choice import Clips, FullEncoder, choose_layers
+from modeling_slam.training.layer_choice import LAYER_CHOICES, Stack, choose_layers
 
 PAUSES_SECONDS = 1.0  # before and behind a clip, where recordings are cut
 # Flag -> field of the config, where they differ.
-OTHER_NAMES = {"keep_layers": "num_encoder_layers", "keep_llm_layers": "num_llm_layers"}
+OTHER_NAMES = {
+    "keep_layers": "num_encoder_layers",
+    "keep_llm_layers": "num_llm_layers",
+    "train_encoder_layers": "trained_encoder_layers",
+}
 
 
 def build_config(
     model_args: ModelArguments,
     lora_args: LoraArguments,
     checkpoint: str | None = None,
-    clips: Clips | None = None,
 ) -> SlamAsrConfig:
-    """The architecture; reads the base models' configs and tokenizer, and no weights unless a choice does.
+    """The architecture; reads the base models' configs and tokenizer, and no weights.
 
     A run that goes on from `checkpoint` keeps its layers, the scale and norm of its projector, and the
-    revisions of its base models: what they follow from may have changed since. `clips` are for a layer choice
-    that needs them. Where layers of the LLM are chosen by text, the lowest are kept until there is some.
+    revisions of its base models: what they follow from may have changed since. Where layers are chosen by
+    speech or by text, the lowest are kept until there are data: see `layers_by_data.choose_by_data`.
 
     Raises:
         ValueError: a setting does not fit the base models. OSError: a base model cannot be found.
@@ -85,9 +89,10 @@ def build_config(
         if model_args.projector_scale is None:
             rest["projector_scale"] = begun.projector_scale
     elif model_args.kept_encoder_layers is None:
-        encoder = FullEncoder(model_args.encoder, encoder_revision, audio_config)
-        n = model_args.keep_layers or encoder.num_layers
-        rest["kept_encoder_layers"] = choose_layers(model_args.layer_choice, encoder, clips, n)
+        layers = audio_config.num_hidden_layers
+        stack = Stack(layers, audio_config.model_type in FIRST_LAYER_NEEDED_BY)
+        n = model_args.keep_layers or layers
+        rest["kept_encoder_layers"] = choose_layers(model_args.layer_choice, stack, n).layers
     return architecture(model_args, lora_args, audio_config, text_config, **rest)
 
 
@@ -103,14 +108,24 @@ def architecture(
     check_llm_layers(model_args)
     settings = {**vars(model_args), **vars(lora_args)}
     fields = {OTHER_NAMES.get(name, name): settings[name] for name in config_settings(model_args, lora_args)}
-    fields["projector_norm"] = True
+    fields |= {"projector_norm": True} | rest
+    kept = fields["kept_encoder_layers"] or list(range(audio_config.num_hidden_layers))
+    kept = kept[: fields["num_encoder_layers"]]
+    fields["trained_encoder_layers"] = topmost(kept, lora_args.train_encoder_layers)
     # What is trained is float32, whatever the frozen weights are.
     return SlamAsrConfig(
-        audio_config=audio_config,
-        text_config=text_config,
-        trained_in_float32=True,
-        **(fields | rest),
+        audio_config=audio_config, text_config=text_config, trained_in_float32=True, **fields
     )
+
+
+def topmost(kept: list[Any], count: int) -> list[Any]:
+    """So many of the kept layers that are trained themselves (`--train_encoder_layers`)."""
+    if not 0 <= count <= len(kept):
+        raise ValueError(
+            f"`--train_encoder_layers` must be between 0 and {len(kept)}, the layers that are kept, got "
+            f"{count}."
+        )
+    return kept[len(kept) - count :]
 
 
 def config_settings(*groups: Any) -> set[str]:
@@ -125,6 +140,12 @@ def check_layers(model_args: ModelArguments, available: int) -> None:
     if model_args.kept_encoder_layers is not None and model_args.layer_choice != "top_down":
         raise ValueError(
             "`layer_choice` and `kept_encoder_layers` both say which layers are kept; leave one out."
+        )
+    by_text = LAYER_CHOICES[model_args.layer_choice].needs == "text"
+    if by_text and model_args.projector_type in PROJECTOR_QUERIES:
+        raise ValueError(
+            f"`--layer_choice {model_args.layer_choice}` reads a CTC head, and a {model_args.projector_type} "
+            "projector, whose tokens have no order in time, cannot have one; take another choice."
         )
     if n is not None and not 1 <= n <= available:
         raise ValueError(
@@ -265,10 +286,11 @@ def build_model(
     return model
 
 
-def encoding_of(model_args: ModelArguments, run_args: RunArguments) -> Encoding:
-    """How the frozen encoder of a run computes."""
+def encoding_of(model_args: ModelArguments, run_args: RunArguments, config: SlamAsrConfig) -> Encoding:
+    """How the encoder of a run computes, before it is trained; where its own weights are, in float32."""
     bf16 = bool(run_args.bf16)
-    return Encoding(frozen_dtype(model_args, bf16), bf16, model_args.attn_implementation)
+    dtype = torch.float32 if config.trained_encoder_layers else frozen_dtype(model_args, bf16)
+    return Encoding(dtype, bf16, model_args.attn_implementation)
 
 
 def frozen_dtype(model_args: ModelArguments, bf16: bool) -> torch.dtype:

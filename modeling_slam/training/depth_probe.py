@@ -4,7 +4,8 @@
 
 The encoder runs once over the clips and gives the frames of all depths; then projector and CTC head are
 aligned at each depth (`alignment.py`), and what the head reads of the validation clips is scored. A table and
-a plot come out. Stopped, the same command goes on.
+a plot come out. Stopped, the same command goes on. With another `--layer_choice` than top_down the layers of
+a depth are those it keeps, and the encoder runs once for each depth.
 """
 
 import contextlib
@@ -13,9 +14,10 @@ import io
 import logging
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 
@@ -25,6 +27,7 @@ from accelerate import PartialState
 from matplotlib import pyplot as plt
 from transformers import set_seed
 
+from modeling_slam import SlamAsrProcessor
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.files import read_json, write_bytes, write_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
@@ -36,7 +39,9 @@ from modeling_slam.training.alignment import AlignmentArguments, align, wants_he
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
 from modeling_slam.training.assembly import build_config, build_processor, encoding_of
 from modeling_slam.training.augmentation import AugmentationArguments, augment
+from modeling_slam.training.calibration import ClipCalibration, refitted
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
+from modeling_slam.training.layer_choice import choose_layers
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, held
 from modeling_slam.training.run_settings import Settings, changes, record
 from modeling_slam.training.sampling import with_lengths
@@ -96,44 +101,72 @@ def probe(
     config = build_config(model_args, lora_args)
     wants_head(config, align_args, run_args)
     depths = sorted(probe_args.depths or range(1, config.num_encoder_layers + 1), reverse=True)
-    config.num_encoder_layers = depths[0]
+    config.num_encoder_layers = depths[0]  # so many there must be
     processor = build_processor(model_args, config)
+    data = read_splits(("train", "validation"), model_args, data_args, run_args, processor)
+    directory = Path(run_args.output_dir)
+    settings = record(model=model_args, data=data_args, align=align_args, augment=augment_args, run=run_args)
+    check_settings(directory / SETTINGS_FILE, settings)
+    calibration = ClipCalibration(
+        model_args, align_args, cache_args, run_args, config, processor, data["train"]
+    )
+    own_frames = cache_args.cache_features is None
+    cache_args.cache_features = cache_args.cache_features or str(directory / "frames")
+    is_nested = model_args.layer_choice == "top_down"  # the layers of a depth are the lowest of a larger one
+    rows, cache, cached = [], None, {}
+    for depth in depths:
+        pruned, run = copy.deepcopy(config), copy.copy(run_args)
+        if is_nested:
+            pruned.num_encoder_layers = depth
+        else:
+            chosen = choose_layers(model_args.layer_choice, calibration.stack, depth)
+            pruned.kept_encoder_layers = chosen.layers
+        if cache is None or not is_nested:
+            cache_args.depths = depths if is_nested else []
+            cache = FeatureCache(cache_args, pruned, processor, encoding_of(model_args, run_args, pruned))
+            cached, _ = cache.fill(data, run_args.dataloader_num_workers)
+        frames = cache.store.reader(cache.spaces[depth])
+        run.output_dir = str(directory / f"{depth:02d}-layers")
+        fitted = refitted(calibration, pruned)
+        set_seed(run.seed)
+        parts = trained_parts_of(pruned, processor.tokenizer, data["train"]["text"], True, fitted)
+        collator, clips, epochs = augment(
+            augment_args, SpeechCollator(processor, frames, parts.vocabulary), cached["train"], run
+        )
+        align(pruned, parts, align_args, run, cached | {"train": clips}, collator, epochs)
+        figures = read_json(Path(run.output_dir, ALIGNMENT, ALIGNMENT_FILE))
+        rows.append(
+            {
+                "layers": depth,
+                "kept": pruned.kept_encoder_layers,
+                **figures["best"],
+                "seconds": figures["seconds"],
+            }
+        )
+    if PartialState().is_main_process:
+        write_results(rows, directory)
+        if own_frames:
+            shutil.rmtree(str(cache_args.cache_features), ignore_errors=True)
+    return rows
+
+
+def read_splits(
+    splits: Iterable[Literal["train", "validation"]],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    run_args: RunArguments,
+    processor: SlamAsrProcessor,
+) -> dict[str, Any]:
+    """The clips of each split, in the run's text style, with lengths, and shares where it trains on them."""
     data = {}
-    for split in ("train", "validation"):
+    for split in splits:
         data[split], report = load_speech(data_args, split)
         logging.getLogger("slam-asr").info(report.summary())
         check_lengths(data[split], processor)
         data[split] = in_style(data[split], model_args.text_style)
         data[split] = with_lengths(data[split], run_args.length_column_name)
     data["train"] = with_shares(data["train"], data_args)
-
-    directory = Path(run_args.output_dir)
-    settings = record(model=model_args, data=data_args, align=align_args, augment=augment_args, run=run_args)
-    check_settings(directory / SETTINGS_FILE, settings)
-    own_frames = cache_args.cache_features is None
-    cache_args.cache_features = cache_args.cache_features or str(directory / "frames")
-    cache_args.depths = depths
-    cache = FeatureCache(cache_args, config, processor, encoding_of(model_args, run_args))
-    data, _ = cache.fill(data, run_args.dataloader_num_workers)
-    rows = []
-    for depth in depths:
-        pruned, run = copy.deepcopy(config), copy.copy(run_args)
-        pruned.num_encoder_layers = depth
-        run.output_dir = str(directory / f"{depth:02d}-layers")
-        frames = cache.store.reader(cache.spaces[depth])
-        set_seed(run.seed)
-        parts = trained_parts_of(pruned, processor.tokenizer, data["train"]["text"], True, {})
-        collator, clips, epochs = augment(
-            augment_args, SpeechCollator(processor, frames, parts.vocabulary), data["train"], run
-        )
-        align(pruned, parts, align_args, run, data | {"train": clips}, collator, epochs)
-        figures = read_json(Path(run.output_dir, ALIGNMENT, ALIGNMENT_FILE))
-        rows.append({"layers": depth, **figures["best"], "seconds": figures["seconds"]})
-    if PartialState().is_main_process:
-        write_results(rows, directory)
-        if own_frames:
-            shutil.rmtree(str(cache_args.cache_features), ignore_errors=True)
-    return rows
+    return data
 
 
 def check_settings(file: Path, settings: Settings) -> None:

@@ -34,7 +34,6 @@ from modeling_slam.model.audio_encoders import ENCODERS
 from modeling_slam.model.audio_io import DECODING
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
-from modeling_slam.model.configuration_slam import LORA_PARTS
 
 logger = logging.getLogger("slam-asr")
 FILL_BATCH_SIZE = 8
@@ -95,10 +94,13 @@ class Encoding:
 
 
 class FeatureCache:
-    """The encoder's output for the clips of one run, in the directory `arguments.cache_features`.
+    """The frozen encoder's output for the clips of one run, in the directory `arguments.cache_features`.
+
+    Args:
+        states_at: keep in its place what so many layers hand up, for the trained layers above them.
 
     Raises:
-        ValueError: a depth that the encoder does not have, or LoRA on the encoder.
+        ValueError: a depth that the encoder does not have.
     """
 
     def __init__(
@@ -107,18 +109,16 @@ class FeatureCache:
         config: SlamAsrConfig,
         processor: SlamAsrProcessor,
         encoding: Encoding,
+        states_at: int = 0,
     ):
-        if "encoder" in LORA_PARTS and config.lora_settings("encoder")["rank"]:
-            raise ValueError(
-                f"`cache_features` keeps what the frozen encoder gives, and `{LORA_PARTS['encoder']}rank` "
-                "changes the encoder; leave one of them out."
-            )
         self.store = FrameStore(str(arguments.cache_features))
         self.max_bytes = int(arguments.cache_max_gb * 1e9)
         self.config, self.processor, self.encoding = config, processor, encoding
         self.encoder_class = ENCODERS[config.audio_config.model_type]
-        self.depth = config.num_encoder_layers
-        self.depths = sorted({*arguments.depths, self.depth})
+        self.holds_states = states_at > 0
+        self.stored_dtype = encoding.frozen_dtype if self.holds_states else encoding.stored_dtype
+        self.depth = states_at or config.num_encoder_layers
+        self.depths = [self.depth] if self.holds_states else sorted({*arguments.depths, self.depth})
         layers, all_layers = config.kept_encoder_layers, list(range(config.audio_config.num_hidden_layers))
         if layers == all_layers[: self.depth]:  # the lowest ones: deeper depths go on from there
             layers = all_layers
@@ -142,7 +142,7 @@ class FeatureCache:
             "features": self.processor.feature_extractor.to_dict(),
             "pad_to_seconds": self.processor.pad_to_seconds,
             "encoding": dataclasses.astuple(self.encoding),
-        }
+        } | ({"states": True} if self.holds_states else {})
         for depth in self.depths:
             below = {name: digests[name] for name in self._weights_of(depth)}
             text = json.dumps([settings, below], sort_keys=True, default=str)
@@ -220,12 +220,13 @@ class FeatureCache:
         """Of its frames at one depth."""
         seconds = max(clip.seconds, self.processor.pad_to_seconds or 0)
         frames = self.config.audio_geometry.frames_of_samples(round(seconds * SAMPLING_RATE))
-        return frames * self.config.audio_config.hidden_size * self.encoding.stored_dtype.itemsize
+        return frames * self.config.audio_config.hidden_size * self.stored_dtype.itemsize
 
     @torch.no_grad()
     def _encode(self, missing: list[ClipPlace], readers: dict[int, FrameReader], num_workers: int) -> None:
         depths = list(readers)
         device, encoder = run_device(), self.encoder(depths[-1])
+        encode = encoder.states if self.holds_states else encoder.at_depths
         longest_first: Any = sorted(missing, key=lambda clip: -clip.seconds)
         loader = DataLoader(
             longest_first,
@@ -239,10 +240,10 @@ class FeatureCache:
             for digests, features, mask in progress:
                 # Around the encoder alone: the features, made in the workers, must not be in bf16.
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.encoding.autocast):
-                    by_depth, frame_mask = encoder.at_depths(features.to(device), mask.to(device), depths)
+                    by_depth, frame_mask = encode(features.to(device), mask.to(device), depths)
                 lengths = frame_mask.sum(dim=1).tolist()
                 for depth, frames in zip(depths, by_depth, strict=True):
-                    frames = frames.to("cpu", self.encoding.stored_dtype)
+                    frames = frames.to("cpu", self.stored_dtype)
                     for digest, clip, length in zip(digests, frames, lengths, strict=True):
                         if digest not in readers[depth]:
                             writers[depth].add(digest, clip[:length])
@@ -288,7 +289,12 @@ def run_device() -> torch.device:
 
 def with_digests(splits: dict[str, Any]) -> dict[str, Any]:
     """The splits with the column that says under which name a clip's frames are stored."""
-    return {name: split.add_column(CLIP_DIGEST, list(clip_digests(split))) for name, split in splits.items()}
+    return {
+        name: split
+        if CLIP_DIGEST in split.column_names
+        else split.add_column(CLIP_DIGEST, list(clip_digests(split)))
+        for name, split in splits.items()
+    }
 
 
 def clip_places(split: datasets.Dataset) -> Iterator[ClipPlace]:

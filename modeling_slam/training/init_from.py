@@ -1,11 +1,13 @@
 """`--init_from`: a new run begins with what another model has learned.
 
-Another language, another depth, a shorter training: projector, CTC head and LoRA of a checkpoint are taken
-where they fit, tensor by tensor; the rest starts fresh. The LLM must be the same, because projector and head
-speak in its embeddings. LoRA goes to the LLM's layers that it was trained on, where this model keeps them.
+Another language, another depth, a shorter training: what a checkpoint has trained is taken where it fits,
+tensor by tensor; the rest starts fresh. The LLM must be the same, because projector and head speak in its
+embeddings. What belongs to a layer of encoder or LLM goes to the same layer of the base model, where that is
+kept.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,9 +15,9 @@ import torch
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.common.command_line import one_line
-from modeling_slam.model.audio_encoders import llm_layer_prefix, llm_layers, places, renumbered
+from modeling_slam.model.audio_encoders import encoder_layer_prefix, llm_layer_prefix, renumbered
 from modeling_slam.model.checkpoints import base_digests, lazy_tensors, opened_bases
-from modeling_slam.model.lora import LLM, OWN_LORA_WEIGHT, is_trained
+from modeling_slam.model.lora import LLM, PARTS, is_trained, part_of
 
 logger = logging.getLogger("slam-asr")
 TOKEN_IDS = "ctc_head.token_ids"  # of the new run's own texts
@@ -23,8 +25,6 @@ TOKEN_IDS = "ctc_head.token_ids"  # of the new run's own texts
 
 def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
     """The trained weights of the checkpoint at a Hub id or directory, by the model's names.
-
-    LoRA has the numbers that its layers have in the whole LLM.
 
     Sets `config.projector_scale` where it is `None`: the weights were trained behind that of their model.
 
@@ -44,23 +44,26 @@ def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
         )
     if config.projector_scale is None:
         config.projector_scale = theirs.projector_scale
-    names = {name: name for name in tensors if is_trained(name) and name != TOKEN_IDS}
-    if theirs.prunes_llm:
-        prefix = f"{LLM}.{llm_layer_prefix(theirs)}"
-        names = renumbered(names, prefix, dict(enumerate(theirs.kept_llm_layers)))
+    names = {name: name for name in tensors if is_trained(name, theirs) and name != TOKEN_IDS}
+    # Layer 3 of theirs may be another one of the base model's than layer 3 of ours.
+    if theirs.kept_encoder_layers != config.kept_encoder_layers:
+        numbers = same_layers(theirs.kept_encoder_layers, config.kept_encoder_layers)
+        names = renumbered_or_named(names, encoder_layer_prefix(config), numbers)
+    if theirs.kept_llm_layers != config.kept_llm_layers:
+        numbers = same_layers(theirs.kept_llm_layers, config.kept_llm_layers)
+        names = renumbered_or_named(names, f"{LLM}.{llm_layer_prefix(config)}", numbers)
     return {own: tensors[name][...] for name, own in names.items()}
 
 
-def of_kept_layers(
-    start: Mapping[str, torch.Tensor], model: SlamAsrForConditionalGeneration
-) -> dict[str, torch.Tensor]:
-    """What `read_start` gives, LoRA under the numbers that the layers have in this model.
+def same_layers(theirs: list[Any], ours: list[Any]) -> dict[int, int]:
+    """Number of a layer in their model -> its number in ours, if it is the same of the base model's."""
+    return {number: ours.index(layer) for number, layer in enumerate(theirs) if layer in ours}
 
-    That of layers which it does not keep comes under names that it does not have.
-    """
-    prefix = f"{LLM}.{llm_layers(model.language_model)[0]}."
-    names = renumbered({name: name for name in start}, prefix, places(model.config.kept_llm_layers))
-    return {names.get(name, f"{name} (of a layer not kept)"): tensor for name, tensor in start.items()}
+
+def renumbered_or_named(names: dict[str, str], layer_prefix: str, numbers: dict[int, int]) -> dict[str, str]:
+    """As `renumbered`; what is of a layer that we do not keep has a name that no weight has, for `report`."""
+    dropped = {name: f"{own} (of a layer not kept)" for name, own in names.items()}
+    return dropped | renumbered(names, layer_prefix, numbers)
 
 
 def fitting(start: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -68,9 +71,13 @@ def fitting(start: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) 
     return {name: start[name] for name in start.keys() & own.keys() if start[name].shape == own[name].shape}
 
 
-def take_lora(model: SlamAsrForConditionalGeneration, start: Mapping[str, torch.Tensor]) -> list[str]:
-    """Put the LoRA weights that fit into the model; returns their names."""
-    own: dict[str, Any] = {n: t for n, t in model.state_dict().items() if OWN_LORA_WEIGHT.search(n)}
+def take_trained(model: SlamAsrForConditionalGeneration, start: Mapping[str, torch.Tensor]) -> list[str]:
+    """Put what fits of encoder and LLM, LoRA or their own weights, into the model; returns the names."""
+    own: dict[str, Any] = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if is_trained(name, model.config) and part_of(name) not in ("projector", "ctc_head")
+    }
     taken = fitting(start, own)
     with torch.no_grad():
         for name, tensor in taken.items():
@@ -89,8 +96,6 @@ def report(source: str, start: Mapping[str, Any], taken: Iterable[str], model: A
     }
     for title, names in parts.items():
         if names:
-            counts = {
-                part: sum(part in name for name in names) for part in ("projector.", "ctc_head.", "lora_")
-            }
-            shown = ", ".join(f"{count} of {part.strip('._')}" for part, count in counts.items() if count)
+            counts = Counter(part_of(name) for name in names)
+            shown = ", ".join(f"{counts[part]} of {part}" for part in PARTS if counts[part])
             logger.info("--init_from %s: %s: %s", source, title, shown)

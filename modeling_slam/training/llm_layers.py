@@ -1,6 +1,6 @@
 """Which layers of the LLM are kept: a choice is a function and a row of `LLM_LAYER_CHOICES`.
 
-    (n, distances) -> the n layers to keep, ascending, and the scores that decided
+    (stack, n, distances) -> the n layers to keep, ascending, and the scores that decided
 
 Layers count from 0. The config stores what is kept and nothing of how it came about; run.json names the
 choice and has the scores.
@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from modeling_slam.model.audio_encoders import llm_layers
 from modeling_slam.model.processing_slam import in_language
+from modeling_slam.training.layer_choice import Chosen, Stack, closest_block, lowest
 
 TEXTS = 64
 BATCH = 8
@@ -32,31 +33,13 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class LlmLayerChoice(NamedTuple):
     """How the layers to keep are chosen, and whether that takes texts."""
 
-    choose: Callable[[int, Distances], tuple[list[int], dict[str, Any]]]
+    choose: Callable[[Stack, int, Distances], Chosen]
     by_text: bool = False  # if not, there are no distances
 
 
-def lowest(n: int, distances: Distances) -> tuple[list[int], dict[str, Any]]:
-    """The lowest n."""
-    return [*range(n)], {}
-
-
-def without_closest_block(n: int, distances: Distances) -> tuple[list[int], dict[str, Any]]:
-    """All but the L - n neighbouring layers whose input and output are closest, the lowest of equals.
-
-    With state l before layer l: the first layer dropped is argmin over l of distances[l][l + L - n].
-    """
-    layers = len(distances) - 1
-    size = layers - n
-    scores = {first: distances[first][first + size] for first in range(n + 1)}
-    begin = min(scores, key=lambda first: scores[first])
-    kept = [layer for layer in range(layers) if not begin <= layer < begin + size]
-    return kept, {"block_dropped_from_layer": scores}
-
-
 LLM_LAYER_CHOICES = {
-    "top_down": LlmLayerChoice(lowest),
-    "angular": LlmLayerChoice(without_closest_block, by_text=True),
+    "top_down": LlmLayerChoice(lambda stack, n, _: lowest(stack, n)),
+    "angular": LlmLayerChoice(closest_block, by_text=True),
 }
 
 
@@ -77,10 +60,11 @@ def choose_by_text(
         batches = [*text_batches(processor.tokenizer, processor.instruction, texts)]
         llm = loaded(config.text_model_id, config.text_model_revision, device)
         distances = angular_distances(llm, batches)
-        kept, scores = LLM_LAYER_CHOICES[name].choose(config.num_llm_layers, distances)
+        stack = Stack(config.text_config.num_hidden_layers)
+        chosen = LLM_LAYER_CHOICES[name].choose(stack, config.num_llm_layers, distances)
         tokens = sum(int(counted.sum()) for _, _, counted in batches)
         found = [
-            {"choice": name, "kept": kept, "scores": scores, "angular_distances": distances}
+            {"choice": name, "kept": chosen.layers, "scores": chosen.scores, "angular_distances": distances}
             | {"texts": len(texts), "tokens": tokens}
         ]
     broadcast_object_list(found)

@@ -37,7 +37,8 @@ UNSUPPORTED_OPTIMIZERS = ("galore", "apollo", "lomo")
 def check_run_numbers(run: Any) -> None:
     """Refuse numbers that cannot be meant; a share of all steps may stand for a number of them."""
     check_numbers(run, ("num_train_epochs", "batch_seconds"), above=0)
-    rates = ("learning_rate", "projector_learning_rate", "ctc_learning_rate", "lora_learning_rate")
+    own = ("projector", "ctc", "lora", "encoder_lora", "encoder", "llm")
+    rates = ("learning_rate", *(f"{part}_learning_rate" for part in own))
     check_numbers(run, rates, at_least=0)  # 0 saves the model as it was built
     check_numbers(run, ("ctc_weight", "freeze_projector_steps"), at_least=0)
     check_numbers(run, ("logging_steps", "save_steps", "eval_steps"), above=0)

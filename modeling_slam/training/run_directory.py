@@ -40,8 +40,12 @@ LOCK = ".lock"
 LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most
 # What a run writes before its first checkpoint; `runs` is TensorBoard's.
 WORDS_FILE = "words_train.json"  # each word of the training text, and how often it stands there
+CALIBRATION = "calibration"  # directory of what layer choices are made from
+LLM_LAYERS = "llm_layers"
+CHOSEN_BY_DATA = (CALIBRATION, LLM_LAYERS)  # entries of run.json: how layers of encoder and LLM were chosen
 OF_A_START = (
-    LOCK, RUN_FILE, WORDS_FILE, "data_train.json", "data_validation.json", "runs", "frames", STAGING,
+    LOCK, RUN_FILE, WORDS_FILE, "data_train.json", "data_validation.json", "runs", "frames", CALIBRATION,
+    STAGING,
 )  # fmt: skip
 ALIGNMENT = "alignment"  # directory of the alignment stage
 ALIGNMENT_FILE = "alignment.json"  # in it, written last: what the stage came to
@@ -56,7 +60,8 @@ class Run:
     checkpoint: str | None = None  # to go on from
     earlier: dict[str, Any] | None = None  # its run.json
     changed: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
-    llm_layers: dict[str, Any] = dataclasses.field(default_factory=dict)  # how they were chosen by text
+    # Of how layers were chosen by the data, what run.json records, by the name that it has there.
+    chosen: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def has_ended(self, max_steps: int) -> bool:
         """Whether the checkpoint is the last that these settings give: training on would go past the end."""
@@ -84,8 +89,8 @@ class Run:
             {"step": step, "setting": name, "before": before, "after": after}
             for name, (before, after) in self.changed.items()
         ]
-        chosen = self.llm_layers or (self.earlier or {}).get("llm_layers", {})
-        notes = {name: note for name, note in {"llm_layers": chosen, "changes": history}.items() if note}
+        earlier = {name: (self.earlier or {}).get(name) for name in CHOSEN_BY_DATA}
+        notes = {name: note for name, note in (earlier | self.chosen | {"changes": history}).items() if note}
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self.directory / RUN_FILE, self.settings | notes)
         for split, report in (reports or {}).items():

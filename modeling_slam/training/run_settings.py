@@ -48,7 +48,15 @@ VALIDATION = {
     },
 }  # fmt: skip
 # Of the settings that make the config, those under which the checkpoint's weights still fit.
-FITTING = {"lora_alpha", "lora_dropout", "projector_dropout", "projector_frame_dropout", "drop_blanks"}
+FITTING = {
+    "lora_alpha",
+    "lora_dropout",
+    "encoder_lora_alpha",
+    "encoder_lora_dropout",
+    "projector_dropout",
+    "projector_frame_dropout",
+    "drop_blanks",
+}
 BATCH = ("per_device_train_batch_size", "batch_seconds", "gradient_accumulation_steps", "world_size")
 
 

@@ -20,6 +20,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from modeling_slam.data.collator import FOLD
 from modeling_slam.data.mixing import mixture_of
 from modeling_slam.evaluation.fast_search import transcribe
+from modeling_slam.model.lora import part_of
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.cross_fitting import CrossFitted
@@ -31,6 +32,8 @@ from modeling_slam.training.sampling import (
     SeededLengthGroups,
     SpeechBudgetBatches,
 )
+
+LISTENING = ("projector", "ctc_head")  # what `freeze_projector_steps` freezes
 
 
 class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
@@ -121,7 +124,7 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         return int(self.state.epoch or 0)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As in transformers; projector, CTC head and LoRA are groups of their own, each with its rate."""
+        """As in transformers; each part of what is trained is a group of its own, with its rate."""
         if self.optimizer is None:
             trained: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(trained))
@@ -155,7 +158,7 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         if is_new and frozen:
             groups = schedule.optimizer.param_groups
             schedule.lr_lambdas = [
-                scale if group["part"] == "lora" else functools.partial(later, scale, frozen)
+                functools.partial(later, scale, frozen) if group["part"] in LISTENING else scale
                 for group, scale in zip(groups, schedule.lr_lambdas, strict=True)
             ]
             for group, rate, scale in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
@@ -189,7 +192,7 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         # The frozen parts get a gradient of 0, or DDP would wait for one.
         frozen = [
-            p for name, p in unwrapped.named_parameters() if p.requires_grad and part_of(name) != "lora"
+            p for name, p in unwrapped.named_parameters() if p.requires_grad and part_of(name) in LISTENING
         ]
         return loss + 0.0 * sum(parameter.sum() for parameter in frozen)
 
@@ -277,11 +280,6 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
     def _validation_rows(self) -> dict[str, int]:
         clips: Any = self.eval_dataset
         return {clip: row for row, clip in enumerate(clips["id"])}
-
-
-def part_of(name: str) -> str:
-    """Which part a trained parameter of this name belongs to: projector, ctc_head or lora."""
-    return next((part for part in ("projector", "ctc_head") if name.startswith(f"{part}.")), "lora")
 
 
 def later(scale: Callable[[int], float], frozen_steps: int, step: int) -> float:

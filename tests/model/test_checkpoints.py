@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_configs import tiny_lean_config, tiny_text_config
+from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config
 from transformers import (
     AutoModel,
     AutoModelForMultimodalLM,
@@ -17,10 +17,11 @@ from transformers import (
     BatchFeature,
     GenerationConfig,
     Qwen2ForCausalLM,
+    WhisperForConditionalGeneration,
 )
 
 from modeling_slam import SlamAsrForConditionalGeneration
-from modeling_slam.model.checkpoints import base_tensors
+from modeling_slam.model.checkpoints import base_tensors, encoder_tensors, lazy_tensors
 
 load = SlamAsrForConditionalGeneration.from_pretrained
 
@@ -52,6 +53,8 @@ def checkpoint(request, lora_model, base_models, tmp_path) -> Path:
         {},
         {"num_encoder_layers": 1},
         {"kept_encoder_layers": [0, 2], "lora_rank": 4},
+        {"kept_encoder_layers": [0, [1, 2]]},
+        {"final_layer_norm": "trained"},
         {"lora_rank": 2, "lora_target_modules": ["self_attn.q_proj"]},
     ],
 )
@@ -462,3 +465,26 @@ def test_removed_layers_and_the_decoder_are_never_asked_for(base_models):
         config = tiny_lean_config(base_models, kept_encoder_layers=[0, 2])
         expected = set(SlamAsrForConditionalGeneration(config).encoder.state_dict())
     assert {name.removeprefix("encoder.") for name in names} == expected
+
+
+def test_a_merged_layer_is_the_mean_of_its_layers_weights_in_their_dtype(base_models):
+    base = lazy_tensors(base_models["audio_model_id"])
+    merged = encoder_tensors(base, tiny_audio_config(), [[0, 1, 2]])
+    prefix = "model.encoder.layers."
+    names = [name.removeprefix(f"{prefix}0.") for name in base if name.startswith(f"{prefix}0.")]
+    assert {n for n in merged if ".layers." in n} == {f"encoder.layers.0.{name}" for name in names}
+    for name in names:
+        parts = [base[f"{prefix}{layer}.{name}"][...] for layer in range(3)]
+        tensor = merged[f"encoder.layers.0.{name}"]
+        assert (tensor.get_shape(), tensor[...].dtype) == (list(parts[0].shape), parts[0].dtype)
+        torch.testing.assert_close(tensor[...].double(), sum(part.double() for part in parts) / 3)
+        assert torch.equal(tensor[:1], tensor[...][:1])
+
+
+def test_a_lean_checkpoint_of_merged_layers_refuses_another_encoder(base_models, tmp_path):
+    config = tiny_lean_config(base_models, kept_encoder_layers=[[0, 1], 2])
+    SlamAsrForConditionalGeneration.from_base_models(config).save_pretrained(tmp_path / "lean")
+    torch.manual_seed(7)
+    WhisperForConditionalGeneration(tiny_audio_config()).save_pretrained(base_models["audio_model_id"])
+    with pytest.raises(RuntimeError, match="their digest is"):
+        SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean")

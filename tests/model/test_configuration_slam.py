@@ -25,6 +25,9 @@ def test_layers_are_counted_from_the_bottom():
         ({"kept_encoder_layers": [0, 2]}, [0, 2]),
         ({"kept_encoder_layers": (0, 2)}, [0, 2]),
         ({"kept_encoder_layers": [0, 2], "num_encoder_layers": 1}, [0]),
+        ({"kept_encoder_layers": [0, [1, 2]]}, [0, [1, 2]]),
+        ({"kept_encoder_layers": [[0], [1, 2]]}, [0, [1, 2]]),
+        ({"kept_encoder_layers": [[0, 1], 2], "num_encoder_layers": 1}, [[0, 1]]),
     ):
         made = config(**fields)
         assert (made.kept_encoder_layers, made.num_encoder_layers) == (kept, len(kept))
@@ -122,6 +125,9 @@ def test_saved_and_loaded_configs_are_equal_and_name_no_directory(tmp_path):
         ({"kept_encoder_layers": [0, 3]}, "between 0 and 2"),
         ({"kept_encoder_layers": [2, 0]}, "ascending"),
         ({"kept_encoder_layers": []}, "ascending"),
+        ({"kept_encoder_layers": [[0, 1], 1]}, "ascending"),
+        ({"kept_encoder_layers": [0, []]}, "ascending"),
+        ({"final_layer_norm": "nope"}, "as_is.*refitted.*trained"),
         ({"projector_type": "nope"}, "'conv', 'qformer', 'stack_mlp'"),
         ({"projector_tail": "cut"}, '"pad" or "drop"'),
         ({"projector_stack": 0}, "at least 1"),

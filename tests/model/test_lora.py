@@ -1,16 +1,18 @@
 """Adapters: the LoRA of a checkpoint is plain PEFT's, and can be switched, exchanged and merged."""
 
+import fnmatch
 import json
+import shutil
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tiny_configs import tiny_audio_config, tiny_lean_config, tiny_text_config, tiny_waveform_config
-from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
+from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM, WhisperModel
 
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-from modeling_slam.model.configuration_slam import LORA_PARTS
+from modeling_slam.model.lora import LLM
 
 
 @pytest.fixture
@@ -291,12 +293,11 @@ def test_new_lora_layers_are_in_the_models_mode(lora_model, foreign_adapter, tmp
 
 @pytest.mark.parametrize("rank", [0, 3])
 @pytest.mark.parametrize("encoder", ["whisper", "wav2vec2"])
-def test_a_row_of_the_table_is_all_that_lora_on_another_part_needs(
-    base_models, tmp_path, monkeypatch, encoder, rank
+def test_lora_on_the_encoder_is_trained_counted_saved_switched_and_merged(
+    base_models, tmp_path, encoder, rank
 ):
-    """LoRA on the encoder, alone and beside the LLM's: trained, counted, saved, switched and merged."""
-    monkeypatch.setitem(LORA_PARTS, "encoder", "encoder_lora_")
-    fields = {"rank": 2, "alpha": 4, "dropout": 0.5, "target_modules": ["q_proj", "v_proj"]}
+    """Alone and beside the LLM's."""
+    fields = {"rank": 2, "alpha": 4, "dropout": 0.5}
     fields = {f"encoder_lora_{name}": value for name, value in fields.items()}
     audio_config, features = tiny_audio_config(), torch.randn(1, 8, 98)
     if encoder == "wav2vec2":
@@ -324,17 +325,22 @@ def test_a_row_of_the_table_is_all_that_lora_on_another_part_needs(
     for _ in range(2):  # the first step moves the second matrices alone
         optimizer.zero_grad()
         model(ids, features, labels=labels).loss.backward()
-        assert all(model.get_parameter(name).grad is not None for name in lora)
+        assert {n for n, p in model.named_parameters() if p.grad is not None} == learning(model)
         optimizer.step()
     inputs = {"input_ids": ids, "input_features": features}
     expected = logits_of(model, inputs)
 
     counts = model.parameter_counts()
     assert counts["lora"] == sum(model.get_parameter(name).numel() for name in lora)
+    of_encoder = [name for name in lora if name.startswith("encoder.")]
+    assert len(of_encoder) == 2 * 2 * 2, "two matrices of q and v in two layers"
+    assert counts["encoder_lora"] == sum(model.get_parameter(name).numel() for name in of_encoder)
+    assert counts["encoder_trained"] == counts["llm_trained"] == 0
     assert counts["total"] == sum(counts[part] for part in ("encoder_kept", "projector", "lora", "llm"))
     model.save_pretrained(tmp_path / "lean")
     assert set(load_file(tmp_path / "lean/model.safetensors")) == learning(model)
     assert (tmp_path / "lean/adapter").exists() is bool(rank)
+    assert (tmp_path / "lean/encoder_adapter").exists()
     load = SlamAsrForConditionalGeneration.from_pretrained
     loaded = load(tmp_path / "lean")
     assert torch.equal(logits_of(loaded, inputs), expected)
@@ -345,7 +351,14 @@ def test_a_row_of_the_table_is_all_that_lora_on_another_part_needs(
     loaded.enable_adapters()
     assert torch.equal(logits_of(loaded, inputs), expected)
 
-    loaded.merge_lora()
+    if rank:
+        loaded.merge_lora(["encoder"])
+        assert loaded.config.lora_ranks() == {"lora_rank": rank, "encoder_lora_rank": 0}
+        torch.testing.assert_close(logits_of(loaded, inputs), expected, atol=1e-5, rtol=0)
+        assert loaded.active_adapters() == ["default"]
+        loaded.merge_lora([LLM])
+    else:
+        loaded.merge_lora()
     loaded.save_pretrained(tmp_path / "merged")
     merged = load(tmp_path / "merged")
     assert not merged.config.adds_lora
@@ -354,6 +367,123 @@ def test_a_row_of_the_table_is_all_that_lora_on_another_part_needs(
     assert merged.config.encoder_lora_rank == 2
     with pytest.raises(ValueError, match=r"encoder_lora_alpha.*positive"):
         SlamAsrConfig(**config.to_dict() | {"encoder_lora_alpha": 0})
+
+
+@pytest.mark.parametrize("kept", [[0, 1], [0, 2]])
+def test_plain_peft_loads_the_encoders_lora_onto_the_whole_encoder(base_models, tmp_path, kept):
+    """The unpruned encoder of transformers, cut by hand to the same layers, gives the same frames."""
+    settings = {"lora_rank": 2, "encoder_lora_rank": 2, "kept_encoder_layers": kept}
+    model = SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models, **settings)).eval()
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "model")
+    features = torch.randn(1, 8, 3000)
+    encoder = WhisperModel.from_pretrained(base_models["audio_model_id"]).encoder
+    with torch.no_grad():
+        expected, _ = model.encoder(features)
+        adapted = PeftModel.from_pretrained(encoder, tmp_path / "model", subfolder="encoder_adapter").eval()
+        layers = adapted.base_model.model.layers
+        adapted.base_model.model.layers = torch.nn.ModuleList(layers[layer] for layer in kept)
+        frames = adapted(features).last_hidden_state
+    torch.testing.assert_close(frames, expected, atol=1e-5, rtol=0)
+    settings = json.loads((tmp_path / "model/encoder_adapter/adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == base_models["audio_model_id"]
+
+
+def trained_a_step(model) -> dict[str, torch.Tensor]:
+    """One step of SGD; returns the inputs."""
+    ids = torch.tensor([[model.config.audio_token_id] * 10 + [5, 6, 7]])
+    torch.manual_seed(0)
+    features, labels = torch.randn(1, 8, 98), torch.tensor([[-100] * 11 + [6, 7]])
+    model.train()(ids, features, labels=labels).loss.backward()
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == learning(model)
+    torch.optim.SGD([model.get_parameter(name) for name in learning(model)], 0.5).step()
+    return {"input_ids": ids, "input_features": features}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("fields", "trained"),
+    [
+        ({"trained_encoder_layers": [2]}, ["encoder.layers.1."]),
+        ({"train_llm": True}, ["language_model."]),
+        ({"train_llm": True, "encoder_lora_rank": 2}, ["language_model.", "encoder.layers.*lora_*"]),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_trained_itself_stands_in_a_lean_checkpoint(
+    base_models, tmp_path, dtype, fields, trained
+):
+    """Beside frozen weights of another type too, it is trained and kept in float32."""
+    settings = {"kept_encoder_layers": [0, 2], "trained_in_float32": True, "projector_dropout": 0.0}
+    config = tiny_lean_config(base_models, **settings, **fields)
+    model = SlamAsrForConditionalGeneration.from_base_models(config, dtype=dtype)
+    patterns = [f"{name}*" for name in ("projector.", *trained)]
+    names = {n for n in model.state_dict() if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
+    assert learning(model) == names
+    assert {model.get_parameter(name).dtype for name in names} == {torch.float32}
+    inputs = trained_a_step(model)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        expected = logits_of(model, inputs)
+    counts = model.parameter_counts()
+    assert counts["trainable"] == sum(model.get_parameter(name).numel() for name in names)
+    assert counts["trainable"] == sum(
+        counts[part] for part in ("projector", "lora", "encoder_trained", "llm_trained")
+    )
+
+    model.save_pretrained(tmp_path / "lean")
+    assert not model.config.self_contained
+    assert set(load_file(tmp_path / "lean/model.safetensors")) == names
+    loaded = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean")
+    before, after = model.state_dict(), loaded.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert {n: t.dtype for n, t in before.items()} == {n: t.dtype for n, t in after.items()}
+    assert learning(loaded) == names
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert torch.equal(logits_of(loaded, inputs), expected)
+    pruned = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean", num_encoder_layers=1)
+    assert len(pruned.encoder.layers) == 1
+    loaded.config.self_contained = True
+    loaded.save_pretrained(tmp_path / "full")
+    full = SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "full")
+    assert all(torch.equal(before[name], tensor) for name, tensor in full.state_dict().items())
+
+
+def test_an_llm_that_stands_in_the_checkpoint_is_not_fetched_again(base_models, tmp_path):
+    model = SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models, train_llm=True))
+    model.save_pretrained(tmp_path / "lean")
+    shutil.rmtree(base_models["text_model_id"])
+    SlamAsrForConditionalGeneration.from_pretrained(tmp_path / "lean").save_pretrained(tmp_path / "again")
+    assert not json.loads((tmp_path / "again/config.json").read_text())["self_contained"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"train_llm": True, "lora_rank": 2}, "`train_llm`.*`lora_rank` is 2"),
+        ({"trained_encoder_layers": [1], "encoder_lora_rank": 2}, "`encoder_lora_rank` is 2.*leave one"),
+        ({"trained_encoder_layers": [3]}, "between 0 and 2"),
+        ({"kept_encoder_layers": [[0, 1], 2], "encoder_lora_rank": 2}, "beside merged layers"),
+        ({"kept_encoder_layers": [[0, 1], 2], "trained_encoder_layers": [[0, 1], 2]}, "beside merged"),
+    ],
+    ids=str,
+)
+def test_lora_and_the_training_of_what_it_adapts_exclude_each_other(base_models, fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_lean_config(base_models, **fields)
+
+
+def test_lora_that_could_not_be_loaded_again_is_not_put_in(base_models):
+    for fields, part, message in (
+        ({"train_llm": True}, "language_model", "`train_llm`"),
+        ({"kept_encoder_layers": [[0, 1], 2]}, "encoder", "beside merged layers"),
+    ):
+        model = SlamAsrForConditionalGeneration(tiny_lean_config(base_models, **fields))
+        with pytest.raises(ValueError, match=message):
+            model.add_lora(2, 4, 0.0, ["q_proj"], part=part)
+        assert not model.config.adds_lora
+        assert not any(".lora_" in name for name in model.state_dict())
 
 
 def test_new_lora_on_a_model_that_transcribes_has_no_dropout(tiny_model):

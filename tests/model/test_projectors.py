@@ -34,10 +34,16 @@ def test_makes_as_many_tokens_as_the_config_promises(name, tail, length):
 @pytest.mark.parametrize("tail", ["pad", "drop"])
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [*((name, {}) for name in PROJECTORS), ("stack_mlp", {"projector_context": 5})],
+    [
+        *((name, {}) for name in PROJECTORS),
+        *((name, {"final_layer_norm": "trained"}) for name in PROJECTORS),
+        ("stack_mlp", {"projector_context": 5}),
+    ],
 )
 def test_a_clip_gives_the_same_tokens_alone_and_beside_a_longer_one(name, settings, tail):
     config, projector = build(name, tail, **settings)
+    if projector.frame_norm is not None:
+        torch.nn.init.normal_(projector.frame_norm.bias)  # padding stays zero all the same
     frames = torch.randn(2, 33, 16)
     mask = torch.ones(2, 33, dtype=torch.bool)
     mask[0, 12:] = False
@@ -103,3 +109,25 @@ def test_qformer_refuses_a_width_that_does_not_split_into_heads():
     config.projector_hidden_size = 100
     with pytest.raises(ValueError, match="multiple of 64"):
         PROJECTORS["qformer"](config)
+
+
+def test_the_frames_norm_makes_any_other_layer_norm_of_the_encoders():
+    """Weight and bias on frames that have passed a LayerNorm: that of gain w g and shift w b + c."""
+    torch.manual_seed(0)
+    hidden = torch.randn(2, 9, 16)
+    gain, shift, weight, bias = torch.randn(4, 16)
+    _, projector = build("stack_mlp", final_layer_norm="trained")
+    projector.frame_norm.load_state_dict({"weight": weight, "bias": bias})
+    found = projector.frame_norm(torch.nn.functional.layer_norm(hidden, (16,), gain, shift))
+    expected = torch.nn.functional.layer_norm(hidden, (16,), weight * gain, weight * shift + bias)
+    torch.testing.assert_close(found, expected)
+
+
+def test_hidden_frames_stay_hidden_behind_the_norm():
+    _, projector = build("stack_mlp", final_layer_norm="refitted")
+    projector.frame_norm.bias.fill_(3.0)
+    frames = torch.randn(1, 6, 16)
+    frames[0, 2:4] = 0
+    normed = projector.frame_norm(frames)
+    assert normed.any(dim=-1).tolist() == [[True, True, False, False, True, True]]
+    assert not [*projector.frame_norm.parameters()]

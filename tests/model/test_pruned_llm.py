@@ -6,10 +6,12 @@ residual stream. Numbers of layers, sliding windows and the cache stay there as 
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from tiny_configs import tiny_audio_config, tiny_text_config
 from transformers import (
     AutoConfig,
@@ -286,6 +288,65 @@ def test_an_adapter_of_the_whole_llm_is_taken_at_the_kept_layers(bases, tmp_path
     for name, expected in (("whole", silenced(whole.language_model, KEPT)), ("other", other)):
         model.load_adapter(str(tmp_path / name), name, adapter_kwargs={"subfolder": "adapter"})
         assert torch.allclose(logits(model), logits(expected), atol=1e-5)
+
+
+def test_lora_of_single_layers_fits_the_same_layers_of_both_base_models(bases, tmp_path):
+    """Layer 2 of the kept ones is layer 3 of the whole LLM, and layer 1 of the encoder's its layer 2."""
+    changes = {"lora_target_modules": ["layers.2.self_attn.q_proj"], "kept_encoder_layers": [0, 2]}
+    changes |= {"encoder_lora_rank": 2, "encoder_lora_target_modules": ["layers.1.fc1"]}
+    model = with_lora(bases, **changes)
+    model.save_pretrained(tmp_path / "lean")
+    targets = {
+        place: json.loads((tmp_path / "lean" / place / "adapter_config.json").read_text())["target_modules"]
+        for place in ("adapter", "encoder_adapter")
+    }
+    expected = {"adapter": ["model.layers.3.self_attn.q_proj"], "encoder_adapter": ["layers.2.fc1"]}
+    assert targets == expected
+    whole = AutoModelForCausalLM.from_pretrained(bases["text_model_id"])
+    whole = silenced(PeftModel.from_pretrained(whole, tmp_path / "lean", subfolder="adapter"), KEPT)
+    assert torch.allclose(logits(whole), logits(model), atol=1e-5)
+
+    def load_into(*kept):
+        other = SlamAsrForConditionalGeneration.from_base_models(config_on(bases, kept_llm_layers=[*kept]))
+        settings = {"adapter_kwargs": {"subfolder": "adapter"}}
+        other.load_adapter(str(tmp_path / "lean"), "single", **settings)
+        return {name for name in other.state_dict() if ".lora_A" in name}
+
+    assert load_into(1, 3) == {"language_model.model.layers.1.self_attn.q_proj.lora_A.single.weight"}
+    with pytest.raises(ValueError, match=r"layers of the LLM that this model does not keep.*\[0, 1\]"):
+        load_into(0, 1)
+    assert torch.equal(logits(load(tmp_path / "lean")), logits(model))
+
+
+def test_a_trained_llm_stands_in_a_lean_checkpoint_with_its_kept_layers_alone(bases, tmp_path):
+    model = with_lora(bases, lora_rank=0, train_llm=True)
+    with torch.no_grad():
+        for parameter in model.language_model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    counts = model.parameter_counts()
+    assert counts["llm_trained"] == counts["llm"]
+    assert counts["llm_removed"] > 0
+    model.save_pretrained(tmp_path / "lean")
+    assert model.config.is_lean
+    assert not (tmp_path / "lean" / "adapter").exists()
+    numbers = {
+        name.split(".")[3]
+        for name in load_file(tmp_path / "lean" / "model.safetensors")
+        if name.startswith("language_model.model.layers.")
+    }
+    assert numbers == {"0", "1", "2", "3"}
+
+    shutil.rmtree(bases["text_model_id"])  # it is not asked for any more
+    loaded = load(tmp_path / "lean")
+    assert torch.equal(logits(loaded), logits(model))
+    assert loaded.parameter_counts() == counts
+    loaded.save_pretrained(tmp_path / "again")
+    shallow = load(tmp_path / "again", num_llm_layers=2)
+    assert shallow.config.is_lean
+    assert shallow.config.kept_llm_layers == KEPT[:2]
+    del model.language_model.model.layers[2:]
+    model.language_model.config.num_hidden_layers = 2
+    assert torch.equal(logits(shallow), logits(model))
 
 
 def test_merged_lora_makes_a_full_checkpoint_of_the_kept_layers(bases, tmp_path):

@@ -172,7 +172,14 @@ def written_config(checkpoint: Path) -> dict:
 def test_auto_classes_load_both_formats_without_this_project(
     lora_model, tiny_processor, tmp_path, clip, python
 ):
-    """The README's four lines in a fresh interpreter: same logits, same transcript, and it saves again."""
+    """The README's four lines in a fresh interpreter: same logits, same transcript, and it saves again.
+
+    LLM and encoder have LoRA.
+    """
+    lora_model.add_lora(2, 8, 0.0, ["q_proj", "v_proj"], part="encoder")
+    for name, parameter in lora_model.encoder.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(parameter)
     checkpoints = [tmp_path / "lean", tmp_path / "full"]
     for checkpoint in checkpoints:
         lora_model.config.self_contained = checkpoint.name == "full"

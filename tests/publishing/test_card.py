@@ -48,6 +48,14 @@ def table(text: str, first_cell: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [([0, 1, 2], "0 to 2"), ([0, 2], "0, 2"), ([0], "0"), ([0, [1, 2]], "0, mean of 1 and 2")],
+)
+def test_kept_layers_are_named_merged_ones_by_what_they_are_the_mean_of(kept, words):
+    assert card.layer_words(kept) == words
+
+
 def percent(rate: float) -> str:
     return f"{100 * rate:.2f} %"
 
@@ -199,6 +207,11 @@ def test_the_card_says_which_layers_of_the_llm_are_kept(evidence):
     assert table(text, "LLM, kept")[1:] == [f"{evidence.parameters['llm']:,}", "layers 1 of 2, frozen"]
     assert table(text, "LLM, removed")[1:] == ["1,234", "not loaded"]
     assert table(text, "LoRA")
+    evidence.config.update({"lora_rank": 0, "train_llm": True})
+    text = str(render_card(evidence, REPO))
+    assert "a trained causal LM without 1 of its 2 layers that writes" in text
+    assert table(text, "LLM, kept")[2] == "layers 1 of 2, trained"
+    assert table(text, "LoRA")[1:] == ["0", "none"]
 
 
 def test_each_of_several_datasets_is_named_and_none_by_its_directory(evidence, trained):
@@ -292,6 +305,27 @@ def test_the_template_is_a_file_of_the_package():
 def test_the_rules_that_judge_the_card_do_refuse(metadata, message):
     errors, _ = check_card(f"---\n{metadata}\n---\n")
     assert any(message in error for error in errors)
+
+
+def test_what_is_trained_of_encoder_and_llm_stands_in_rows_of_their_own(evidence):
+    whole = evidence.parameters["lora"]
+    assert table(str(render_card(evidence, REPO)), "LLM")[2] == "frozen"
+    evidence.config.encoder_lora_rank = 2
+    evidence.parameters |= {"lora": whole + 320, "encoder_lora": 320}
+    text = str(render_card(evidence, REPO))
+    assert table(text, "LoRA")[1] == f"{whole:,}"
+    assert table(text, "LoRA of the encoder")[1:] == ["320", "trained: rank 2, alpha 32, on q_proj, v_proj"]
+    assert "3 layers + LoRA ─► projector ─► LLM + LoRA" in text
+    assert "encoder and LLM frozen" not in text
+
+    evidence.config.update({"encoder_lora_rank": 0, "lora_rank": 0, "train_llm": True})
+    evidence.config.trained_encoder_layers = [1, 2, 3]
+    evidence.parameters |= {"encoder_trained": 12345, "llm_trained": evidence.parameters["llm"]}
+    text = str(render_card(evidence, REPO))
+    assert table(text, "LLM")[2] == "trained"
+    assert table(text, "encoder, kept")[2] == "layers 0 to 2 of 4, 12,345 trained: layers 1 to 2"
+    assert table(text, "LoRA")[1:] == ["0", "none"]
+    assert ModelCard(text).data.base_model_relation == "finetune"
 
 
 def test_scores_that_an_older_evaluation_did_not_have_are_left_out(evidence):

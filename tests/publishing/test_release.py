@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from tiny_configs import tiny_lean_config
 
+from modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.publishing.check import check_in_fresh_process
 from modeling_slam.publishing.release import list_release, refuse_secrets, stage
 
@@ -60,6 +62,20 @@ def test_a_lean_checkpoint_that_nobody_else_could_load_is_refused(lean, tmp_path
     edit_config(lean, **changes)
     with pytest.raises(ValueError, match=message):
         stage(lean, tmp_path / "staged")
+
+
+@pytest.mark.parametrize(
+    "trained", [{"encoder_lora_rank": 2}, {"trained_encoder_layers": [1], "train_llm": True}], ids=str
+)
+def test_what_was_trained_of_the_encoder_and_the_llm_is_published(base_models, tmp_path, trained):
+    model = SlamAsrForConditionalGeneration.from_base_models(tiny_lean_config(base_models, **trained))
+    model.save_pretrained(tmp_path / "run")
+    ids = dict.fromkeys(("audio_model_id", "text_model_id"), "owner/base")
+    edit_config(tmp_path / "run", **ids, audio_model_revision=COMMIT, text_model_revision=COMMIT)
+    (tmp_path / "staged").mkdir()
+    assert stage(tmp_path / "run", tmp_path / "staged") == []
+    copied = (tmp_path / "staged/encoder_adapter/adapter_model.safetensors").exists()
+    assert copied is ("encoder_lora_rank" in trained)
 
 
 def test_a_directory_without_a_checkpoint_is_refused_and_one_inside_it_named(lean, tmp_path):

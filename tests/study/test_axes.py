@@ -11,6 +11,7 @@ from modeling_slam.analysis import StudyResults
 from modeling_slam.analysis.parameters import parameter_counts
 from modeling_slam.study import load_study, run_study
 from modeling_slam.study.axes import AXES, FURTHER, Axis
+from modeling_slam.study.cost import estimate
 from modeling_slam.study.runner import train_flags
 from modeling_slam.training.layer_choice import LAYER_CHOICES
 
@@ -137,6 +138,18 @@ def test_the_depth_of_the_llm_is_an_axis_and_its_cost_follows(study_file):
     assert (whole.llm - whole.llm_embeddings - 64) == 2 * (half.llm - half.llm_embeddings - 64)  # final norm
     with pytest.raises(ValueError, match=r"tiny-3L-llm3.*`--keep_llm_layers`.*between 1 and 2"):
         load_study(study_file(), ["keep_llm_layers=[3]", "encoders.tiny.keep_layers=[3]"])
+
+
+def test_lora_of_the_encoder_is_an_axis_and_its_cost_follows(study_file):
+    changes = ["encoder_lora_rank=[0, 2]", "encoders.tiny.keep_layers=[3]"]
+    changes += ["datasets.en.size={train_hours: 1, train_clips: 1000, test_hours: 1, test_clips: 1000}"]
+    study = load_study(study_file(), changes)
+    assert [spec.name for spec in study.specs] == [f"tiny-3L-projector-e{rank}-en-s42" for rank in (0, 2)]
+    assert [run.config.encoder_lora_rank for run in study.runs] == [0, 2]
+    frozen, adapted = (estimate(run) for run in study.runs)
+    assert adapted.counts.lora == adapted.counts.encoder_lora > frozen.counts.lora == 0
+    assert adapted.flops > frozen.flops
+    assert adapted.model_bytes - frozen.model_bytes == 4 * adapted.counts.encoder_lora
 
 
 @pytest.mark.parametrize(

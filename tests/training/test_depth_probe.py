@@ -78,3 +78,14 @@ def test_a_probe_goes_on_with_its_own_settings_alone(world, tmp_path):
     assert not (tmp_path / "probe" / "frames").exists()
     with pytest.raises(SystemExit, match="align_epochs"):
         depth_probe.main(settings(2))
+
+
+@pytest.mark.e2e
+def test_a_probe_of_another_choice_aligns_the_layers_that_it_keeps(world, tmp_path):
+    settings = flags(
+        world, tmp_path / "probe", align_epochs=1, layer_choice="uniform", final_layer_norm="refitted"
+    )
+    settings = [flag for flag in settings if not flag.startswith("--keep_layers")]
+    depth_probe.main([*settings, "--depths", "3", "2"])
+    rows = json.loads((tmp_path / "probe" / "depth_probe.json").read_text())
+    assert [row["kept"] for row in rows] == [[0, 2, 3], [0, 3]]

@@ -15,8 +15,9 @@ from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.training import llm_layers
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
 from modeling_slam.training.assembly import build_config
-from modeling_slam.training.init_from import of_kept_layers, read_start, take_lora
-from modeling_slam.training.llm_layers import angular_distances, text_batches, without_closest_block
+from modeling_slam.training.init_from import read_start, take_trained
+from modeling_slam.training.layer_choice import Stack
+from modeling_slam.training.llm_layers import angular_distances, text_batches
 
 LAYERS, QUIET = 5, (1, 2)  # the layers that change their input least
 INSTRUCTION = "say it:\n"
@@ -88,13 +89,16 @@ def test_no_hook_stays_on_the_llm(deep):
         angular_distances(llm, text_batches(tokenizer, INSTRUCTION, [("", None)]))
 
 
-def test_the_closest_block_is_dropped():
+@pytest.mark.parametrize(("name", "kept"), [("top_down", [0, 1, 2]), ("angular", [0, 3, 4])])
+def test_the_choices_are_those_of_the_encoder(name, kept):
     distances = [[abs(k - n) * 0.1 for n in range(6)] for k in range(6)]
     distances[1][3] = distances[2][4] = 0.05
-    assert without_closest_block(3, distances) == (
-        [0, 3, 4], {"block_dropped_from_layer": {0: 0.2, 1: 0.05, 2: 0.05, 3: 0.2}},
-    )  # fmt: skip
-    assert without_closest_block(5, distances)[0] == [0, 1, 2, 3, 4]
+    choose = llm_layers.LLM_LAYER_CHOICES[name].choose
+    chosen = choose(Stack(LAYERS), 3, distances)
+    assert chosen.layers == kept
+    if name == "angular":
+        assert chosen.scores == {"block_dropped_from_layer": {0: 0.2, 1: 0.05, 2: 0.05, 3: 0.2}}
+    assert choose(Stack(LAYERS), LAYERS, distances).layers == [0, 1, 2, 3, 4]
 
 
 def run(world, directory, **settings):
@@ -104,9 +108,11 @@ def run(world, directory, **settings):
 
 def test_a_run_drops_the_block_that_does_least_records_why_and_goes_on_with_it(deep, tmp_path, monkeypatch):
     settings = {"keep_llm_layers": 3, "llm_layer_choice": "angular", "max_steps": 2}
-    settings |= {"save_strategy": "steps", "save_steps": 1}
+    settings |= {"save_strategy": "steps", "save_steps": 1, "layer_choice": "angular", "encoder_lora_rank": 2}
     config, recorded = run(deep, tmp_path / "run", **settings)
     assert config.kept_llm_layers == [0, 3, 4]
+    of_encoder = recorded["calibration"]
+    assert of_encoder["layer_choice"]["layers"] == config.kept_encoder_layers
     chosen = recorded["llm_layers"]
     assert (chosen["choice"], chosen["kept"], chosen["texts"]) == ("angular", [0, 3, 4], 48)
     assert min(chosen["scores"]["block_dropped_from_layer"].items(), key=lambda item: item[1])[0] == "1"
@@ -121,6 +127,10 @@ def test_a_run_drops_the_block_that_does_least_records_why_and_goes_on_with_it(d
     checkpoint = str(tmp_path / "run" / "checkpoint-1")
     config, after = run(deep, tmp_path / "run", resume_from_checkpoint=checkpoint, **settings)
     assert (config.kept_llm_layers, after["llm_layers"]) == ([0, 3, 4], chosen)
+    assert (config.kept_encoder_layers, after["calibration"]) == (
+        of_encoder["layer_choice"]["layers"],
+        of_encoder,
+    )
 
 
 def test_lora_of_another_depth_goes_to_the_layers_that_it_was_trained_on(deep, tmp_path):
@@ -132,8 +142,8 @@ def test_lora_of_another_depth_goes_to_the_layers_that_it_was_trained_on(deep, t
         config = build_config(model_args, LoraArguments(lora_rank=4))
         model = SlamAsrForConditionalGeneration.from_base_models(config)
         if start is not None:
-            start = of_kept_layers(read_start(str(start), config), model)
-            return model, start, take_lora(model, start)
+            start = read_start(str(start), config)
+            return model, start, take_trained(model, start)
         for name, weight in model.named_parameters():
             if ".lora_" in name:
                 torch.nn.init.normal_(weight)
@@ -153,6 +163,40 @@ def test_lora_of_another_depth_goes_to_the_layers_that_it_was_trained_on(deep, t
     assert torch.equal(second_matrix(again, 1), second_matrix(whole, 3))
     assert not second_matrix(again, 0).any()
     assert len(taken) == 8
+
+
+def start_of(world, start=None, lora_rank=0, **settings):
+    """A model that begins with the one at `start`, and what it took of it."""
+    model_args = {name: settings.pop(name) for name in [*settings] if name.startswith("kept_")}
+    model_args = ModelArguments(encoder=str(world.encoder), llm=str(world.llm), **model_args)
+    config = build_config(model_args, LoraArguments(lora_rank=lora_rank, **settings))
+    model = SlamAsrForConditionalGeneration.from_base_models(config)
+    taken = [] if start is None else take_trained(model, read_start(str(start), config))
+    return model, {(name.split(".layers.")[-1].split(".")[0]) for name in taken if ".layers." in name}
+
+
+def test_a_trained_llm_goes_layer_by_layer_to_a_run_that_trains_the_same_layers(deep, tmp_path):
+    theirs, _ = start_of(deep, train_llm=True, kept_llm_layers=[1, 3, 4])
+    with torch.no_grad():
+        for layer in theirs.language_model.model.layers:
+            layer.mlp.up_proj.weight.normal_()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours, taken = start_of(deep, tmp_path / "theirs", train_llm=True, kept_llm_layers=[0, 4])
+    assert taken == {"1"}
+    base = AutoModelForCausalLM.from_pretrained(deep.llm).model.layers
+    found = [layer.mlp.up_proj.weight for layer in ours.language_model.model.layers]
+    assert torch.equal(found[0], base[0].mlp.up_proj.weight)
+    assert torch.equal(found[1], theirs.language_model.model.layers[2].mlp.up_proj.weight)
+    assert start_of(deep, tmp_path / "theirs", lora_rank=2, kept_llm_layers=[1, 3])[1] == set()
+
+
+def test_lora_and_trained_layers_of_the_encoder_go_to_the_same_layers_of_the_base(deep, tmp_path):
+    for name, trained in (("lora", {"encoder_lora_rank": 2}), ("own", {"train_encoder_layers": 2})):
+        theirs, _ = start_of(deep, kept_encoder_layers=[0, 2], **trained)
+        theirs.save_pretrained(tmp_path / name)
+        assert start_of(deep, tmp_path / name, kept_encoder_layers=[1, 2], **trained)[1] == {"1"}
+        assert start_of(deep, tmp_path / name, kept_encoder_layers=[0, 2], **trained)[1] == {"0", "1"}
+        assert start_of(deep, tmp_path / name, kept_encoder_layers=[[0, 1], 2])[1] == set()
 
 
 def test_the_lowest_are_kept_unless_told_otherwise_and_no_llm_is_read(world, monkeypatch):
