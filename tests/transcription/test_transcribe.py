@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from transformers import AutoProcessor
 
-from modeling_slam import SlamAsrPipeline
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.transcription.__main__ import main, task_of
 from modeling_slam.transcription.arguments import TranscribeArguments
@@ -62,6 +63,29 @@ def test_a_folder_becomes_texts_and_what_is_bad_is_listed_and_stops_nothing(
     assert "cut.wav" in printed
     assert "notes.mp3" in printed
     assert not (out / ".transcripts.lock").exists()
+
+
+def test_a_model_with_a_head_gives_the_times_that_the_pipeline_gives(checkpoint_with_head, folder, out):
+    assert run(str(checkpoint_with_head), str(folder / "long.wav"), "--output_dir", str(out),
+               "--format", "srt,vtt,tsv,json") == 0  # fmt: skip
+    pipe = SlamAsrPipeline(
+        SlamAsrForConditionalGeneration.from_pretrained(checkpoint_with_head),
+        AutoProcessor.from_pretrained(checkpoint_with_head),
+        device="cpu",
+    )
+    expected = pipe(folder / "long.wav", return_timestamps="word")
+    assert len(expected["chunks"]) > 1
+    values = json.loads((out / "long.json").read_text(encoding="utf-8"))
+    assert values["text"] == expected["text"]
+    words = values["words"]
+    assert [word["text"] for word in words] == [chunk["text"].strip() for chunk in expected["chunks"]]
+    for word, chunk in zip(words, expected["chunks"], strict=True):
+        assert (word["start"], word["end"]) == pytest.approx(chunk["timestamp"], abs=1e-3)
+        assert word["confidence"] == pytest.approx(chunk["confidence"], abs=1e-3)
+    srt = (out / "long.srt").read_text(encoding="utf-8")
+    assert srt.startswith("1\n00:00:")
+    shown = [line for line in srt.splitlines() if line and not line.isdigit() and "-->" not in line]
+    assert " ".join(shown).split() == expected["text"].split()
 
 
 def test_what_was_heard_is_heard_again_only_after_a_change(command, out, folder, capsys):
