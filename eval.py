@@ -1,12 +1,16 @@
 """Evaluate a checkpoint: decode a dataset, write predictions.jsonl and metrics.json, print the scores.
 
-    python eval.py --model runs/danish --dataset cv-corpus/da --language da --output_dir results/danish
+    python eval.py --model runs/danish --output_dir results/danish
+    python eval.py --model runs/danish --dataset other/da --language da --output_dir results/other
     python eval.py --model openai/whisper-base --baseline whisper --num_beams 1 --dataset ... --output_dir ...
 
 Stop it at any time: the same command continues where it stopped. `accelerate launch` shares the clips out.
 """
 
+import os
+import shlex
 import signal
+import sys
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports that Ctrl-C meets
@@ -21,6 +25,7 @@ from modeling_slam.data import DataArguments, load_for_run
 from modeling_slam.data.collator import check_clip_lengths, check_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import CtcRecogniser, SlamRecogniser, decode
+from modeling_slam.evaluation.own_run import flags_of_run
 from modeling_slam.evaluation.predictions import PredictionStore
 from modeling_slam.evaluation.report import package_versions, score, summary
 from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings, text_style_of
@@ -29,13 +34,24 @@ from modeling_slam.evaluation.whisper_rules import fetch_spellings
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.paper.table1 import beside_paper
 
+USUAL = {
+    "model", "output_dir", "split", "baseline", "decoder", "text_style", "num_beams", "ctc_weight",
+    "batch_size", "dataset", "language", "audio_column", "text_column", "max_test_clips",
+}  # fmt: skip
 DESCRIPTION = (
     "Decode a dataset with a checkpoint; write predictions.jsonl and metrics.json; print the scores."
 )
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments, data = parse_arguments(EvaluationArguments, DataArguments, description=DESCRIPTION, argv=argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    with clear_errors():
+        of_the_run = flags_of_run(argv)
+    arguments, data = parse_arguments(
+        EvaluationArguments, DataArguments, description=DESCRIPTION, argv=[*of_the_run, *argv], usual=USUAL
+    )
+    if of_the_run and os.environ.get("RANK", "0") == "0":
+        print(f"As the model's run has it: {shlex.join(of_the_run)}")
     with ends_in_one_line(lambda: "The same command goes on where it stopped."):
         evaluate(arguments, data)
 

@@ -64,11 +64,17 @@ GROUPS = {
     "augment": AugmentationArguments, "align": AlignmentArguments, "run": RunArguments, "push": PushArguments,
 }  # fmt: skip
 DESCRIPTION = "Train projector and LoRA of a SLAM-ASR model with a pruned Whisper encoder."
+USUAL = {
+    "encoder", "llm", "keep_layers", "lora_rank", "text_style", "dataset", "language", "text_column",
+    "max_train_hours", "augment", "align_epochs", "output_dir", "resume_from_checkpoint", "num_train_epochs",
+    "learning_rate", "per_device_train_batch_size", "push_to_hub",
+    "hub_model_id",
+}  # fmt: skip
 DEFAULT_RECIPE = Path(__file__).parent / "recipes" / "nl-medium.yaml"
 
 
 def main(argv: list[str] | None = None) -> None:
-    parse = functools.partial(parse_arguments, *GROUPS.values(), description=DESCRIPTION)
+    parse = functools.partial(parse_arguments, *GROUPS.values(), description=DESCRIPTION, usual=USUAL)
     with clear_errors():
         argv = with_default_recipe(list(sys.argv[1:] if argv is None else argv), DEFAULT_RECIPE, parse)
     arguments = parse(argv=argv)
@@ -202,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
             releases.push_result(run_args.output_dir)
     if best := describe_best(trainer.state.log_history, run_args):
         logger.info(best)
-    logger.info("The model is in %s. Next: python eval.py --help", run_args.output_dir)
+    logger.info("The model is in %s. Next: slam-asr eval --help", run_args.output_dir)
 
 
 def load_split(

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-PACKAGES = ("common", "data", "demo", "evaluation", "model", "publishing", "training")
+PACKAGES = ("common", "data", "demo", "evaluation", "model", "publishing", "training", "transcription")
 
 # Modules that Windows lacks are refused to this project's files; libraries have their own ways without them.
 SCRIPT = """

@@ -4,7 +4,8 @@
 
 A recipe's lines become flags placed before those of the command line, so one parser checks the names and
 choices of both and the command line has the last word. A recipe may build on another one, which its line
-`base: other.yaml` names. `--help` shows our settings; `--help_all` those inherited from transformers too.
+`base: other.yaml` names. `--help` shows our settings, or those that are set most; `--help_all` also those
+inherited from transformers.
 What a user can mend ends a script with one line; `SLAM_DEBUG=1` in the environment shows the traceback as
 well.
 """
@@ -16,7 +17,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,20 +25,35 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-RECIPE_USAGE = "%(prog)s [RECIPE.yaml] [--flag value ...]"
+from modeling_slam.common.shipped import at_home, did_you_mean, find
+
+RECIPE_USAGE = "%(prog)s [RECIPE] [--flag value ...]"
+LIST_FLAGS = "--list_flags"  # prints the flags, one a line with its choices, for completion in shells
 
 
 def parse_arguments(
-    *dataclass_types: Any, description: str, argv: Sequence[str] | None = None, usage: str = RECIPE_USAGE
+    *dataclass_types: Any,
+    description: str,
+    argv: Sequence[str] | None = None,
+    usage: str = RECIPE_USAGE,
+    usual: Collection[str] = (),
 ) -> tuple[Any, ...]:
-    """One instance of each dataclass. Bad names or values end the program with one clear line."""
+    """One instance of each dataclass. Bad names or values end the program with one clear line.
+
+    Where settings are many, `usual` names those that `--help` shows.
+    """
     print_any_text()
     argv = list(sys.argv[1:] if argv is None else argv)
     show_all = "--help_all" in argv
     parser = build_parser(*dataclass_types, description=description, show_all=show_all, usage=usage)
+    if usual and not show_all:
+        show_only(usual, parser)
     if argv and not argv[0].startswith("-"):
-        argv = [*recipe_flags(Path(argv[0]), parser), *argv[1:]]
-    namespace = parser.parse_args(argv)
+        argv = [*recipe_flags(argv[0], parser), *argv[1:]]
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        near = did_you_mean(unknown[0].partition("=")[0], flags_of(parser))
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{near and '.'}{near}")
     instances = []
     for dataclass_type in dataclass_types:
         names = [field.name for field in dataclasses.fields(dataclass_type) if field.init]
@@ -83,6 +99,33 @@ def fixed(default: Any, reason: str | None = None) -> Any:
     return dataclasses.field(
         init=False, default=default, metadata={} if reason is None else {"refused": reason}
     )
+
+
+def program(module: str) -> str:
+    """What a user types to start a module: `slam-asr publish`, or `python -m` and its name."""
+    return sys.argv[0] if sys.argv[0].startswith("slam-asr ") else f"python -m {module}"
+
+
+def flags_of(parser: argparse.ArgumentParser) -> list[str]:
+    """The flags that can be given, each by its first name, without those that are refused."""
+    return [
+        action.option_strings[0]
+        for action in parser._actions
+        if action.option_strings and not isinstance(action, Refused | ListFlags) and action.nargs != 0
+    ]
+
+
+class ListFlags(argparse.Action):
+    """Prints what `completion.py` needs to know, and ends the program."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
+    ) -> NoReturn:
+        flags = set(flags_of(parser))
+        for action in parser._actions:
+            if action.option_strings and action.option_strings[0] in flags:
+                print(action.option_strings[0], *map(str, action.choices or ()))
+        parser.exit()
 
 
 class Refused(argparse.Action):
@@ -148,9 +191,23 @@ def build_parser(
     )
     help_group.add_argument("--help", "-h", action="help", help="show the settings of this project")
     help_group.add_argument(
-        "--help_all", action="help", help="show every setting of transformers' trainer as well"
+        "--help_all", action="help", help="show every setting, those of transformers' trainer as well"
     )
+    parser.add_argument(LIST_FLAGS, action=ListFlags, nargs=0, help=argparse.SUPPRESS)
     return parser
+
+
+def show_only(usual: Collection[str], parser: argparse.ArgumentParser) -> None:
+    """Show in the help what is set most, in one group, and say how much else there is."""
+    *groups, help_group = parser._action_groups
+    actions = [action for group in groups for action in group._group_actions]
+    for group in groups:
+        group._group_actions.clear()
+    often = parser.add_argument_group("What is set most")
+    often._group_actions += [action for action in actions if action.dest in usual]
+    parser._action_groups[-2:] = [often, help_group]
+    (all_help,) = [action for action in help_group._group_actions if action.dest == "help_all"]
+    all_help.help = f"show all {len(flags_of(parser))} settings"
 
 
 class ReadableHelp(argparse.HelpFormatter):
@@ -191,21 +248,18 @@ class ReadableHelp(argparse.HelpFormatter):
         return len(",".join(map(str, action.choices or ()))) > 60
 
 
-def recipe_flags(path: Path, parser: HfArgumentParser) -> list[str]:
-    """The lines of a YAML recipe as flags."""
-    if not path.is_file():
-        parser.error(
-            f"There is no recipe {path}. The first argument is a YAML file, or leave it out and give flags."
-        )
+def recipe_flags(name: str, parser: HfArgumentParser) -> list[str]:
+    """The lines of a YAML recipe, given by path or by name, as flags."""
     try:
-        recipe = read_recipe(path)
+        recipe = read_recipe(path := find(name, "recipe"))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     known = {action.dest: action for action in reversed(parser._actions)}  # before its twin `--no_...`
     unknown = sorted(str(name) for name in recipe if name not in known)
     if unknown:
         parser.error(
-            f"{path} has settings that do not exist: {', '.join(unknown)}. See --help and --help_all."
+            f"{path} has settings that do not exist: {', '.join(unknown)}."
+            f"{did_you_mean(unknown[0], known)} See --help and --help_all."
         )
     # The parser has put the types of its flags into the fields, so the annotations are asked.
     types: Any = parser.dataclass_types
@@ -260,7 +314,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold `setting: value` lines, got {type(settings).__name__}.")
-    return settings
+    return at_home(settings)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

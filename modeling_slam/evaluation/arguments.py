@@ -106,7 +106,12 @@ class EvaluationArguments:
         return min(self.max_new_tokens, budget)
 
     def torch_dtype(self, device: torch.device) -> torch.dtype:
-        if self.dtype != "auto":
-            return getattr(torch, self.dtype)
-        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bfloat16 else torch.float32
+        return weights_dtype(self.dtype, device)
+
+
+def weights_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type of the weights by its name; `auto` is bfloat16 on GPUs that have it, else float32."""
+    if name != "auto":
+        return getattr(torch, name)
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else torch.float32

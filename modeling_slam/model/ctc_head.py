@@ -3,24 +3,31 @@
     logits = projector output . embeddings of the used tokens . temperature,  and a blank in front
 
 It aligns the projector before the LLM is met, writes what the LLM reads (the expected embedding), finds the
-positions where nothing is said, transcribes at the encoder's speed, and has a say in which of the LLM's beams
-is the transcript. Only the ids of the used tokens, the
-blank and the temperature are its own: the embeddings are the LLM's. `B` clips, `A` audio tokens, `V` used
-tokens.
+positions where nothing is said, transcribes at the encoder's speed, has a say in which of the LLM's beams
+is the transcript, and tells when each of its words was said and how sure that is. Only the ids of the used
+tokens, the blank and the temperature are its own: the embeddings are the LLM's. `B` clips, `A` audio tokens,
+`V` used tokens.
 
 Source: CTC, https://dl.acm.org/doi/10.1145/1143844.1143891; expected embeddings,
-https://huggingface.co/papers/2505.11352; joint score, https://doi.org/10.1109/JSTSP.2017.2763455
+https://huggingface.co/papers/2505.11352; joint score, https://doi.org/10.1109/JSTSP.2017.2763455; alignment
+of a known text, https://arxiv.org/abs/2007.09127
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from .audio_lengths import HOP_SAMPLES, SAMPLING_RATE, Chunk, Word, gap_between, hop_power
+
 BLANK = 0  # class of the blank; used token i is class i + 1
+HOP_SECONDS = HOP_SAMPLES / SAMPLING_RATE
+MAX_DOUBT = 1.9  # nats; where voices cannot be told apart it is 2 and more
 WORST_SCORE = -1e4  # of a text that the head cannot align: the LLM decides among such
 
 
@@ -147,6 +154,112 @@ def best_by_both(
         for own, score, text in zip(scored, (by_llm + weight * by_head).tolist(), ones, strict=True):
             own.append((score, text))
     return [max(own)[1] for own in scored]
+
+
+# ---------------------------------------------------------------- when words were said
+
+
+def holds_speech(log_probs: np.ndarray, threshold: float) -> bool:
+    """Whether the head, (A, 1 + V), recognises anything: not in silence, noise or the babble of many.
+
+    It does if it holds a position for something else than blank with a probability of at least `threshold`,
+    and knows what: its entropy, over the number of positions so held and two more, is at most `MAX_DOUBT`.
+    With 0 it always does.
+    """
+    chances = np.exp(log_probs)
+    heard = 1 - chances[:, BLANK]
+    doubt = -(chances * log_probs).sum() / (heard.sum() + 2)
+    return not threshold or bool(heard.max() >= threshold and doubt <= MAX_DOUBT)
+
+
+def timed_words(
+    vocabulary: "CtcVocabulary", text: str, log_probs: np.ndarray, chunk: Chunk, position_samples: int
+) -> list[Word]:
+    """The words of a chunk's transcript, with their times in the recording and their confidence.
+
+    The head recognises a token in one position or two, somewhere within its word. Between the tokens of two
+    words the quietest stretch of the sound is where the one word ends and the other starts. A word that the
+    head cannot spell takes no time, and has no confidence.
+
+    Args:
+        log_probs: (A, 1 + V) of the head, without padding.
+        position_samples: how many samples a position has.
+    """
+    power, position_hops = hop_power(chunk.samples), position_samples / HOP_SAMPLES
+    heard = heard_words(log_probs, [vocabulary.encode(word) for word in text.split()])
+    # First and last hop of each word that is certain, and the gaps before, between and behind.
+    certain = [np.rint(np.array(word[:2]) * position_hops).clip(max=len(power)) for word in heard if word]
+    edges = np.array([0, *np.ravel(certain), len(power)], dtype=int).reshape(-1, 2)
+    gaps = [gap_between(power, *edge) for edge in edges.tolist()]
+    times = iter(pairwise(gaps))
+    words: list[Word] = []
+    for written, word in zip(text.split(), heard, strict=True):
+        if word is None:
+            now = words[-1].end if words else chunk.start
+            words.append(Word(written, now, now))
+        else:
+            (_, begin), (end, _) = next(times)
+            words.append(
+                Word(written, chunk.start + begin * HOP_SECONDS, chunk.start + end * HOP_SECONDS, word[2])
+            )
+    return words
+
+
+def heard_words(log_probs: np.ndarray, spelled: list[list[int]]) -> list[tuple[float, float, float] | None]:
+    """Where the words of a transcript are recognised, given as their classes; `None` for one without any.
+
+    Returns: of each the middle of its first position and of its last, counted in positions, and its
+    confidence: the product of its tokens' probabilities, each the highest of the positions that the alignment
+    gives the token. Source: posteriors as confidence, https://doi.org/10.1016/j.specom.2004.12.004
+    """
+    spans = iter(align(log_probs, [one for own in spelled for one in own]).tolist())
+    heard: list[tuple[float, float, float] | None] = []
+    for own in spelled:
+        places = list(islice(spans, len(own)))
+        if not places:
+            heard.append(None)
+            continue
+        chances = [
+            log_probs[int(first) : math.ceil(behind), one].max()
+            for one, (first, behind) in zip(own, places, strict=True)
+        ]
+        half = min(0.5, *((behind - first) / 2 for first, behind in places))
+        heard.append((places[0][0] + half, places[-1][1] - half, math.exp(sum(chances))))
+    return heard
+
+
+def align(log_probs: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The most probable alignment of a text by CTC (Viterbi).
+
+    Args:
+        log_probs: (A, 1 + V). classes: N of them, no blank among them.
+
+    Returns: (N, 2) the first position of each class and the one behind its last. Where a text has more
+    classes than there are positions, several share one: the numbers are then fractions.
+    """
+    states = np.full(2 * len(classes) + 1, BLANK)  # blank, class, blank, class, ..., blank
+    states[1::2] = classes
+    skips = np.zeros(len(states), bool)  # a blank may be left out before these
+    skips[3::2] = states[3::2] != states[1:-2:2]
+    needed = len(classes) + int((states[3::2] == states[1:-2:2]).sum())
+    shares = max(1, -(-needed // len(log_probs)))
+    emitted = np.repeat(log_probs[:, states].astype(np.float64), shares, axis=0)
+    scores = np.where(np.arange(len(states)) < 2, emitted[0], -np.inf)
+    steps = np.zeros(emitted.shape, np.int8)  # by how many states each was reached
+    for place in range(1, len(emitted)):
+        one, two = (np.pad(scores, (by, 0), constant_values=-np.inf)[:-by] for by in (1, 2))
+        reached = np.stack([scores, one, np.where(skips, two, -np.inf)])
+        steps[place] = reached.argmax(axis=0)
+        scores = reached.max(axis=0) + emitted[place]
+    path = np.zeros(len(emitted), int)
+    path[-1] = len(states) - 1 if len(states) == 1 or scores[-1] >= scores[-2] else len(states) - 2
+    for place in range(len(emitted) - 1, 0, -1):
+        path[place - 1] = path[place] - steps[place, path[place]]
+    own = 2 * np.arange(len(classes)) + 1
+    return np.stack([np.searchsorted(path, own), np.searchsorted(path, own, side="right")], axis=1) / shares
+
+
+# ---------------------------------------------------------------- spelling
 
 
 def vocabulary_of(model: Any, processor: Any) -> "CtcVocabulary":

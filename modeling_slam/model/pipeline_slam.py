@@ -5,20 +5,17 @@
 Checkpoints name this class in `custom_pipelines`, so transformers uses it instead of its own, which would
 decode a SLAM-ASR model as CTC, need ffmpeg and torchaudio, and lose what lies beyond 30 s.
 
-A recording that is too long for the model is cut into chunks, and their transcripts are joined again:
-
-- A chunk ends in the longest pause of its last three quarters: the model was trained on sentences, and they
-  most likely end there. A pause is 0.2 s or more whose mean power, over 0.2 s, is near the background's and
-  15 dB below speech: the 5th and the 95th percentile of that mean in the stretch at hand.
-- The chunks keep 0.2 s of a long pause on either side; more silence would take the place of speech.
-- Without a pause the next chunk repeats the last 2 s, and the words that both transcripts share join them.
+A recording that is too long for the model is cut into chunks (`audio_lengths.split`) and their transcripts
+are joined again: where two chunks overlap, by the words that both have. The CTC head of a model that has one
+says in which chunks nothing is said, which the LLM then does not hear of, where to cut, and when each word
+was said.
 """
 
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice, product, takewhile
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,24 +25,28 @@ from transformers import GenerationConfig, Pipeline
 from transformers.generation.streamers import BaseStreamer
 
 from .audio_io import stream_audio
-from .audio_lengths import MAX_CLIP_SECONDS, MIN_CHUNK_SECONDS, SAMPLING_RATE
-from .ctc_head import CtcVocabulary, best_by_both, vocabulary_of
+from .audio_lengths import (
+    MAX_CLIP_SECONDS,
+    MIN_CHUNK_SECONDS,
+    Chunk,
+    Word,
+    join,
+    longest_blank,
+    longest_pause,
+    segments,
+    split,
+    timed,
+)
+from .ctc_head import BLANK, CtcVocabulary, best_by_both, holds_speech, timed_words, vocabulary_of
 
 CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they were trained on
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
 GENERATE_ARGUMENTS = {"generation_config", "streamer", "logits_processor", "stopping_criteria"}
 GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second"}
-OWN_ARGUMENTS = {"language", "ctc_weight"}  # given alike, and not for `generate` itself
+OF_HEAD = ("ctc_weight", "speech_threshold", "return_timestamps")  # arguments for models with a CTC head
+OWN_ARGUMENTS = {"language", *OF_HEAD}  # given alike, and not for `generate` itself
 
-HOP_SAMPLES = 160  # 10 ms: how finely a cut is placed
-WINDOW_HOPS = 20  # 0.2 s: longer than the silence inside a word
-SPEECH_PERCENTILE = 95.0
-PAUSE_DB = 15.0  # a pause is quieter than speech by this much,
-BACKGROUND_DB = 6.0  # and no louder above the background,
-SILENCE_DB = 35.0  # unless it is quieter than speech by this much
-KEPT_SILENCE_SECONDS = 0.2
-OVERLAP_SECONDS = 2.0
-MAX_WORDS_PER_SECOND = 5  # fast speech; how far from the joint a common word is looked for
+SPEECH_THRESHOLD = 0.95  # TODO
 
 
 class SlamAsrPipeline(Pipeline):
@@ -70,11 +71,19 @@ class SlamAsrPipeline(Pipeline):
         ctc_weight (`float`, *optional*):
             Above 0: of the beams, and of what the CTC head reads, the best by the LLM's log-probability plus
             this times the head's. For a model with a CTC head.
+        return_timestamps (`bool` or `str`, *optional*):
+            `"word"` for the time of each word, `True` for that of segments, which end with a sentence or at a
+            pause. For a model with a CTC head.
+        speech_threshold (`float`, defaults to 0.95 for a model with a CTC head):
+            A chunk in which the head holds no position for anything but blank with at least this probability
+            has no text. 0 asks the LLM always.
         batch_size (`int`, defaults to 1): Chunks decoded together, of one or of several recordings.
         num_workers (`int`, *optional*):
             Taken as by every pipeline, without effect: reading is little work and stays in this process.
 
-    Returns: `{"text": str}` for each recording.
+    Returns: `{"text": str}` for each recording; with `return_timestamps` also `"chunks"`, a list of `{"text",
+    "timestamp": (start, end), "confidence"}`, in seconds. The confidence of a word is the CTC head's
+    probability of it, that of a segment the mean over its words.
 
     Raises:
         AudioError: a recording cannot be read, is empty or holds NaN. ValueError or TypeError: an argument
@@ -112,6 +121,7 @@ class SlamAsrPipeline(Pipeline):
         generate_kwargs = preset | generate_kwargs
         is_many, streamer = holds_many(inputs), generate_kwargs.get("streamer")
         try:
+            self.check_head(**{name: generate_kwargs.get(name) for name in ("streamer", *OF_HEAD)})
             results = Results(
                 self,
                 recordings=inputs if is_many else [inputs],
@@ -131,7 +141,7 @@ class SlamAsrPipeline(Pipeline):
 
     def preprocess(  # ty: ignore[incompatible-method-override] (a recording makes several inputs)
         self, recording: Any, chunk_length_s: float | None = None
-    ) -> Iterator["Chunk"]:
+    ) -> Iterator[Chunk]:
         """A recording -> its chunks, read as they are asked for."""
         if isinstance(recording, int | float):
             raise TypeError("A list is read as recordings, and this one holds numbers: pass a numpy array.")
@@ -139,40 +149,98 @@ class SlamAsrPipeline(Pipeline):
         if given.get("array", given.get("raw")) is not None and given.get("sampling_rate") is None:
             raise ValueError("Samples in a dictionary need their rate: add `sampling_rate`, in Hz.")
         longest = chunk_length_s or self.processor.chunk_seconds or CHUNK_SECONDS
-        return split(stream_audio(recording), longest, chunk_length_s or MAX_CLIP_SECONDS)
+        find_pause = longest_pause if self.model.ctc_head is None else self.find_blank
+        return split(stream_audio(recording), longest, chunk_length_s or MAX_CLIP_SECONDS, find_pause)
 
     def _forward(  # ty: ignore[incompatible-method-override]
         self,
-        chunks: list["Chunk"],
-        streamer: BaseStreamer | None = None,
+        chunks: list[Chunk],
         language: str | None = None,
+        speech_threshold: float | None = None,
+        return_timestamps: bool | str | None = None,
+        **settings: Any,
+    ) -> list[tuple[str, list[Word]]]:
+        """Chunks -> the transcript of each and its words, with their times in the recording if asked for."""
+        inputs = self.processor([chunk.samples for chunk in chunks], language=language)
+        inputs = inputs.to(self.device, self.model.dtype)
+        if self.model.ctc_head is None:
+            return [with_words(text) for text in self.generated(inputs, chunks, **settings)]
+        inputs = self.model.encoded(inputs)
+        log_probs = self.log_probs(inputs)
+        threshold = SPEECH_THRESHOLD if speech_threshold is None else speech_threshold
+        spoken = [row for row, of_head in enumerate(log_probs) if holds_speech(of_head, threshold)]
+        texts = [""] * len(chunks)
+        if spoken:
+            inputs = {name: tensor[spoken] for name, tensor in inputs.items()}
+            written = self.generated(inputs, [chunks[row] for row in spoken], **settings)
+            for row, text in zip(spoken, written, strict=True):
+                texts[row] = text
+        if not return_timestamps:
+            return [with_words(text) for text in texts]
+        return [
+            (text, timed_words(self.vocabulary, text, of_head, chunk, self.position_samples))
+            for text, of_head, chunk in zip(texts, log_probs, chunks, strict=True)
+        ]
+
+    def generated(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        chunks: list[Chunk],
+        streamer: BaseStreamer | None = None,
         ctc_weight: float = 0.0,
         **generate_kwargs: Any,
     ) -> list[str]:
-        """Chunks -> the transcript of each."""
-        if ctc_weight and (self.model.ctc_head is None or streamer is not None):
-            what = "a model with a CTC head, which this has not" if streamer is None else "no `streamer`"
-            raise ValueError(f"`ctc_weight` needs {what}; leave it out.")
+        """What the LLM writes of each chunk."""
         if streamer is not None:
             streamer = ChunkStreamer(streamer, self.processor.tokenizer, continues=chunks[0].start > 0)
             generate_kwargs["streamer"] = streamer
-        inputs = self.processor([chunk.samples for chunk in chunks], language=language)
-        inputs = inputs.to(self.device, self.model.dtype)
         if ctc_weight:
             settings = generate_kwargs.get("generation_config") or self.model.generation_config
             beams = generate_kwargs.get("num_beams") or settings.num_beams or 1
             generate_kwargs["num_return_sequences"] = beams
-            inputs = self.model.encoded(inputs)
         generated = self.model.generate(**inputs, **generate_kwargs)
         rows = getattr(generated, "sequences", generated)  # with `return_dict_in_generate`
+        texts = self.processor.batch_decode(rows, skip_special_tokens=True)
         if ctc_weight:
-            texts = self.processor.batch_decode(rows, skip_special_tokens=True)
             return best_by_both(self.model, self.processor, self.vocabulary, inputs, texts, ctc_weight)
-        if len(rows) != len(chunks):
+        if len(texts) != len(chunks):
             raise ValueError(
-                f"{len(chunks)} chunks gave {len(rows)} transcripts; leave `num_return_sequences` at 1."
+                f"{len(chunks)} chunks gave {len(texts)} transcripts; leave `num_return_sequences` at 1."
             )
-        return [text.strip() for text in self.processor.batch_decode(rows, skip_special_tokens=True)]
+        return [text.strip() for text in texts]
+
+    # ---------------------------------------------------------------- what the CTC head knows
+
+    def check_head(self, streamer: Any, **wanted: Any) -> None:
+        """Refuse what needs a CTC head of a model without one."""
+        if wanted["ctc_weight"] and streamer is not None:
+            raise ValueError("`ctc_weight` needs no `streamer`; leave one of them out.")
+        missing = [name for name, value in wanted.items() if value]
+        if missing and self.model.ctc_head is None:
+            raise ValueError(
+                f"`{missing[0]}` needs a model with a CTC head, which this has not: leave it out, or train "
+                "one with `train.py --align_epochs`."
+            )
+
+    @torch.no_grad()
+    def log_probs(self, inputs: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
+        """(A, 1 + V) of the head for each clip."""
+        of_audio = {name: inputs[name] for name in inputs if name not in ("input_ids", "attention_mask")}
+        logits, counts = self.model.get_ctc_logits(**of_audio)
+        rows = logits.float().log_softmax(dim=-1).cpu().numpy()
+        return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
+
+    def find_blank(self, samples: np.ndarray, first: int) -> tuple[int, int] | None:
+        """Where to cut samples (n,) from `first` on: in the longest stretch without a token."""
+        features = self.processor.audio_features(samples)
+        features = (features.T if features.dim() == 2 else features)[None]
+        (log_probs,) = self.log_probs({"input_features": features.to(self.device, self.model.dtype)})
+        return longest_blank(np.exp(log_probs[:, BLANK]) > 0.5, self.position_samples, samples, first)
+
+    @property
+    def position_samples(self) -> int:
+        """Samples of the recording in one position of the head."""
+        return self.processor.projector_stack * self.processor.audio_geometry.frame_samples
 
     @functools.cached_property
     def vocabulary(self) -> CtcVocabulary:
@@ -180,19 +248,30 @@ class SlamAsrPipeline(Pipeline):
         return vocabulary_of(self.model, self.processor)
 
     def postprocess(  # ty: ignore[incompatible-method-override]
-        self, transcripts: list[tuple[str, float]]
-    ) -> dict[str, str]:
-        """The transcripts of a recording's chunks, each with its overlap in seconds -> its text."""
-        (text, _), *others = transcripts
-        words = text.split()
-        for following, overlap in others:
-            words = join(words, following.split(), overlap)
-        return {"text": " ".join(words) if others else text}
+        self,
+        transcripts: list[tuple[Chunk, str, list[Word]]],
+        return_timestamps: bool | str | None = None,
+    ) -> dict[str, Any]:
+        """The chunks of a recording and what was heard of each -> what a user gets."""
+        text, words = transcripts[0][1:]
+        for chunk, _, following in transcripts[1:]:
+            words = join(words, following, chunk.overlap)
+        if len(transcripts) > 1:
+            text = " ".join(word.text for word in words)
+        if not return_timestamps:
+            return {"text": text}
+        parts = [[word] for word in words] if return_timestamps == "word" else segments(words)
+        return {"text": text, "chunks": timed(parts)}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write the model, the processor and this code to a directory."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+def with_words(text: str) -> tuple[str, list[Word]]:
+    """A transcript and its words, without times."""
+    return text, [Word(word) for word in text.split()]
 
 
 def checked_arguments(
@@ -211,10 +290,9 @@ def checked_arguments(
         )
     if not isinstance(generate_kwargs, dict | None):
         raise TypeError(f"`generate_kwargs` must be a dictionary, got {generate_kwargs!r}.")
-    if return_timestamps:
+    if return_timestamps not in (None, False, True, "word"):
         raise ValueError(
-            f"`return_timestamps` is {return_timestamps!r}, but this version does not say when a word was "
-            "spoken. Leave it out."
+            f'`return_timestamps` must be "word", or True for segments, got {return_timestamps!r}.'
         )
     limits = MIN_CHUNK_SECONDS, MAX_CLIP_SECONDS
     is_number = isinstance(chunk_length_s, int | float)
@@ -222,7 +300,12 @@ def checked_arguments(
         raise ValueError(
             "`chunk_length_s` must be seconds from {:g} to {:g}, got {!r}.".format(*limits, chunk_length_s)
         )
+    if return_timestamps is not None:
+        others["return_timestamps"] = return_timestamps
     others |= generate_kwargs or {}
+    threshold = others.get("speech_threshold")
+    if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+        raise ValueError(f"`speech_threshold` must be a probability from 0 to 1, got {threshold!r}.")
     weight = others.get("ctc_weight", 0)
     if not isinstance(weight, int | float) or not weight >= 0:
         raise ValueError(f"`ctc_weight` must be a number from 0 on, got {weight!r}.")
@@ -259,13 +342,15 @@ class Results:
         if not hasattr(recordings, "__iter__"):  # torch's map-style datasets
             recordings = map(recordings.__getitem__, range(len(recordings)))
         chunks = (chunk for each in recordings for chunk in self.pipeline.preprocess(each, chunk_length_s))
-        transcripts: list[tuple[str, float]] = []
+        transcripts: list[tuple[Chunk, str, list[Word]]] = []
         while batch := list(islice(chunks, self.batch_size)):
-            texts = self.pipeline.forward(batch, **self.generate_kwargs)
-            for chunk, text in zip(batch, texts, strict=True):
-                transcripts.append((text, chunk.overlap))
+            heard = self.pipeline.forward(batch, **self.generate_kwargs)
+            for chunk, (text, words) in zip(batch, heard, strict=True):
+                transcripts.append((chunk, text, words))
                 if chunk.is_last:
-                    yield self.pipeline.postprocess(transcripts)
+                    yield self.pipeline.postprocess(
+                        transcripts, self.generate_kwargs.get("return_timestamps")
+                    )
                     transcripts = []
 
 
@@ -285,87 +370,3 @@ class ChunkStreamer(BaseStreamer):
 
     def end(self) -> None:
         pass
-
-
-# ---------------------------------------------------------------- long recordings
-
-
-@dataclass(frozen=True)
-class Chunk:
-    samples: np.ndarray  # (n,) at 16 kHz
-    start: float  # seconds from the start of the recording
-    overlap: float  # seconds at its start that the chunk before holds too; 0 after a pause
-    is_last: bool
-
-
-def split(blocks: Iterable[np.ndarray], chunk_seconds: float, whole_seconds: float) -> Iterator[Chunk]:
-    """Samples at 16 kHz, block by block -> chunks of at most `chunk_seconds`.
-
-    A recording of at most `whole_seconds` stays whole. No more than two chunks and a block are held.
-    """
-    limit, whole = round(chunk_seconds * SAMPLING_RATE), round(whole_seconds * SAMPLING_RATE)
-    repeated = min(round(OVERLAP_SECONDS * SAMPLING_RATE), limit // 4)
-    held, start, overlap, is_long = np.zeros(0, np.float32), 0, 0, False
-    source = iter(blocks)
-    block = next(source, None)
-    while block is not None:
-        held = np.concatenate([held, block])
-        block = next(source, None)
-        is_long = is_long or len(held) > whole
-        while is_long and len(held) > (limit if block is None else 2 * limit):
-            # What is left at the end is no shorter than a quarter of a chunk.
-            last = min(limit, len(held) - limit // 4)
-            end, following = longest_pause(held[:last], limit // 4) or (last, last - repeated)
-            yield Chunk(held[:end], start / SAMPLING_RATE, overlap / SAMPLING_RATE, False)
-            held, start, overlap = held[following:], start + following, max(end - following, 0)
-    yield Chunk(held, start / SAMPLING_RATE, overlap / SAMPLING_RATE, True)
-
-
-def longest_pause(samples: np.ndarray, first: int) -> tuple[int, int] | None:
-    """Where speech stops and goes on again around the longest pause in samples (n,) from `first` on.
-
-    Both positions leave some of the silence to the speech. `None` if there is no pause.
-    """
-    hops = len(samples) // HOP_SAMPLES
-    frames = samples[: hops * HOP_SAMPLES].reshape(hops, HOP_SAMPLES).astype(np.float64)
-    power = np.convolve((frames**2).mean(axis=1), np.ones(WINDOW_HOPS) / WINDOW_HOPS, mode="valid")
-    background, speech = np.percentile(power, [100 - SPEECH_PERCENTILE, SPEECH_PERCENTILE])
-    level = max(
-        speech * 10 ** (-SILENCE_DB / 10),
-        min(background * 10 ** (BACKGROUND_DB / 10), speech * 10 ** (-PAUSE_DB / 10)),
-    )
-    is_pause = power <= level  # [i]: of the 0.2 s from hop i
-    is_pause[: first // HOP_SAMPLES] = False
-    edges = np.flatnonzero(np.diff(is_pause, prepend=False, append=False)).reshape(-1, 2)
-    if speech == 0 or not len(edges):
-        return None
-    lengths = edges[:, 1] - edges[:, 0]
-    begin, end = edges[np.flatnonzero(lengths == lengths.max())[-1]]  # the last of several
-    begin, end = begin * HOP_SAMPLES, (end - 1 + WINDOW_HOPS) * HOP_SAMPLES
-    kept = min(round(KEPT_SILENCE_SECONDS * SAMPLING_RATE), (end - begin) // 2)
-    return int(begin + kept), int(end - kept)
-
-
-def join(left: list[str], right: list[str], overlap: float) -> list[str]:
-    """The words of two neighbouring chunks in one row; `overlap` is what both heard, in seconds.
-
-    The longest run of words that the end of one and the start of the other have in common joins them, of
-    several the one that drops the fewest words. It must be as long as what is dropped on either side.
-    """
-    window = int(np.ceil(overlap * MAX_WORDS_PER_SECOND))
-    tail = [bare(word) for word in left[max(len(left) - window, 0) :]]
-    head = [bare(word) for word in right[:window]]
-    best = (0, 0, 0, 0)  # length, minus the words dropped, and those of the left and of the right
-    for i, j in product(range(len(tail)), range(len(head))):
-        pairs = zip(tail[i:], head[j:], strict=False)
-        length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        dropped = len(tail) - i - length, j
-        if length and length >= max(dropped):
-            best = max(best, (length, -sum(dropped), *dropped))
-    length, _, from_left, from_right = best
-    return left[: len(left) - from_left] + right[from_right + length :]
-
-
-def bare(word: str) -> str:
-    """A word as it is compared: without case and punctuation."""
-    return "".join(c for c in word.casefold() if c.isalnum()) or word

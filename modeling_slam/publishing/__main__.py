@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 
-from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments, program
 from modeling_slam.publishing.arguments import PublishArguments
 from modeling_slam.publishing.hub import open_hub, push
 from modeling_slam.publishing.publish import prepare
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and not argv[0].startswith("-"):
         argv = ["--model", *argv]
-    usage = "python -m modeling_slam.publishing MODEL_DIR [--flag value ...]"
+    usage = f"{program('modeling_slam.publishing')} MODEL_DIR [--flag value ...]"
     (arguments,) = parse_arguments(PublishArguments, description=DESCRIPTION, argv=argv, usage=usage)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import datasets
 
-from modeling_slam.common.command_line import clear_errors, parse_arguments, print_any_text
+from modeling_slam.common.command_line import clear_errors, parse_arguments, print_any_text, program
+from modeling_slam.common.shipped import did_you_mean
 from modeling_slam.publishing.hub import open_hub
 from modeling_slam.study.arguments import (
     ListStudyArguments,
@@ -29,7 +30,7 @@ from modeling_slam.study.publish import files_of, publish_study, render_card
 from modeling_slam.study.schedulers import Local, Ray, Scheduler, Slurm, visible_gpus
 from modeling_slam.study.store import RunState, StudyStore
 
-PROGRAM = "python -m modeling_slam.study"
+PROGRAM = "modeling_slam.study"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,8 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in COMMANDS:
         asked = bool(argv) and argv[0] in ("-h", "--help")
-        print(USAGE if asked else f"{USAGE}\nerror: expected one of the commands above, got {argv[:1]}.",
-              file=sys.stdout if asked else sys.stderr)  # fmt: skip
+        hint = did_you_mean(argv[0], COMMANDS) if argv else ""
+        error = f"\nerror: expected one of the commands above, got {argv[:1]}.{hint}"
+        print(overview() + ("" if asked else error), file=sys.stdout if asked else sys.stderr)
         raise SystemExit(0 if asked else 2)
     command, _ = COMMANDS[argv[0]]
     command(argv[1:])
@@ -70,13 +72,14 @@ def run(argv: list[str]) -> None:
                 arguments.results,
             )
         except KeyboardInterrupt:
-            print(f"\nStopped. The same command goes on; see {PROGRAM} list {directory}", file=sys.stderr)
+            look = f"{program(PROGRAM)} list {directory}"
+            print(f"\nStopped. The same command goes on; see {look}", file=sys.stderr)
             raise SystemExit(130) from None
     print(f"{outcome.finished} of {outcome.total} finished in {outcome.directory}")
     if outcome.failures:
         names = ", ".join(failure.name for failure in outcome.failures)
         raise SystemExit(f"error: {len(outcome.failures)} failed: {names}. See log.txt of each.")
-    print(f"Next: {PROGRAM} report {directory}")
+    print(f"Next: {program(PROGRAM)} report {directory}")
 
 
 def scheduler(arguments: RunStudyArguments, directory: str) -> Scheduler:
@@ -122,6 +125,12 @@ def publish(argv: list[str]) -> None:
     print(f"Published: {published.url}")
 
 
+def name_of(command: str) -> str:
+    """`slam-asr study report`, or `slam-asr report` if it was started so."""
+    start = program(PROGRAM)
+    return start if start.endswith(f" {command}") else f"{start} {command}"
+
+
 def parse(kind: Any, command: str, first: str, argv: list[str]) -> Any:
     """The command's arguments; those named in `first` may stand at the beginning without their flags."""
     names, flags = first.split(), list[str]()
@@ -129,7 +138,7 @@ def parse(kind: Any, command: str, first: str, argv: list[str]) -> Any:
         flags += [f"--{names.pop(0)}", argv[0]]
         argv = argv[1:]
     argv = [*flags, *argv]
-    usage = f"{PROGRAM} {command} {first.upper()} [--flag value ...]"
+    usage = f"{name_of(command)} {first.upper()} [--flag value ...]"
     (arguments,) = parse_arguments(kind, description=COMMANDS[command][1], argv=argv, usage=usage)
     return arguments
 
@@ -160,15 +169,14 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "publish": (publish, "Put index, predictions and scores of a study on the Hub, as a dataset."),
     "list": (list_runs, "List the runs of a study: which are finished, and what they took."),
 }
-USAGE = "\n".join(
-    [
-        f"usage: {PROGRAM} COMMAND ...",
-        "",
-        *(f"  {name:10}{text}" for name, (_, text) in COMMANDS.items()),
-        "",
-        f"{PROGRAM} COMMAND --help shows the settings of a command.",
-    ]
-)
+
+
+def overview() -> str:
+    lines = [f"  {name:10}{text}" for name, (_, text) in COMMANDS.items()]
+    start = program(PROGRAM)
+    more = f"{start} COMMAND --help shows the settings of a command."
+    return "\n".join([f"usage: {start} COMMAND ...", "", *lines, "", more])
+
 
 if __name__ == "__main__":
     main()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from modeling_slam.common.shipped import HOME
 from modeling_slam.data.joining import open_parts
 from modeling_slam.study.cost import estimate
 from modeling_slam.study.grid import PlannedRun, Study
-from modeling_slam.study.runner import REPOSITORY, Outcome, Task
+from modeling_slam.study.runner import Outcome, Task
 from modeling_slam.study.schedulers import Local, Outcomes, Scheduler, visible_gpus
 from modeling_slam.study.specs import BaselineSpec, RunSpec
 from modeling_slam.study.store import StudyStore
@@ -141,11 +142,8 @@ def check_results(results: str | os.PathLike | None, store: StudyStore) -> Path 
 
 def check_scripts() -> None:
     for script in ("train.py", "eval.py"):
-        if not (REPOSITORY / script).is_file():
-            raise ValueError(
-                f"There is no {REPOSITORY / script}: a study runs the scripts of a clone of the repository. "
-                "Install that clone by `pip install --editable .`."
-            )
+        if not (HOME / script).is_file():
+            raise ValueError(f"There is no {HOME / script}, which a study runs: install slam-asr again.")
 
 
 def check_data(runs: Sequence[PlannedRun]) -> None:

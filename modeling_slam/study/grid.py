@@ -15,6 +15,7 @@ from modeling_slam import SlamAsrConfig
 from modeling_slam.analysis.results import decoders_of
 from modeling_slam.common.command_line import as_flags, build_parser, read_recipe
 from modeling_slam.common.known_models import base_config
+from modeling_slam.common.shipped import find
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.study.axes import AXES, FURTHER, Chosen, check_list, combinations, flags_of, name_of
@@ -75,13 +76,15 @@ class Study:
 def load_study(path: str | Path, changes: Sequence[str] = ()) -> Study:
     """Read a study file, apply `changes` ("encoders.base.model=DIR"), check and expand it.
 
+    `path` may be the name of one of this project's.
+
     Paths in it are relative to the current directory, as those of `train.py` are.
 
     Raises:
         ValueError: something in it is wrong; the message says what, what was expected and what to do.
         OSError: the file, a recipe or a base model's configuration cannot be read.
     """
-    return expand(read_study_file(Path(path), changes))
+    return expand(read_study_file(find(str(path), "study"), changes))
 
 
 def expand(file: StudyFile) -> Study:
@@ -270,7 +273,7 @@ def recipe_of(template: str | None, encoder: str, language: str) -> dict[str, An
         raise ValueError(
             f"`recipe` {template!r}: expected a path with {{encoder}} and {{language}} at most."
         ) from error
-    return read_recipe(Path(path))
+    return read_recipe(find(path, "recipe"))
 
 
 def refuse(own: frozenset[str], flags: Mapping[str, Any], where: str) -> None:

@@ -24,13 +24,13 @@ from modeling_slam.analysis.counting import write_counts
 from modeling_slam.analysis.results import METRICS_FILE, RUN_FILE, decoders_of, evaluations
 from modeling_slam.common.command_line import as_flags
 from modeling_slam.common.files import naming_what_has_no_room, read_json, write_json
+from modeling_slam.common.shipped import HOME, IS_CLONE
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.report import package_versions
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, flags_with
 from modeling_slam.study.store import LOCK, RunState, StudyStore
 from modeling_slam.training.run_directory import ALIGNMENT, WORDS_FILE, of_a_start
 
-REPOSITORY = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("child.py")
 LOG, MODEL = "log.txt", "model"
 TAIL_LINES = 12
@@ -274,7 +274,7 @@ class Processes:
         Raises:
             ProcessError: it ended with an error.
         """
-        command = [str(REPOSITORY / script), *as_flags(flags)]
+        command = [str(HOME / script), *as_flags(flags)]
         child = [sys.executable, str(CHILD), str(self.lifeline.reading), *command]
         threads = {"OMP_NUM_THREADS": str(self.task.threads)}
         log = self.directory / LOG
@@ -303,10 +303,10 @@ def now() -> str:
 
 def commit() -> str | None:
     """The commit of the code that runs, or `None` outside a clone."""
+    if not IS_CLONE:
+        return None
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        return subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -28,7 +28,7 @@ from matplotlib import pyplot as plt
 from transformers import set_seed
 
 from modeling_slam import SlamAsrProcessor
-from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.command_line import clear_errors, parse_arguments, program
 from modeling_slam.common.files import read_json, write_bytes, write_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_speech
@@ -48,7 +48,11 @@ from modeling_slam.training.sampling import with_lengths
 from modeling_slam.training.trained_parts import trained_parts_of
 
 DESCRIPTION = "Error rate of the CTC head at every depth of the encoder: which depths are worth a full run?"
-USAGE = "python -m modeling_slam.training.depth_probe [RECIPE.yaml] [--flag value ...]"
+PROGRAM = "modeling_slam.training.depth_probe"
+USUAL = {
+    "depths", "encoder", "llm", "dataset", "language", "max_train_hours", "align_epochs", "align_batch_size",
+    "align_learning_rate", "projector_type", "projector_stack", "cache_features", "output_dir", "seed",
+}  # fmt: skip
 SETTINGS_FILE = "settings.json"
 ALIGN_EPOCHS = 6.0  # where the recipe does not align
 
@@ -68,7 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         ProbeArguments, ModelArguments, LoraArguments, DataArguments, CacheArguments, AugmentationArguments,
         AlignmentArguments, RunArguments,
     )  # fmt: skip
-    arguments = parse_arguments(*groups, description=DESCRIPTION, argv=argv, usage=USAGE)
+    usage = f"{program(PROGRAM)} [RECIPE] [--flag value ...]"
+    arguments = parse_arguments(*groups, description=DESCRIPTION, argv=argv, usage=usage, usual=USUAL)
     logging.basicConfig(
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
     )

@@ -24,6 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from modeling_slam.common.files import check_writable, read_json, write_json
 from modeling_slam.data import DataReport
+from modeling_slam.evaluation.own_run import RUN_FILE
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.run_settings import (
     Settings,
@@ -34,7 +35,6 @@ from modeling_slam.training.run_settings import (
 )
 from modeling_slam.training.saving import STAGING
 
-RUN_FILE = "run.json"
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-\d+")
 LOCK = ".lock"
 LOCK_SECONDS = 6  # the data workers of a killed run live on that long, at most

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from modeling_slam.model.pipeline_slam import OVERLAP_SECONDS, join, split
+from modeling_slam.model.audio_lengths import (
+    HOP_SAMPLES,
+    OVERLAP_SECONDS,
+    Word,
+    gap_between,
+    hop_power,
+    join,
+    longest_blank,
+    segments,
+    split,
+    timed,
+)
 
 RATE = 16_000
 
@@ -34,7 +45,8 @@ def blocks_of(samples: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def joined(left: str, right: str, overlap: float = 2.0) -> str:
-    return " ".join(join(left.split(), right.split(), overlap))
+    words = join([Word(word) for word in left.split()], [Word(word) for word in right.split()], overlap)
+    return " ".join(word.text for word in words)
 
 
 @pytest.mark.parametrize("pause", [0.3, 0.8])
@@ -46,6 +58,59 @@ def test_cuts_fall_into_pauses(pause, noise):
     for chunk in chunks[1:]:
         assert chunk.overlap == 0
         assert min(abs(chunk.start - middle) for middle in middles) < pause / 2 - 0.05
+
+
+@pytest.mark.parametrize("noise", [0.0, 3e-2])
+def test_cuts_fall_where_the_head_holds_most_positions_for_blank(noise):
+    """In noise of 10 dB below speech too, where no pause is heard."""
+    samples, middles = with_pauses([3.1, 4.2, 2.4, 5.0, 3.3, 4.4, 2.9, 6.1, 3.8], 0.6, noise)
+    position, taken = 1_280, []
+
+    def find(held: np.ndarray, first: int) -> tuple[int, int] | None:
+        """A head that recognises a token every 0.24 s of speech."""
+        start = taken[-1] if taken else 0
+        seconds = (start + np.arange(len(held) // position) * position) / RATE
+        in_pause = np.min(np.abs(seconds[:, None] - middles), axis=1) < 0.3
+        is_blank = in_pause | (np.arange(len(seconds)) % 3 > 0)
+        found = longest_blank(is_blank, position, held, first)
+        taken.append(start + found[1])
+        return found
+
+    chunks = list(split([samples], 10.0, 30.0, find))
+    assert len(chunks) > 3
+    for chunk in chunks[1:]:
+        assert chunk.overlap == 0
+        assert min(abs(chunk.start - middle) for middle in middles) < 0.3
+
+
+def test_a_head_that_always_recognises_something_leaves_no_place_to_cut():
+    assert longest_blank(np.zeros(100, bool), 1_280, speech(8.0), 0) is None
+    assert longest_blank(np.arange(100) % 4 > 0, 1_280, speech(8.0), 0) is None
+    is_blank = np.arange(100) < 20
+    assert longest_blank(is_blank, 1_280, speech(8.0), 0) is not None
+    assert longest_blank(is_blank, 1_280, speech(8.0), 20 * 1_280) is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 2e-2])
+def test_a_word_ends_and_the_next_starts_around_the_quiet_between_them(noise):
+    samples, _ = with_pauses([1.0, 1.0, 1.0], 0.3, noise)
+    power = hop_power(samples)
+    assert len(power) == len(samples) // HOP_SAMPLES
+    assert gap_between(power, 60, 180) == pytest.approx((100, 130), abs=3)
+    assert gap_between(power, 60, 310) == pytest.approx((100, 260), abs=3)  # two pauses: each to its word
+    assert gap_between(power, 50, 50) == (50, 50)
+    assert gap_between(power, len(power), len(power)) == (len(power), len(power))
+
+
+def test_segments_end_with_a_sentence_or_at_a_pause_and_time_never_runs_backwards():
+    said = [("Yes.", 0.1, 0.4), ("I", 0.4, 0.5), ("do", 0.6, 0.8), ("and", 1.4, 1.5), ("so", 1.3, 1.6)]
+    words = [Word(text, start, end, 0.5 + 0.1 * place) for place, (text, start, end) in enumerate(said)]
+    assert [part["text"] for part in timed(segments(words))] == ["Yes.", "I do", "and so"]
+    assert timed(segments(words))[1] == {"text": "I do", "timestamp": (0.4, 0.8), "confidence": 0.65}
+    times = [part["timestamp"] for part in timed([[word] for word in words])]
+    assert times[-1] == (1.5, 1.6)
+    assert all(type(second) is float for pair in times for second in pair)
+    assert timed(segments([])) == []
 
 
 @pytest.mark.parametrize("size", [1_000, 50_000, 10_000_000])
@@ -97,9 +162,8 @@ def test_overlapping_transcripts_join_to_the_whole(tail, cut_word):
     """Both sides hear the words of the overlap; one or both may mishear the word that is cut in two."""
     text = "we count one two three four five six seven eight nine and go"
     whole = text.split()
-    left = whole[: 6 + tail] + [cut_word] * bool(cut_word)
-    right = [cut_word] * bool(cut_word) + whole[4:]
-    assert join(left, right, 2.0) == whole
+    left, right = [*whole[: 6 + tail], cut_word], [cut_word, *whole[4:]]
+    assert joined(" ".join(left), " ".join(right)) == text
 
 
 def test_case_and_punctuation_do_not_hide_a_common_run():

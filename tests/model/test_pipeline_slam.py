@@ -17,7 +17,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline, SlamAsrProcessor
 from modeling_slam.model.audio_io import AudioError
-from modeling_slam.model.pipeline_slam import split
+from modeling_slam.model.audio_lengths import split
 
 RATE = 16_000
 
@@ -263,8 +263,11 @@ def test_the_language_is_given_to_the_call_or_the_pipeline(tiny_model, transcrib
         ({"chunk_length_s": 31}, ValueError, "from 2 to 30"),
         ({"chunk_length_s": True}, ValueError, "from 2 to 30"),
         ({"chunk_length_s": "15"}, ValueError, "from 2 to 30"),
-        ({"return_timestamps": True}, ValueError, "when a word was spoken"),
-        ({"return_timestamps": "word"}, ValueError, "when a word was spoken"),
+        ({"return_timestamps": True}, ValueError, "`return_timestamps` needs a model with a CTC head"),
+        ({"return_timestamps": "word"}, ValueError, "train.py --align_epochs"),
+        ({"return_timestamps": "char"}, ValueError, 'must be "word", or True'),
+        ({"speech_threshold": 0.5}, ValueError, "`speech_threshold` needs a model with a CTC head"),
+        ({"speech_threshold": 1.5}, ValueError, "from 0 to 1"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"stride_length_s": 3}, TypeError, "stride_length_s"),
         ({"generate_kwargs": 2}, TypeError, "dictionary"),

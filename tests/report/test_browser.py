@@ -9,7 +9,7 @@ import pytest
 from made_study import predictions_of, row, spec_of, write_study
 
 from modeling_slam.analysis import StudyResults
-from modeling_slam.demo.commands import ASSETS, REPOSITORY
+from modeling_slam.demo.commands import ASSETS
 from modeling_slam.paper.view import paper_view
 from modeling_slam.report.browser import write_browser
 from modeling_slam.report.pages import write_report
@@ -49,7 +49,7 @@ def demo_report(tmp_path_factory) -> Path:
     from modeling_slam.data import DataArguments, load_speech
 
     flags = {"id_column": "id", "speaker_column": "speaker"}
-    speech = str(REPOSITORY / ASSETS / "speech" / "en")
+    speech = str(Path(__file__).parents[2] / ASSETS / "speech" / "en")
     dataset, _ = load_speech(DataArguments(dataset=speech, language="en", **flags), "test")
     runs = []
     for layers, mode in [(6, "projector"), (6, "lora"), (4, "projector"), (4, "lora")]:

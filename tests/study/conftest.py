@@ -81,5 +81,5 @@ def stand_ins(tmp_path, monkeypatch) -> Path:
     files = {"train.py": TRAIN, "eval.py": EVAL, "failures": "0", "seconds": "0"}
     for name, text in files.items():
         (directory / name).write_text(text)
-    monkeypatch.setattr(runner, "REPOSITORY", directory)
+    monkeypatch.setattr(runner, "HOME", directory)
     return directory

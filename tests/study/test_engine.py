@@ -109,7 +109,7 @@ def test_the_end_of_an_engine_ends_its_runs(study_file, stand_ins, tmp_path):
     (stand_ins / "seconds").write_text("60")
     code = (
         "import pathlib, sys; from modeling_slam.study import load_study, run_study, runner\n"
-        "runner.REPOSITORY = pathlib.Path(sys.argv[3]); run_study(load_study(sys.argv[1]), sys.argv[2])"
+        "runner.HOME = pathlib.Path(sys.argv[3]); run_study(load_study(sys.argv[1]), sys.argv[2])"
     )
     arguments = [str(study_file()), str(tmp_path / "out"), str(stand_ins)]
     directory = tmp_path / "out" / "runs" / RUNS[0]

@@ -1,0 +1,1 @@
+"""Recordings in, transcripts and subtitles out: `slam-asr transcribe MODEL FILES...`."""
