@@ -2,10 +2,11 @@
 
 Another language, another depth, a shorter training: what a checkpoint has trained is taken where it fits,
 tensor by tensor; the rest starts fresh. The LLM must be the same, because projector and head speak in its
-embeddings. What belongs to a layer of encoder or LLM goes to the same layer of the base model, where that is
+embeddings. What belongs to a layer of encoder or LLM goes to the same layer of the same base model, if that is
 kept.
 """
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -46,13 +47,24 @@ def read_start(source: str, config: SlamAsrConfig) -> dict[str, torch.Tensor]:
         config.projector_scale = theirs.projector_scale
     names = {name: name for name in tensors if is_trained(name, theirs) and name != TOKEN_IDS}
     # Layer 3 of theirs may be another one of the base model's than layer 3 of ours.
-    if theirs.kept_encoder_layers != config.kept_encoder_layers:
-        numbers = same_layers(theirs.kept_encoder_layers, config.kept_encoder_layers)
+    if theirs.trains_encoder:
+        numbers = {}
+        if is_same_encoder(theirs, config):
+            numbers = same_layers(theirs.kept_encoder_layers, config.kept_encoder_layers)
         names = renumbered_or_named(names, encoder_layer_prefix(config), numbers)
     if theirs.kept_llm_layers != config.kept_llm_layers:
         numbers = same_layers(theirs.kept_llm_layers, config.kept_llm_layers)
         names = renumbered_or_named(names, f"{LLM}.{llm_layer_prefix(config)}", numbers)
     return {own: tensors[name][...] for name, own in names.items()}
+
+
+def is_same_encoder(theirs: SlamAsrConfig, config: SlamAsrConfig) -> bool:
+    """Whether both models keep layers of one base encoder; told by its digest where the names differ."""
+    if theirs.audio_model_id == config.audio_model_id or theirs.audio_model_digest is None:
+        return True
+    lowest = copy.deepcopy(config)  # the digest is that of the lowest layer they keep
+    lowest.kept_encoder_layers = theirs.kept_encoder_layers[:1]
+    return theirs.audio_model_digest == base_digests(lowest, opened_bases(lowest))[0]
 
 
 def same_layers(theirs: list[Any], ours: list[Any]) -> dict[int, int]:
@@ -61,8 +73,8 @@ def same_layers(theirs: list[Any], ours: list[Any]) -> dict[int, int]:
 
 
 def renumbered_or_named(names: dict[str, str], layer_prefix: str, numbers: dict[int, int]) -> dict[str, str]:
-    """As `renumbered`; what is of a layer that we do not keep has a name that no weight has, for `report`."""
-    dropped = {name: f"{own} (of a layer not kept)" for name, own in names.items()}
+    """As `renumbered`; what is of a layer that has no number gets a name that no weight has, for `report`."""
+    dropped = {name: f"{own} (of no layer of this model)" for name, own in names.items()}
     return dropped | renumbered(names, layer_prefix, numbers)
 
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_run import flags
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -197,6 +198,11 @@ def test_lora_and_trained_layers_of_the_encoder_go_to_the_same_layers_of_the_bas
         assert start_of(deep, tmp_path / name, kept_encoder_layers=[1, 2], **trained)[1] == {"1"}
         assert start_of(deep, tmp_path / name, kept_encoder_layers=[0, 2], **trained)[1] == {"0", "1"}
         assert start_of(deep, tmp_path / name, kept_encoder_layers=[[0, 1], 2])[1] == set()
+        moved = deep._replace(encoder=shutil.copytree(deep.encoder, tmp_path / f"{name}-moved"))
+        assert start_of(moved, tmp_path / name, kept_encoder_layers=[1, 2], **trained)[1] == {"1"}
+        file = moved.encoder / "model.safetensors"
+        save_file({n: t + 0.1 for n, t in load_file(file).items()}, file, metadata={"format": "pt"})
+        assert start_of(moved, tmp_path / name, kept_encoder_layers=[1, 2], **trained)[1] == set()
 
 
 def test_the_lowest_are_kept_unless_told_otherwise_and_no_llm_is_read(world, monkeypatch):

@@ -126,10 +126,13 @@ def test_after_alignment_on_the_frozen_encoders_frames_the_upper_layers_learn(wo
     "trained",
     [
         {"encoder_lora_rank": 2, "align_epochs": 1, "ctc_weight": 0.1},
-        {"train_encoder_layers": 1, "cache_features": "cache", "train_llm": True, "lora_rank": 0},
+        {
+            "train_encoder_layers": 1, "cache_features": "cache", "train_llm": True, "lora_rank": 0,
+            "keep_llm_layers": 1,
+        },
     ],
     ids=["lora", "themselves"],
-)
+)  # fmt: skip
 def test_a_resumed_run_ends_with_the_same_weights(world, tmp_path, trained):
     if "cache_features" in trained:
         trained = trained | {"cache_features": tmp_path / "cache"}
