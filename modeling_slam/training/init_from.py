@@ -2,8 +2,7 @@
 
 Another language, another depth, a shorter training: what a checkpoint has trained is taken where it fits,
 tensor by tensor; the rest starts fresh. The LLM must be the same, because projector and head speak in its
-embeddings. What belongs to a layer of encoder or LLM goes to the same layer of the same base model, if that is
-kept.
+embeddings. What belongs to a layer of encoder or LLM goes to the same layer of the same base model, if kept.
 """
 
 import copy
