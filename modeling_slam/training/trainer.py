@@ -234,7 +234,12 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
-        """Adds the share of padding in the batches since the last line, which the model does not compute."""
+        """Adds the share of padding since the last line, and each part's learning rate where they differ."""
+        if "learning_rate" in logs and self.optimizer is not None:
+            groups = self.optimizer.param_groups
+            rates = {f"learning_rate_{group['part']}": group["lr"] for group in groups if "part" in group}
+            if len(set(rates.values())) > 1:  # transformers' own is the first group's, be that frozen
+                logs |= {"learning_rate": max(rates.values()), **rates}
         real, positions = self._positions
         if "loss" in logs and positions:
             logs["padding"] = round(1 - int(real) / positions, 4)

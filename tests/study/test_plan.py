@@ -61,5 +61,5 @@ def test_the_command_names_its_commands_and_what_is_wrong(study_file, capsys):
         assert "publish" in (printed.err if status else printed.out)
     with pytest.raises(SystemExit, match=r"error: .*there is no setting `nam`"):
         main(["run", str(study_file(nam="x"))])
-    with pytest.raises(SystemExit, match=r"error: .*No such file.*absent\.yaml"):
+    with pytest.raises(SystemExit, match=r"error: There is no study absent\.yaml"):
         main(["run", "absent.yaml"])

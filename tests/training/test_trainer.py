@@ -140,6 +140,16 @@ def test_training_stops_when_the_wer_no_longer_falls(world, tmp_path):
     assert [entry["step"] for entry in history(tmp_path / "run") if "eval_wer" in entry] == [12, 24]
 
 
+def test_the_log_has_the_rate_of_each_part_where_they_differ(world, tmp_path):
+    settings = {"max_steps": 2, "logging_steps": 1, "eval_strategy": "no", "lr_scheduler_type": "constant"}
+    rates = {"freeze_projector_steps": 10, "lora_rank": 4, "lora_learning_rate": 2e-3}
+    run_training(flags(world, tmp_path / "run", **settings, **rates))
+    (*lines, _) = history(tmp_path / "run")
+    assert [line["learning_rate"] for line in lines] == [2e-3, 2e-3]
+    assert [line["learning_rate_lora"] for line in lines] == [2e-3, 2e-3]
+    assert [line["learning_rate_projector"] for line in lines] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
