@@ -211,7 +211,8 @@ def longest_blank(
     Args:
         is_blank: (A,) bool, of positions of so many samples.
     """
-    is_blank = is_blank & (np.arange(len(is_blank)) * position_samples >= first)
+    begins = np.arange(len(is_blank)) * position_samples
+    is_blank = is_blank & (begins >= first) & (begins < len(samples))  # what lies behind is padding
     if not is_blank.any():
         return None
     begin, end = (place * position_samples for place in longest_run(is_blank))

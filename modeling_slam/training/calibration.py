@@ -43,6 +43,11 @@ from modeling_slam.training.run_directory import CALIBRATION
 logger = logging.getLogger("slam-asr")
 LARGEST_SHARE = 0.2  # of the training clips; the others are there to align on
 FRAME_NORM = "projector.frame_norm."
+# What an alignment takes from the run's own arguments.
+OF_ALIGNMENT = (
+    "seed", "data_seed", "world_size", "bf16", "fp16", "optim", "weight_decay", "adam_beta1", "adam_beta2",
+    "adam_epsilon", "max_grad_norm", "clip_by_part", "train_sampling_strategy",
+)  # fmt: skip
 
 
 class ClipCalibration:
@@ -136,7 +141,8 @@ class ClipCalibration:
         if found is None:
             logger.info("Calibration: %s of %d clips", name, len(self.clips))
             began = time.monotonic()
-            values = compute()
+            # Those of the main process: processes may round differently, and go on by what they find.
+            values = broadcast_object_list([compute()])[0]
             found = {"values": values, "seconds": round(time.monotonic() - began, 1)}
             if PartialState().is_main_process:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -171,9 +177,9 @@ class ClipCalibration:
             {name: value for name, value in fields.items() if name.startswith("projector_")},
             base_digests(self.config, opened_bases(self.config))[1],
             dataclasses.asdict(self._removal.align_args),
-            [self.run_args.seed, self.run_args.bf16],
+            {name: getattr(self.run_args, name) for name in OF_ALIGNMENT},
             [*clip_digests(self._removal.aligned_on)],
-            self.dataset["text"],
+            [*self.dataset["text"]],  # all: what `datasets` gives for a column is cut short in JSON
         ]
 
 

@@ -61,15 +61,20 @@ class CtcRemoval:
     def losses_without(self, kept: list[int], candidates: list[int]) -> dict[int, float]:
         """CTC loss a token on the scored clips without each of the `candidates`, aligned on `kept`."""
         directory = Path(self.run_args.output_dir, CALIBRATION, "-".join(map(str, kept)))
+        self._clear(directory)  # a start that was stopped may have had other settings
         config, parts = self._aligned(kept, directory)
         losses = {
             layer: self._loss(config, parts, [other for other in kept if other != layer])
             for layer in candidates
         }
+        self._clear(directory)
+        return losses
+
+    def _clear(self, directory: Path) -> None:
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             shutil.rmtree(directory, ignore_errors=True)
-        return losses
+        PartialState().wait_for_everyone()
 
     def _aligned(self, kept: list[int], directory: Path) -> tuple[SlamAsrConfig, TrainedParts]:
         """Projector and head of a config that keeps these layers, after a short alignment."""

@@ -100,8 +100,9 @@ def depends_on_validation(settings: Settings) -> bool:
 
 def misfits(changed: Mapping[str, Any]) -> list[str]:
     """Those of the changed settings that make another model, whose weights are not the checkpoint's."""
-    base = {"encoder", "llm", "encoder_revision", "llm_revision", "layer_choice", "llm_layer_choice"}
-    shaping = base | config_settings(ModelArguments, LoraArguments) - FITTING
+    base = {"encoder", "llm", "encoder_revision", "llm_revision"}
+    choices = {"layer_choice", "llm_layer_choice", "calibration_minutes", "calibration_seed"}
+    shaping = base | choices | config_settings(ModelArguments, LoraArguments) - FITTING
     return [name for name in changed if name in shaping]
 
 

@@ -91,6 +91,15 @@ def test_a_head_that_always_recognises_something_leaves_no_place_to_cut():
     assert longest_blank(is_blank, 1_280, speech(8.0), 20 * 1_280) is None
 
 
+def test_the_padding_behind_a_chunk_is_no_place_to_cut():
+    """With `pad_to_seconds` the head has positions behind the samples, and nothing is said in any of them."""
+    padded = np.arange(300) >= 100
+    assert longest_blank(padded, 1_280, speech(8.0), 20 * 1_280) is None
+    in_speech = padded | ((np.arange(300) >= 50) & (np.arange(300) < 56))
+    end, following = longest_blank(in_speech, 1_280, speech(8.0), 20 * 1_280)
+    assert 50 * 1_280 <= end <= following <= 56 * 1_280
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 2e-2])
 def test_a_word_ends_and_the_next_starts_around_the_quiet_between_them(noise):
     samples, _ = with_pauses([1.0, 1.0, 1.0], 0.3, noise)

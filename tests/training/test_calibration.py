@@ -1,6 +1,7 @@
 """Choices by speech and the refitted LayerNorm: drawn with a seed, computed once, recorded."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,6 +174,10 @@ def test_ctc_greedy_drops_the_layer_whose_removal_costs_least_loss(world, wavefo
     world = world if kind == "whisper" else waveform(kind)
     found = calibration_of(world, tmp_path / "run")
     layers = found.config.audio_config.num_hidden_layers
+    # Of a start with other settings, which was stopped when it had aligned.
+    stale = tmp_path / "run" / "calibration" / "-".join(map(str, range(layers))) / "alignment"
+    stale.mkdir(parents=True)
+    (stale / "alignment.json").write_text("{}")
     chosen = choose_layers("ctc_greedy", found.stack, layers - 1)
     (step,) = chosen.scores["steps"]
     losses = step["loss_without_layer"]
@@ -183,6 +188,26 @@ def test_ctc_greedy_drops_the_layer_whose_removal_costs_least_loss(world, wavefo
     assert not [*(tmp_path / "run" / "calibration").glob("0-*")]  # the alignment's own files are gone
     again = calibration_of(world, tmp_path / "run")
     assert choose_layers("ctc_greedy", again.stack, layers - 1) == chosen
+
+
+def test_losses_of_other_texts_or_another_training_are_not_taken_for_this_runs(world, tmp_path):
+    found = calibration_of(world, tmp_path)
+    files = []
+    for change in ("none", "text", "rate"):
+        if change == "text":
+            texts = [*found.dataset["text"]]
+            found.dataset = found.dataset.remove_columns("text").add_column("text", [*texts[:-1], "other"])
+        if change == "rate":
+            found.run_args.weight_decay = 0.5
+        vars(found).pop("_text_settings", None)
+        vars(found)["_removal"] = SimpleNamespace(
+            losses_without=lambda kept, candidates: {0: 1.0},
+            align_args=found.align_args,
+            aligned_on=found.clips,
+        )
+        found.losses_without([0, 1], [0])
+        files.append({*(tmp_path / "calibration").glob("ctc-*.json")})
+    assert [len(some) for some in files] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("way", ["as_is", "refitted", "trained"])

@@ -123,6 +123,8 @@ def test_what_makes_another_model_is_told_from_what_does_not():
         "keep_llm_layers",
         "kept_llm_layers",
         "llm_layer_choice",
+        "calibration_minutes",
+        "calibration_seed",
     ]
     assert (
         misfits(dict.fromkeys([*changed, "lora_dropout", "lora_alpha", "projector_dropout", "seed"]))
