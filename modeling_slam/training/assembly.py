@@ -186,8 +186,8 @@ def check_model(config: SlamAsrConfig, model_args: ModelArguments) -> None:
     """Build the model without memory for its weights: what would end in an error does so now.
 
     Raises:
-        ValueError: the attention is not there, LoRA finds no layer of its names, or an audio token is
-            longer than a clip can be.
+        ValueError: the attention is not there, LoRA finds no layer of its names, layers of the LLM cannot be
+            left out, or an audio token is longer than a clip can be.
     """
     geometry = config.audio_geometry
     frames = geometry.frames_of_samples(round((geometry.max_seconds or MAX_CLIP_SECONDS) * SAMPLING_RATE))
@@ -201,7 +201,7 @@ def check_model(config: SlamAsrConfig, model_args: ModelArguments) -> None:
         with torch.device("meta"):
             AutoModel.from_config(config, attn_implementation=attention)
     except (ImportError, ValueError) as error:
-        if "target_modules`" in str(error):
+        if "target_modules`" in str(error) or "_llm_layers`" in str(error):
             raise
         raise ValueError(f"`attn_implementation` {attention}: {one_line(error)}") from error
 

@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from tiny_configs import tiny_audio_config
 from tiny_run import flags
+from transformers import Gemma3nTextConfig
 
 import train
 from modeling_slam import SlamAsrConfig
 from modeling_slam.training.arguments import LoraArguments, ModelArguments
-from modeling_slam.training.assembly import build_config, build_model, build_processor, usual_length
+from modeling_slam.training.assembly import (
+    build_config,
+    build_model,
+    build_processor,
+    check_model,
+    usual_length,
+)
 
 OLD, NEW = "1" * 40, "2" * 40
 
@@ -100,6 +108,18 @@ def test_what_is_trained_is_float32_whatever_the_frozen_weights_are(arguments, b
     assert trained == {torch.float32}
     assert frozen == {torch.bfloat16 if bf16 else torch.float32}
     assert (model.generation_config.num_beams, model.generation_config.max_new_tokens) == (2, 200)
+
+
+def test_an_llm_whose_layers_cannot_be_left_out_is_no_matter_of_its_attention():
+    text_config = Gemma3nTextConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, num_kv_shared_layers=2, layer_types=["full_attention"] * 4,
+        vocab_size_per_layer_input=64, hidden_size_per_layer_input=8, laurel_rank=4,
+        activation_sparsity_pattern=[0.0] * 4,
+    )  # fmt: skip
+    config = SlamAsrConfig(audio_config=tiny_audio_config(), text_config=text_config, num_llm_layers=3)
+    with pytest.raises(ValueError, match=r"^Layers of this LLM .*--keep_llm_layers"):
+        check_model(config, ModelArguments())
 
 
 def test_pieces_of_a_recording_hold_nearly_every_clip_and_the_pauses_around_it():
