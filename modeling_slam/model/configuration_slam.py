@@ -36,6 +36,8 @@ LORA_PARTS = {"language_model": "lora_", "encoder": "encoder_lora_"}
 LORA_FIELDS = ("rank", "alpha", "dropout", "target_modules")
 # Encoders whose layer 0 holds the position embedding of all layers.
 FIRST_LAYER_NEEDED_BY = ("wavlm",)
+# Layers of an encoder whose weights are read without a call: LoRA around them would never act.
+NEVER_CALLED = {"wavlm": ("q_proj", "k_proj", "v_proj", "out_proj")}
 
 
 # Of each class in projectors.py, what a config has that names none: its `projector_hidden_size`,
@@ -225,6 +227,16 @@ class SlamAsrConfig(PreTrainedConfig):
             raise ValueError(f"`{prefix}alpha` must be positive, got {alpha}.")
         if rank and not target_modules:
             raise ValueError(f"`{prefix}target_modules` is empty; name layers, or set `{prefix}rank` to 0.")
+        model_type = self.audio_config.model_type if part == "encoder" else None
+        silent = [
+            name for name in target_modules if name.rpartition(".")[2] in NEVER_CALLED.get(model_type, ())
+        ]
+        if rank and silent:
+            raise ValueError(
+                f"`{prefix}target_modules` names {silent[0]!r}, and LoRA there has no effect: the attention "
+                f"of this encoder ({model_type}) reads the weights of the layer and does not call it. Name "
+                "others, such as `intermediate_dense output_dense`."
+            )
         setattr(self, f"{prefix}target_modules", list(target_modules))
 
     def _check_trained(self) -> None:

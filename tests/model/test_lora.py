@@ -520,3 +520,20 @@ def test_fresh_lora_has_the_dtype_of_what_is_trained(base_models, trained_in_flo
     model = SlamAsrForConditionalGeneration.from_base_models(config, dtype=torch.bfloat16)
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
     assert dtypes == {torch.float32 if trained_in_float32 else torch.bfloat16}
+
+
+@pytest.mark.parametrize("kind", ["whisper", "wav2vec2", "hubert", "wavlm"])
+def test_lora_acts_wherever_it_is_put_into_an_encoder(kind):
+    """WavLM's attention reads the weights of its layers and does not call them: LoRA there is refused."""
+    audio_config = tiny_audio_config() if kind == "whisper" else tiny_waveform_config(kind)
+    settings = {"audio_config": audio_config, "text_config": tiny_text_config(), "encoder_lora_rank": 2}
+    if kind == "wavlm":
+        with pytest.raises(ValueError, match=r"`encoder_lora_target_modules` names 'q_proj'.*no effect"):
+            SlamAsrConfig(**settings)
+        settings["encoder_lora_target_modules"] = ["intermediate_dense", "output_dense"]
+    encoder = SlamAsrForConditionalGeneration(SlamAsrConfig(**settings)).encoder
+    features = torch.randn(1, 8, 40) if kind == "whisper" else torch.randn(1, 4_000)
+    encoder(features)[0].square().sum().backward()
+    trained = {name: weight for name, weight in encoder.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all(weight.grad is not None for weight in trained.values())
