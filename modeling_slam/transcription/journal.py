@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from modeling_slam.common.files import naming_what_has_no_room, write_text
-from modeling_slam.transcription.formats import Transcript
+from modeling_slam.transcription.formats import Transcript, json_text
 from modeling_slam.transcription.recordings import Recording
 from modeling_slam.transcription.subtitles import Word
 
@@ -26,7 +26,7 @@ class Heard:
 
     name: str
     file: str
-    stamp: list[int]  # size in bytes and time of change of the file when it was read
+    stamp: list[int]  # size in bytes and time of change of the file, just before it was read
     settings: dict[str, Any]
     seconds: float = 0.0
     text: str = ""
@@ -34,8 +34,8 @@ class Heard:
     error: str | None = None
 
     @classmethod
-    def of(cls, recording: Recording, settings: dict[str, Any], **values: Any) -> Self:
-        return cls(recording.name, str(recording.path), stamp(recording.path), settings, **values)
+    def of(cls, recording: Recording, stamp: list[int], settings: dict[str, Any], **values: Any) -> Self:
+        return cls(recording.name, str(recording.path), stamp, settings, **values)
 
     def holds_for(self, recording: Recording, settings: dict[str, Any]) -> bool:
         """Whether hearing the recording would give the same again."""
@@ -60,7 +60,7 @@ class Journal:
         self.path = directory / FILE
         self.lines: dict[str, Heard] = {}
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 try:
                     heard = Heard(**json.loads(line))
                 except (ValueError, TypeError):
@@ -81,4 +81,4 @@ class Journal:
 
 
 def as_line(heard: Heard) -> str:
-    return json.dumps(dataclasses.asdict(heard), ensure_ascii=False) + "\n"
+    return json_text(dataclasses.asdict(heard)) + "\n"

@@ -1,5 +1,6 @@
 """Recordings: found in files and folders, named for their output, read whole before the model hears them."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def find_recordings(places: Iterable[str], recursive: bool) -> list[Recording]:
 
 def named(pairs: list[tuple[Path, Path]]) -> list[Recording]:
     stems = [name.with_suffix("").as_posix() for _, name in pairs]
-    shared = {stem for stem in stems if stems.count(stem) > 1}
+    shared = {stem for stem, files in Counter(stems).items() if files > 1}
     names = [
         name.as_posix() if stem in shared else stem for stem, (_, name) in zip(stems, pairs, strict=True)
     ]
