@@ -144,20 +144,27 @@ class StudyStore:
         kept = StudyStore(results)
         if (kept.directory / STUDY_FILE).is_file() and (before := kept.read()[0]) != name:
             raise StudyError(f"`--results {results}` is of the study {before!r}, this one is {name!r}.")
+        # Those that are finished here as well: what is kept of them stays, and must be of the same runs.
+        records = {spec.name: kept.portable_record(spec) for spec in specs if isinstance(spec, RunSpec)}
         for spec in specs:
             if self.is_finished(spec) or not kept.has_counts(spec):
                 continue
-            if isinstance(spec, RunSpec):
-                file = kept.run_directory(spec) / RUN_FILE
-                if not file.is_file():
-                    continue
-                record = RunRecord.from_dict(read_json(file))
-                if changed := differences(portable(record.spec), portable(spec)):
-                    raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
-            kept.copy_counts(spec, self)
-            if isinstance(spec, RunSpec):
+            if not isinstance(spec, RunSpec):
+                kept.copy_counts(spec, self)
+            elif record := records[spec.name]:
+                kept.copy_counts(spec, self)
                 record = dataclasses.replace(record, spec=spec)
                 write_json(self.run_directory(spec) / RUN_FILE, record.to_dict())
+
+    def portable_record(self, spec: RunSpec) -> RunRecord | None:
+        """As `record`, of a run that may have been run on another machine."""
+        file = self.run_directory(spec) / RUN_FILE
+        if not file.is_file():
+            return None
+        record = RunRecord.from_dict(read_json(file))
+        if changed := differences(portable(record.spec), portable(spec)):
+            raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
+        return record
 
     def keep(self, results: Path, specs: Sequence[RunSpec | BaselineSpec]) -> None:
         """Put records and counts of what is finished into `results`, which is a study's directory then.
