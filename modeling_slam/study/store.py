@@ -12,11 +12,13 @@ counts.parquet. Each appears in one step.
 """
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock
@@ -32,6 +34,7 @@ from modeling_slam.analysis.results import (
 )
 from modeling_slam.common.differences import differences
 from modeling_slam.common.files import read_json, write_bytes, write_json
+from modeling_slam.study.grid import EVAL_TYPES, TRAIN_TYPES
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, portable
 
 STATE, LOCK = "state.json", "lock"
@@ -162,7 +165,8 @@ class StudyStore:
         if not file.is_file():
             return None
         record = RunRecord.from_dict(read_json(file))
-        if changed := differences(portable(record.spec), portable(spec)):
+        specs = (with_flags_that_change(portable(one)) for one in (record.spec, spec))
+        if changed := differences(*specs):
             raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
         return record
 
@@ -222,4 +226,21 @@ class StudyStore:
 
 
 def changes(before: RunSpec, now: RunSpec) -> list[str]:
-    return differences(dataclasses.asdict(before), dataclasses.asdict(now))
+    return differences(*(with_flags_that_change(dataclasses.asdict(spec)) for spec in (before, now)))
+
+
+def with_flags_that_change(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification without flags at their defaults: a recipe that comes to state one changes no run."""
+    known = {"train_flags": defaults_of(TRAIN_TYPES), "eval_flags": defaults_of(EVAL_TYPES)}
+    return spec | {
+        kind: {n: value for n, value in spec[kind].items() if n not in defaults or value != defaults[n]}
+        for kind, defaults in known.items()
+    }
+
+
+@functools.cache
+def defaults_of(types: tuple[Any, ...]) -> dict[str, Any]:
+    """What each flag of these dataclasses is where it is not given."""
+    fields = [entry for kind in types for entry in dataclasses.fields(kind) if entry.init]
+    made = {e.name: e.default_factory() for e in fields if e.default_factory is not dataclasses.MISSING}
+    return made | {e.name: e.default for e in fields if e.default is not dataclasses.MISSING}
