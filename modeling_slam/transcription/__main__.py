@@ -26,7 +26,7 @@ from modeling_slam.model.processing_slam import SlamAsrProcessor, in_language
 from modeling_slam.transcription.arguments import TranscribeArguments
 from modeling_slam.transcription.formats import FORMATS
 from modeling_slam.transcription.hearing import Task, hear, hear_in_processes, load
-from modeling_slam.transcription.journal import Heard, Journal
+from modeling_slam.transcription.journal import Heard, Journal, stamp
 from modeling_slam.transcription.recordings import Recording, find_recordings, stated_seconds
 
 DESCRIPTION = (
@@ -115,7 +115,7 @@ def transcribe(arguments: TranscribeArguments) -> Outcome:
         for recording in recordings:
             heard = journal.lines.get(recording.name)
             if heard is not None and heard.holds_for(recording, settings):
-                heard = written(heard, arguments.formats, directory)
+                heard = written(heard, outdated(heard, arguments.formats, directory), directory)
                 outcome.skipped += heard.error is None
                 outcome.add_failure(heard)
             else:
@@ -176,10 +176,20 @@ def held(directory: Path) -> Generator[None]:
         lock.release()
 
 
+def file_of(heard: Heard, name: str, directory: Path) -> Path:
+    return directory / f"{heard.name}.{name}"
+
+
+def outdated(heard: Heard, formats: Iterable[str], directory: Path) -> list[str]:
+    """Formats whose file is missing, or older than what was heard: a newer one may be corrected by hand."""
+    states = {name: stamp(file_of(heard, name, directory)) for name in formats}
+    return [name for name, state in states.items() if not state or state[1] < heard.at * 1e9]
+
+
 def written(heard: Heard, formats: Iterable[str], directory: Path) -> Heard:
     """Write its files; where one cannot be, as its name is too long, what comes back says so."""
     for name in formats:
-        path = directory / f"{heard.name}.{name}"
+        path = file_of(heard, name, directory)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, FORMATS[name].write(heard.transcript()))

@@ -1,13 +1,14 @@
 """What was heard so far: `transcripts.jsonl` in the output directory, a line for each recording.
 
 It makes the command resumable: a recording whose line has the same settings, and which has not changed since,
-is not heard again; its files are written from the line, whatever their format. A line that is damaged is left
-out, and its recording heard again.
+is not heard again; files that are missing are written from the line, whatever their format. A line that is
+damaged is left out, and its recording heard again.
 """
 
 import dataclasses
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,10 +33,11 @@ class Heard:
     text: str = ""
     words: list[Word] | None = None
     error: str | None = None
+    at: float = 0.0  # seconds since 1970 when it was heard; files that are newer may be corrected by hand
 
     @classmethod
     def of(cls, recording: Recording, stamp: list[int], settings: dict[str, Any], **values: Any) -> Self:
-        return cls(recording.name, str(recording.path), stamp, settings, **values)
+        return cls(recording.name, str(recording.path), stamp, settings, at=time.time(), **values)
 
     def holds_for(self, recording: Recording, settings: dict[str, Any]) -> bool:
         """Whether hearing the recording would give the same again."""

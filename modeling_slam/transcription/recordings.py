@@ -1,5 +1,6 @@
 """Recordings: found in files and folders, named for their output, read whole before the model hears them."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def find_recordings(places: Iterable[str], recursive: bool) -> list[Recording]:
     Raises:
         ValueError: a place is not there or a folder holds none, or two files would have the same name.
     """
-    found: dict[Path, tuple[Path, Path]] = {}
+    found: dict[str, tuple[Path, Path]] = {}
     for place in map(Path, places):
         if place.is_dir():
             files = files_below(place) if recursive else sorted(filter(Path.is_file, place.iterdir()))
@@ -51,7 +52,7 @@ def find_recordings(places: Iterable[str], recursive: bool) -> list[Recording]:
         else:
             raise ValueError(f"There is no file or folder {place}.")
         for path, name in pairs:
-            found.setdefault(path.resolve(), (path, name))
+            found.setdefault(os.path.realpath(path), (path, name))  # which a link to itself has as well
     return named(list(found.values()))
 
 

@@ -32,7 +32,7 @@ def command(checkpoint, folder, out) -> list[str]:
 
 def lines(out: Path) -> dict[str, dict]:
     rows = map(json.loads, (out / "transcripts.jsonl").read_text(encoding="utf-8").splitlines())
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row | {"at": 0} for row in rows}
 
 
 def run(*argv: str) -> int | str | None:
@@ -110,6 +110,23 @@ def test_what_was_heard_is_heard_again_only_after_a_change(command, out, folder,
     assert run(*command, "--num_beams", "2") == 0
     assert "5 recordings" in capsys.readouterr().out
     assert {row["settings"]["num_beams"] for row in lines(out).values()} == {2}
+
+
+def test_a_corrected_transcript_stays_until_its_recording_is_heard_again(checkpoint, folder, out):
+    argv = [str(checkpoint), str(folder / "one.wav"), "--output_dir", str(out)]
+    text, table = out / "one.txt", out / "one.json"
+    assert run(*argv, "--format", "txt,json") == 0
+    heard = text.read_text(encoding="utf-8")
+    text.write_text("corrected", encoding="utf-8")
+    assert run(*argv) == 0
+    assert text.read_text(encoding="utf-8") == "corrected"
+    assert run(*argv, "--num_beams", "1", "--language", "nl") == 0
+    assert text.read_text(encoding="utf-8") == heard
+    assert (
+        json.loads(table.read_text(encoding="utf-8"))["language"] is None
+    )  # another format is older than that
+    assert run(*argv, "--num_beams", "1", "--language", "nl", "--format", "txt,json") == 0
+    assert json.loads(table.read_text(encoding="utf-8"))["language"] == "nl"
 
 
 def test_a_line_that_a_killed_run_left_half_written_is_heard_again(command, out, folder, capsys):
@@ -244,6 +261,12 @@ def test_files_are_named_by_their_place_and_each_counts_once(folder):
     assert names(folder / "one.wav", folder / "one.wav", folder).count("one") == 1
     (folder / "one.mp3").touch()
     assert {"one.mp3", "one.wav"} < set(names(folder))
+
+
+def test_links_that_lead_in_circles_stop_nothing(folder):
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / "films" / "up").symlink_to("..")
+    assert {"loop", "one", "films/one"} <= set(names(folder, recursive=True))
 
 
 def test_two_that_would_write_one_file_are_refused(folder):
