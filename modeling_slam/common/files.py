@@ -106,8 +106,8 @@ def replacing(path: str | os.PathLike, needed: int | None = None) -> Generator[P
         DiskFullError: there is no room for it; `needed` is what it takes, in bytes, if that is known.
     """
     path = Path(path)
-    # A name of its own, so that two processes never write to one file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    # A name of its own, so that two processes never write to one file; and short, as 255 bytes are the most.
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     with naming_what_has_no_room(path, needed):
         try:
             yield temporary

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from modeling_slam.analysis.convergence import TRAINER_STATE
 from modeling_slam.analysis.counting import write_counts
 from modeling_slam.analysis.results import METRICS_FILE, RUN_FILE, decoders_of, evaluations
-from modeling_slam.common.command_line import as_flags
+from modeling_slam.common.command_line import as_flags, build_parser
 from modeling_slam.common.files import naming_what_has_no_room, read_json, write_json
 from modeling_slam.common.shipped import HOME, IS_CLONE
 from modeling_slam.evaluation.arguments import EvaluationArguments
@@ -254,9 +254,13 @@ def count(spec: RunSpec, directory: Path) -> None:
 
 def token_limit(eval_flags: Mapping[str, Any]) -> Callable[[float], int]:
     """Tokens at which these flags of eval.py cut the transcript of a clip of so many seconds."""
-    own = {entry.name for entry in dataclasses.fields(EvaluationArguments)} & eval_flags.keys()
-    flags: dict[str, Any] = {"model": "", "output_dir": ""} | {name: eval_flags[name] for name in own}
-    return EvaluationArguments(**flags).token_limit
+    names = [entry.name for entry in dataclasses.fields(EvaluationArguments)]
+    flags = {"model": "-", "output_dir": "-"} | {
+        name: eval_flags[name] for name in names if name in eval_flags
+    }
+    # Read as eval.py reads them: YAML takes 1e2 for a word.
+    namespace = vars(build_parser(EvaluationArguments, description="").parse_args(as_flags(flags)))
+    return EvaluationArguments(**{name: namespace[name] for name in names}).token_limit
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ counts.parquet. Each appears in one step.
 """
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock
@@ -32,6 +34,7 @@ from modeling_slam.analysis.results import (
 )
 from modeling_slam.common.differences import differences
 from modeling_slam.common.files import read_json, write_bytes, write_json
+from modeling_slam.study.grid import EVAL_TYPES, TRAIN_TYPES
 from modeling_slam.study.specs import BaselineSpec, RunRecord, RunSpec, portable
 
 STATE, LOCK = "state.json", "lock"
@@ -144,20 +147,28 @@ class StudyStore:
         kept = StudyStore(results)
         if (kept.directory / STUDY_FILE).is_file() and (before := kept.read()[0]) != name:
             raise StudyError(f"`--results {results}` is of the study {before!r}, this one is {name!r}.")
+        # Those that are finished here as well: what is kept of them stays, and must be of the same runs.
+        records = {spec.name: kept.portable_record(spec) for spec in specs if isinstance(spec, RunSpec)}
         for spec in specs:
             if self.is_finished(spec) or not kept.has_counts(spec):
                 continue
-            if isinstance(spec, RunSpec):
-                file = kept.run_directory(spec) / RUN_FILE
-                if not file.is_file():
-                    continue
-                record = RunRecord.from_dict(read_json(file))
-                if changed := differences(portable(record.spec), portable(spec)):
-                    raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
-            kept.copy_counts(spec, self)
-            if isinstance(spec, RunSpec):
+            if not isinstance(spec, RunSpec):
+                kept.copy_counts(spec, self)
+            elif record := records[spec.name]:
+                kept.copy_counts(spec, self)
                 record = dataclasses.replace(record, spec=spec)
                 write_json(self.run_directory(spec) / RUN_FILE, record.to_dict())
+
+    def portable_record(self, spec: RunSpec) -> RunRecord | None:
+        """As `record`, of a run that may have been run on another machine."""
+        file = self.run_directory(spec) / RUN_FILE
+        if not file.is_file():
+            return None
+        record = RunRecord.from_dict(read_json(file))
+        specs = (with_flags_that_change(portable(one)) for one in (record.spec, spec))
+        if changed := differences(*specs):
+            raise StudyError(f"{file} is of another run:\n  " + "\n  ".join(changed))
+        return record
 
     def keep(self, results: Path, specs: Sequence[RunSpec | BaselineSpec]) -> None:
         """Put records and counts of what is finished into `results`, which is a study's directory then.
@@ -215,4 +226,21 @@ class StudyStore:
 
 
 def changes(before: RunSpec, now: RunSpec) -> list[str]:
-    return differences(dataclasses.asdict(before), dataclasses.asdict(now))
+    return differences(*(with_flags_that_change(dataclasses.asdict(spec)) for spec in (before, now)))
+
+
+def with_flags_that_change(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification without flags at their defaults: a recipe that comes to state one changes no run."""
+    known = {"train_flags": defaults_of(TRAIN_TYPES), "eval_flags": defaults_of(EVAL_TYPES)}
+    return spec | {
+        kind: {n: value for n, value in spec[kind].items() if n not in defaults or value != defaults[n]}
+        for kind, defaults in known.items()
+    }
+
+
+@functools.cache
+def defaults_of(types: tuple[Any, ...]) -> dict[str, Any]:
+    """What each flag of these dataclasses is where it is not given."""
+    fields = [entry for kind in types for entry in dataclasses.fields(kind) if entry.init]
+    made = {e.name: e.default_factory() for e in fields if e.default_factory is not dataclasses.MISSING}
+    return made | {e.name: e.default for e in fields if e.default is not dataclasses.MISSING}

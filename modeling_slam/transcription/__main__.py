@@ -6,6 +6,7 @@ Stopped, the same command goes on. A recording that cannot be read is listed at 
 """
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments, program
-from modeling_slam.common.files import check_writable, read_json, write_text
+from modeling_slam.common.files import DiskFullError, check_writable, read_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.evaluation.own_run import language_of_run
 from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_fingerprint
@@ -25,7 +26,7 @@ from modeling_slam.model.processing_slam import SlamAsrProcessor, in_language
 from modeling_slam.transcription.arguments import TranscribeArguments
 from modeling_slam.transcription.formats import FORMATS
 from modeling_slam.transcription.hearing import Task, hear, hear_in_processes, load
-from modeling_slam.transcription.journal import Heard, Journal
+from modeling_slam.transcription.journal import Heard, Journal, stamp
 from modeling_slam.transcription.recordings import Recording, find_recordings, stated_seconds
 
 DESCRIPTION = (
@@ -61,6 +62,11 @@ class Outcome:
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
     failures: list[Heard] = field(default_factory=list)
+
+    def add_failure(self, heard: Heard) -> None:
+        if heard.error is not None:
+            tqdm.write(f"not transcribed: {heard.error}", file=sys.stderr)
+            self.failures.append(heard)
 
     def summary(self, output_dir: str) -> str:
         lines = []
@@ -109,21 +115,20 @@ def transcribe(arguments: TranscribeArguments) -> Outcome:
         for recording in recordings:
             heard = journal.lines.get(recording.name)
             if heard is not None and heard.holds_for(recording, settings):
-                write_files(heard, arguments.formats, directory)
-                outcome.skipped += 1
+                heard = written(heard, outdated(heard, arguments.formats, directory), directory)
+                outcome.skipped += heard.error is None
+                outcome.add_failure(heard)
             else:
                 left.append(recording)
         if left:
             journal.begin()
             for heard in with_progress(task, left, arguments.num_processes, outcome):
                 journal.add(heard)
-                if heard.error is not None:
-                    tqdm.write(f"not transcribed: {heard.error}", file=sys.stderr)
-                    outcome.failures.append(heard)
-                    continue
-                write_files(heard, arguments.formats, directory)
-                outcome.finished += 1
+                if heard.error is None:
+                    heard = written(heard, arguments.formats, directory)
+                outcome.finished += heard.error is None
                 outcome.audio_seconds += heard.seconds
+                outcome.add_failure(heard)
     return outcome
 
 
@@ -171,11 +176,29 @@ def held(directory: Path) -> Generator[None]:
         lock.release()
 
 
-def write_files(heard: Heard, formats: Iterable[str], directory: Path) -> None:
+def file_of(heard: Heard, name: str, directory: Path) -> Path:
+    return directory / f"{heard.name}.{name}"
+
+
+def outdated(heard: Heard, formats: Iterable[str], directory: Path) -> list[str]:
+    """Formats whose file is missing, or older than what was heard: a newer one may be corrected by hand."""
+    states = {name: stamp(file_of(heard, name, directory)) for name in formats}
+    return [name for name, state in states.items() if not state or state[1] < heard.at * 1e9]
+
+
+def written(heard: Heard, formats: Iterable[str], directory: Path) -> Heard:
+    """Write its files; where one cannot be, as its name is too long, what comes back says so."""
     for name in formats:
-        path = directory / f"{heard.name}.{name}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, FORMATS[name].write(heard.transcript()))
+        path = file_of(heard, name, directory)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, FORMATS[name].write(heard.transcript()))
+        except DiskFullError:
+            raise
+        except OSError as error:
+            what = f"{heard.file}: heard, and {path} cannot be written ({error.strerror})."
+            return dataclasses.replace(heard, error=what)
+    return heard
 
 
 def with_progress(

@@ -84,7 +84,13 @@ def as_json(transcript: Transcript) -> str:
             "segments": segments(transcript.words),
             "words": [timed([word]) for word in transcript.words],
         }
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return json_text(values, indent=2) + "\n"
+
+
+def json_text(values: Any, indent: int | None = None) -> str:
+    """JSON; bytes of a file's name that are no UTF-8, which Python keeps as lone surrogates, are escaped."""
+    text = json.dumps(values, indent=indent, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def segments(words: Sequence[Word]) -> list[dict[str, Any]]:

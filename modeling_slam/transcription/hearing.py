@@ -24,7 +24,7 @@ from modeling_slam.evaluation.fast_search import is_covered, search
 from modeling_slam.model.audio_io import AudioError
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.pipeline_slam import Chunk
-from modeling_slam.transcription.journal import Heard
+from modeling_slam.transcription.journal import Heard, stamp
 from modeling_slam.transcription.recordings import Recording, read
 
 GROUP_SECONDS = 300.0  # of sound that a process is given at a time
@@ -69,10 +69,11 @@ def hear(pipe: CountingPipeline, task: Task, recordings: Iterable[Recording]) ->
     """What was heard in each recording, in order but for those that cannot be read, which come earlier."""
     settings = dict(task.settings)
     failed: deque[Heard] = deque()
-    reading: deque[tuple[Recording, float]] = deque()
+    reading: deque[tuple[Recording, list[int], float]] = deque()
 
     def readable() -> Iterator[Any]:
         for recording in recordings:
+            before = stamp(recording.path)  # of what is heard, whatever becomes of the file meanwhile
             try:
                 sound, seconds = read(recording.path)
                 if not makes_tokens(seconds, pipe.processor, settings["language"]):
@@ -80,17 +81,16 @@ def hear(pipe: CountingPipeline, task: Task, recordings: Iterable[Recording]) ->
                         f"{recording.path}: lasts {seconds:.3f} s, too short for a word.", "empty"
                     )
             except AudioError as error:
-                failed.append(Heard.of(recording, settings, error=str(error)))
+                failed.append(Heard.of(recording, before, settings, error=str(error)))
                 continue
-            reading.append((recording, seconds))
+            reading.append((recording, before, seconds))
             yield sound
 
     for result in pipe(readable(), **call_arguments(pipe, task)):
         yield from (failed.popleft() for _ in range(len(failed)))
-        recording, seconds = reading.popleft()
-        yield Heard.of(
-            recording, settings, seconds=round(seconds, 3), text=result["text"], words=result.get("chunks")
-        )
+        recording, before, seconds = reading.popleft()
+        found = {"text": result["text"], "words": result.get("chunks")}
+        yield Heard.of(recording, before, settings, seconds=round(seconds, 3), **found)
     yield from failed
 
 

@@ -1,19 +1,20 @@
 """What was heard so far: `transcripts.jsonl` in the output directory, a line for each recording.
 
 It makes the command resumable: a recording whose line has the same settings, and which has not changed since,
-is not heard again; its files are written from the line, whatever their format. A line that is damaged is left
-out, and its recording heard again.
+is not heard again; files that are missing are written from the line, whatever their format. A line that is
+damaged is left out, and its recording heard again.
 """
 
 import dataclasses
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from modeling_slam.common.files import naming_what_has_no_room, write_text
-from modeling_slam.transcription.formats import Transcript
+from modeling_slam.transcription.formats import Transcript, json_text
 from modeling_slam.transcription.recordings import Recording
 from modeling_slam.transcription.subtitles import Word
 
@@ -26,16 +27,17 @@ class Heard:
 
     name: str
     file: str
-    stamp: list[int]  # size in bytes and time of change of the file when it was read
+    stamp: list[int]  # size in bytes and time of change of the file, just before it was read
     settings: dict[str, Any]
     seconds: float = 0.0
     text: str = ""
     words: list[Word] | None = None
     error: str | None = None
+    at: float = 0.0  # seconds since 1970 when it was heard; files that are newer may be corrected by hand
 
     @classmethod
-    def of(cls, recording: Recording, settings: dict[str, Any], **values: Any) -> Self:
-        return cls(recording.name, str(recording.path), stamp(recording.path), settings, **values)
+    def of(cls, recording: Recording, stamp: list[int], settings: dict[str, Any], **values: Any) -> Self:
+        return cls(recording.name, str(recording.path), stamp, settings, at=time.time(), **values)
 
     def holds_for(self, recording: Recording, settings: dict[str, Any]) -> bool:
         """Whether hearing the recording would give the same again."""
@@ -60,7 +62,7 @@ class Journal:
         self.path = directory / FILE
         self.lines: dict[str, Heard] = {}
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 try:
                     heard = Heard(**json.loads(line))
                 except (ValueError, TypeError):
@@ -81,4 +83,4 @@ class Journal:
 
 
 def as_line(heard: Heard) -> str:
-    return json.dumps(dataclasses.asdict(heard), ensure_ascii=False) + "\n"
+    return json_text(dataclasses.asdict(heard)) + "\n"

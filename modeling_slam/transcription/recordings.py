@@ -1,5 +1,7 @@
 """Recordings: found in files and folders, named for their output, read whole before the model hears them."""
 
+import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ def find_recordings(places: Iterable[str], recursive: bool) -> list[Recording]:
     Raises:
         ValueError: a place is not there or a folder holds none, or two files would have the same name.
     """
-    found: dict[Path, tuple[Path, Path]] = {}
+    found: dict[str, tuple[Path, Path]] = {}
     for place in map(Path, places):
         if place.is_dir():
             files = files_below(place) if recursive else sorted(filter(Path.is_file, place.iterdir()))
@@ -50,13 +52,13 @@ def find_recordings(places: Iterable[str], recursive: bool) -> list[Recording]:
         else:
             raise ValueError(f"There is no file or folder {place}.")
         for path, name in pairs:
-            found.setdefault(path.resolve(), (path, name))
+            found.setdefault(os.path.realpath(path), (path, name))  # which a link to itself has as well
     return named(list(found.values()))
 
 
 def named(pairs: list[tuple[Path, Path]]) -> list[Recording]:
     stems = [name.with_suffix("").as_posix() for _, name in pairs]
-    shared = {stem for stem in stems if stems.count(stem) > 1}
+    shared = {stem for stem, files in Counter(stems).items() if files > 1}
     names = [
         name.as_posix() if stem in shared else stem for stem, (_, name) in zip(stems, pairs, strict=True)
     ]

@@ -78,6 +78,15 @@ def test_a_run_that_keeps_dying_is_reported_and_the_others_go_on(study_file, sta
     assert commands(tmp_path / "out" / "runs" / RUNS[1]) == ["train.py", "eval.py"]
 
 
+def test_a_recipe_that_comes_to_state_a_default_changes_no_begun_run(study_file, stand_ins, tmp_path):
+    results = tmp_path / "results"
+    run_study(load_study(study_file()), tmp_path / "out", only=[RUNS[0]], results=results)
+    stated = load_study(study_file(), ["train.final_layer_norm=as_is", "eval.dtype=auto"])
+    assert run_study(stated, tmp_path / "out", results=results).finished == 2
+    assert run_study(stated, tmp_path / "other", results=results).finished == 2
+    assert not (tmp_path / "other" / "runs" / RUNS[0] / "log.txt").exists()  # it was kept
+
+
 def test_a_begun_run_keeps_its_specification(study_file, stand_ins, tmp_path):
     run_study(load_study(study_file()), tmp_path / "out", only=[RUNS[0]])
     changed = study_file()

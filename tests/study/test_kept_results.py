@@ -68,6 +68,18 @@ def test_kept_results_of_something_else_are_refused(study_file, stand_ins, tmp_p
     with pytest.raises(ValueError, match="`results` and `output_dir` are both"):
         run_study(load_study(study_file()), tmp_path / "a", results=tmp_path / "a")
     assert not (tmp_path / "b").exists()
+    # Nor does a study that was finished elsewhere leave there what is of other settings than it says.
+    other = load_study(study_file(), ["train.learning_rate=0.1"])
+    run_study(other, tmp_path / "c")
+    with pytest.raises(StudyError, match=r"is of another run:\n  train_flags was .*learning_rate"):
+        run_study(other, tmp_path / "c", results=results)
+
+
+def test_counts_read_flags_as_the_evaluation_reads_them(study_file, stand_ins, tmp_path):
+    """YAML takes 1e2 and quoted numbers for words."""
+    study = load_study(study_file(eval={"batch_seconds": "1e2", "max_new_tokens": "8"}))
+    outcome = run_study(study, tmp_path / "out")
+    assert (outcome.finished, outcome.total) == (2, 2)
 
 
 def test_clips_of_runs_without_texts_are_refused_by_name(study_file, stand_ins, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from transformers import AutoProcessor
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
 from modeling_slam.model.audio_io import load_audio
+from modeling_slam.transcription import hearing
 from modeling_slam.transcription.__main__ import main, task_of
 from modeling_slam.transcription.arguments import TranscribeArguments
 from modeling_slam.transcription.hearing import load
-from modeling_slam.transcription.recordings import find_recordings
+from modeling_slam.transcription.recordings import find_recordings, named
 
 GOOD = {"one", "stereo", "long", "silent", "films/one"}
 
@@ -30,7 +32,7 @@ def command(checkpoint, folder, out) -> list[str]:
 
 def lines(out: Path) -> dict[str, dict]:
     rows = map(json.loads, (out / "transcripts.jsonl").read_text(encoding="utf-8").splitlines())
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row | {"at": 0} for row in rows}
 
 
 def run(*argv: str) -> int | str | None:
@@ -108,6 +110,23 @@ def test_what_was_heard_is_heard_again_only_after_a_change(command, out, folder,
     assert run(*command, "--num_beams", "2") == 0
     assert "5 recordings" in capsys.readouterr().out
     assert {row["settings"]["num_beams"] for row in lines(out).values()} == {2}
+
+
+def test_a_corrected_transcript_stays_until_its_recording_is_heard_again(checkpoint, folder, out):
+    argv = [str(checkpoint), str(folder / "one.wav"), "--output_dir", str(out)]
+    text, table = out / "one.txt", out / "one.json"
+    assert run(*argv, "--format", "txt,json") == 0
+    heard = text.read_text(encoding="utf-8")
+    text.write_text("corrected", encoding="utf-8")
+    assert run(*argv) == 0
+    assert text.read_text(encoding="utf-8") == "corrected"
+    assert run(*argv, "--num_beams", "1", "--language", "nl") == 0
+    assert text.read_text(encoding="utf-8") == heard
+    assert (
+        json.loads(table.read_text(encoding="utf-8"))["language"] is None
+    )  # another format is older than that
+    assert run(*argv, "--num_beams", "1", "--language", "nl", "--format", "txt,json") == 0
+    assert json.loads(table.read_text(encoding="utf-8"))["language"] == "nl"
 
 
 def test_a_line_that_a_killed_run_left_half_written_is_heard_again(command, out, folder, capsys):
@@ -189,6 +208,49 @@ def test_a_recording_too_short_for_a_word_is_listed(checkpoint, folder, out, cap
     assert "click.wav: lasts 0.006 s, too short for a word." in capsys.readouterr().out
 
 
+def test_any_name_that_a_file_can_have_stops_nothing(checkpoint, folder, out, capsys):
+    """Bytes that are no UTF-8, a line separator, and so long that no transcript can be called so."""
+    one = (folder / "one.wav").read_bytes()
+    names = ("\udce9t\udce9", "a\u2028b", "c" * 245, "d" * 251)
+    places = [folder / f"{name}.wav" for name in names]
+    for place in places:
+        place.write_bytes(one)
+    argv = [str(checkpoint), *map(str, places), "--output_dir", str(out), "--format", "txt,json"]
+    for said in ("3 recordings, ", "3 had been transcribed before."):
+        assert run(*argv) == 1
+        printed = capsys.readouterr().out
+        assert said in printed
+        assert "1 could not be transcribed:" in printed
+        assert "d.json cannot be written (File name too long)." in printed
+    found = {json.loads(file.read_text(encoding="utf-8"))["file"] for file in out.glob("*.json")}
+    assert found == set(map(str, places[:3]))
+
+
+def test_a_recording_that_changes_while_it_is_heard_is_heard_again(
+    checkpoint, folder, out, monkeypatch, capsys
+):
+    clip = folder / "one.wav"
+    argv = [str(checkpoint), str(clip), "--output_dir", str(out)]
+    read = hearing.read
+
+    def read_while_it_changes(path):
+        found = read(path)
+        os.utime(path, (1, 1))
+        return found
+
+    monkeypatch.setattr(hearing, "read", read_while_it_changes)
+    assert run(*argv) == 0
+    capsys.readouterr()
+    assert run(*argv) == 0
+    assert "1 recording, " in capsys.readouterr().out
+
+
+def test_names_of_many_recordings_are_found_at_once():
+    begun = time.monotonic()
+    named([(Path(f"/in/{number}.wav"), Path(f"{number}.wav")) for number in range(20_000)])
+    assert time.monotonic() - begun < 3
+
+
 def names(*places: Path, recursive: bool = False) -> list[str]:
     return [recording.name for recording in find_recordings(map(str, places), recursive)]
 
@@ -199,6 +261,12 @@ def test_files_are_named_by_their_place_and_each_counts_once(folder):
     assert names(folder / "one.wav", folder / "one.wav", folder).count("one") == 1
     (folder / "one.mp3").touch()
     assert {"one.mp3", "one.wav"} < set(names(folder))
+
+
+def test_links_that_lead_in_circles_stop_nothing(folder):
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / "films" / "up").symlink_to("..")
+    assert {"loop", "one", "films/one"} <= set(names(folder, recursive=True))
 
 
 def test_two_that_would_write_one_file_are_refused(folder):
