@@ -11,6 +11,7 @@ from typing import Any
 
 from modeling_slam.evaluation.predictions import Prediction, to_lines
 from modeling_slam.evaluation.report import score
+from modeling_slam.study.axes import AXES
 
 WORDS = {
     "en": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero"],
@@ -136,8 +137,7 @@ def write_run(study: Path, spec: dict[str, Any], rows: Sequence[Prediction]) -> 
 def write_study(study: Path, runs: Sequence[tuple[dict[str, Any], Sequence[Prediction]]]) -> Path:
     for spec, rows in runs:
         write_run(study, spec, rows)
-    titles = {"max_train_hours": "hours of training speech", "keep_llm_layers": "LLM layers kept"}
-    axes = {name: titles[name] for spec, _ in runs for name in spec["axes"]}
+    axes = {name: AXES[name].title for spec, _ in runs for name in spec["axes"]}
     content = {"name": "made", "axes": axes, "specs": [spec for spec, _ in runs]}
     (study / "study.json").write_text(json.dumps(content), encoding="utf-8")
     return study

@@ -46,7 +46,7 @@ GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second"}
 OF_HEAD = ("ctc_weight", "speech_threshold", "return_timestamps")  # arguments for models with a CTC head
 OWN_ARGUMENTS = {"language", *OF_HEAD}  # given alike, and not for `generate` itself
 
-SPEECH_THRESHOLD = 0.95  # TODO
+SPEECH_THRESHOLD = 0.95  # measured with `python -m benchmarks.ctc_head silence`, see docs/pipeline.md
 
 
 class SlamAsrPipeline(Pipeline):

@@ -87,7 +87,7 @@ def layer_similarities(encoder: Any, clips: Clips) -> dict[str, Any]:
         waiting, blocks = [], blocks + 1
 
     for features, mask in clips:
-        states = layer_states(encoder, features, mask).to("cpu", torch.float64)
+        states = layer_states(encoder, features, mask).cpu().double()
         cosines = cosines_between(states)
         frames += states.shape[1]
         cosine = cosine + cosines.sum(dim=-1)
@@ -154,7 +154,7 @@ def output_moments(encode: Callable[..., Any], clips: Clips) -> tuple[torch.Tens
     frames, total, squares = 0, torch.zeros(()), torch.zeros(())
     for features, mask in clips:
         output, is_real = encode(features.to(run_device()), mask.to(run_device()))
-        real = output[is_real].to("cpu", torch.float64)
+        real = output[is_real].cpu().double()
         frames += len(real)
         total, squares = total + real.sum(dim=0), squares + real.square().sum(dim=0)
     mean = total / frames

@@ -78,11 +78,7 @@ def many(tmp_path_factory) -> StudyResults:
                     spec |= {"axes": {"layer_choice": choice, "llm": llm}}
                     hard = {"top_down": 4, "uniform": 6, "cka": 2}[choice]
                     runs.append((spec, predictions_of(hard, mode + llm, "en", 12, seed=seed)))
-    study = write_study(tmp_path_factory.mktemp("many"), runs)
-    content = json.loads((study / "study.json").read_text())
-    axes = {"layer_choice": "choice of layers", "llm": "LLM"}
-    (study / "study.json").write_text(json.dumps(content | {"axes": axes}))
-    return StudyResults.load(study)
+    return StudyResults.load(write_study(tmp_path_factory.mktemp("many"), runs))
 
 
 @pytest.mark.parametrize(
