@@ -15,6 +15,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # no space left, a file's limit, a quota
 # What libraries say of it that raise no OSError: Rust's, torch.save, libsndfile.
 NO_ROOM_WORDS = re.compile(
@@ -171,3 +173,21 @@ def files_below(root: Path) -> Iterator[Path]:
             if not name.startswith((".", "__")) and not here.is_relative_to((here / name).resolve())
         )
         yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
+
+
+def acquire_in_place(lock: FileLock) -> None:
+    """Acquire a lock that lies in a directory, also if whoever held it takes file and directory away."""
+    file = Path(lock.lock_file)
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except FileNotFoundError:
+            continue
+        except FileExistsError:  # also of a directory that goes while `mkdir` looks at it
+            if file.parent.is_file():
+                raise
+            continue
+        if file.exists():
+            return
+        lock.release()

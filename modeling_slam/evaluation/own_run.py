@@ -29,7 +29,13 @@ def data_of_run(model: str | os.PathLike) -> dict[str, Any]:
     directory = Path(model)
     for place in (directory, directory.parent) if directory.name.startswith("checkpoint-") else (directory,):
         if (place / RUN_FILE).is_file():
-            data = read_json(place / RUN_FILE).get("data", {})
+            run = read_json(place / RUN_FILE)
+            data = run.get("data", {}) if isinstance(run, dict) else None
+            if not isinstance(data, dict):
+                raise ValueError(
+                    f"{place / RUN_FILE} holds no settings of a run under `data`. Restore it from a copy, or "
+                    "take it away and give the flags of the data yourself."
+                )
             return {name: data[name] for name in OF_THE_DATA if data.get(name) is not None}
     return {}
 

@@ -22,7 +22,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from modeling_slam.common.files import check_writable, read_json, write_json
+from modeling_slam.common.files import acquire_in_place, check_writable, read_json, write_json
 from modeling_slam.data import DataReport
 from modeling_slam.evaluation.own_run import RUN_FILE
 from modeling_slam.training.arguments import RunArguments
@@ -134,7 +134,7 @@ def held(directory: Path) -> Generator[None]:
     made = [path for path in (directory, *directory.absolute().parents) if not path.exists()]
     lock = FileLock(directory / LOCK, timeout=LOCK_SECONDS)
     try:
-        acquire_in_place(lock, directory)
+        acquire_in_place(lock)
     except Timeout:
         raise ValueError(
             f"Another run is going on in `output_dir` {directory}. Wait for its end, or name another "
@@ -150,23 +150,6 @@ def held(directory: Path) -> Generator[None]:
         for path in made:
             with contextlib.suppress(OSError):  # it holds something
                 path.rmdir()
-
-
-def acquire_in_place(lock: FileLock, directory: Path) -> None:
-    """Make the directory and acquire the lock in it, also if a run that ends takes the directory away."""
-    while True:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except FileNotFoundError:
-            continue
-        except FileExistsError:  # also of a directory that goes while `mkdir` looks at it
-            if directory.is_file():
-                raise
-            continue
-        if (directory / LOCK).exists():
-            return
-        lock.release()
 
 
 def find_run(directory: Path, run_args: RunArguments, settings: Settings) -> tuple[Run, dict[str, Any]]:

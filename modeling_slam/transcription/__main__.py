@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments, program
-from modeling_slam.common.files import DiskFullError, check_writable, read_json, write_text
+from modeling_slam.common.files import DiskFullError, acquire_in_place, check_writable, read_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.evaluation.own_run import language_of_run
 from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_fingerprint
@@ -159,10 +159,9 @@ def held(directory: Path) -> Generator[None]:
     Raises:
         ValueError: another one does.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK, timeout=1)
     try:
-        lock.acquire()
+        acquire_in_place(lock)
     except Timeout:
         raise ValueError(
             f"Another `transcribe` is writing to `--output_dir` {directory}. Wait for its end, or name "

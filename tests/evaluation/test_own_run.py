@@ -47,6 +47,13 @@ def test_several_languages_are_no_language_of_the_model(run):
     assert flags_of_run(["--model", str(run), "--dataset", "other"]) == []
 
 
+@pytest.mark.parametrize("content", [[], "run", {"data": None}, {"data": ["nl"]}])
+def test_a_damaged_run_file_is_named(run, content):
+    (run / "run.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"run\.json holds no settings of a run under `data`"):
+        data_of_run(run)
+
+
 def test_an_evaluation_needs_no_more_than_the_run(checkpoint, speech_folder, tmp_path, capsys):
     data = {"dataset": str(speech_folder), "language": "nl", "text_column": ["text"]}
     (checkpoint / "run.json").write_text(json.dumps({"data": data}))
