@@ -161,6 +161,11 @@ def llm_differs(runs: pd.DataFrame) -> bool:
     return "llm_parameters" in runs and runs["llm_parameters"].nunique() > 1
 
 
+def priced_parts(runs: pd.DataFrame) -> list[str]:
+    """What the parameters of `pareto_front` are of."""
+    return ["encoder", *(["LLM"] if llm_differs(runs) else []), "LoRA"]
+
+
 def pareto_front(
     runs: pd.DataFrame, costs: Sequence[str] = ("wer", "parameters", "real_time_factor"), by: By = BY
 ) -> pd.DataFrame:

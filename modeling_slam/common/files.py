@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # no space left, a file's limit, a quota
 # What libraries say of it that raise no OSError: Rust's, torch.save, libsndfile.
@@ -173,6 +173,27 @@ def files_below(root: Path) -> Iterator[Path]:
             if not name.startswith((".", "__")) and not here.is_relative_to((here / name).resolve())
         )
         yield from (Path(folder, name) for name in sorted(files) if name[0] != ".")
+
+
+@contextlib.contextmanager
+def locked(lock_file: Path, seconds: float, busy: str) -> Generator[None]:
+    """No second process in the directory of this file, which is there for as long.
+
+    Raises:
+        ValueError: another one is in it for `seconds`; the message is `busy`.
+    """
+    lock = FileLock(lock_file, timeout=seconds)
+    try:
+        acquire_in_place(lock)
+    except Timeout:
+        raise ValueError(busy) from None
+    try:
+        yield
+    finally:
+        # The file goes first, while nobody else can hold it; whoever waits for it makes a new one.
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            lock_file.unlink(missing_ok=True)
+        lock.release()
 
 
 def acquire_in_place(lock: FileLock) -> None:

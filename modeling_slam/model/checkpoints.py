@@ -236,13 +236,15 @@ class SlamAsrPreTrainedModel(LoraAdapters, PreTrainedModel):  # ty: ignore[incom
         if not config.has_ctc_head and (config.llm_input != "projector" or config.drop_blanks is not None):
             raise ValueError("`llm_input` and `drop_blanks` need a CTC head: set `ctc_vocab_size`.")
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        base = base_tensors(config, **hub)
+        opened = opened_bases(config, **hub)
+        check_digests(config, opened)
+        base = of_kept_llm_layers(config, opened)
         if config.projector_scale is None:
             config = copy.deepcopy(config)
             config.projector_scale = projector_scale(llm_embeddings(config, base))
         tensors = base | (trained_parts(config).state_dict() if trained is None else dict(trained))
         model, _ = cls._from_tensors(tensors, config, "the base models", fresh_lora=True, **kwargs)
-        digests = base_digests(config, opened_bases(config, **hub))
+        digests = base_digests(config, opened)
         model.config.audio_model_digest, model.config.text_model_digest = digests
         return model
 
@@ -458,13 +460,18 @@ def base_tensors(config: Any, frozen_alone: bool = False, **hub_kwargs: Any) -> 
         RuntimeError: the config has a digest of a base model, and the weights found have another.
     """
     tensors = opened_bases(config, frozen_alone, **hub_kwargs)
-    reads_llm = not (frozen_alone and config.train_llm)
-    expected = {
-        "audio": config.audio_model_digest,
-        "text": config.text_model_digest if reads_llm else None,
-    }
+    check_digests(config, tensors)
+    return of_kept_llm_layers(config, tensors)
+
+
+def check_digests(config: Any, tensors: dict[str, Any]) -> None:
+    """Refuse `opened_bases` of another digest than the config has, if it has one."""
+    expected = {"audio": config.audio_model_digest}
+    if has_llm(tensors):
+        expected["text"] = config.text_model_digest
     if any(expected.values()):
-        for (part, wanted), found in zip(expected.items(), base_digests(config, tensors), strict=True):
+        # Without an LLM its digest is of nothing, and there is none to compare it with.
+        for (part, wanted), found in zip(expected.items(), base_digests(config, tensors), strict=False):
             if wanted not in (None, found):
                 raise RuntimeError(
                     f"The weights of {getattr(config, f'{part}_model_id')} (`{part}_model_id`) are not the "
@@ -472,11 +479,19 @@ def base_tensors(config: Any, frozen_alone: bool = False, **hub_kwargs: Any) -> 
                     f"{wanted}. Put the original model back; `{part}_model_digest=None` takes these "
                     "instead, with whatever results."
                 )
-    if not (config.prunes_llm and reads_llm):
+
+
+def of_kept_llm_layers(config: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    """`opened_bases` with the layers of the LLM that the config keeps, numbered as they are in the model."""
+    if not (config.prunes_llm and has_llm(tensors)):
         return tensors
     prefix = f"{LLM}.{llm_layer_prefix(config)}"
     names = renumbered({name: name for name in tensors}, prefix, places(config.kept_llm_layers))
     return {own: tensors[name] for name, own in names.items()}
+
+
+def has_llm(tensors: Iterable[str]) -> bool:
+    return any(name.startswith(f"{LLM}.") for name in tensors)
 
 
 def opened_bases(config: Any, frozen_alone: bool = False, **hub_kwargs: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from modeling_slam.analysis.breakdowns import wer_by_length
-from modeling_slam.analysis.curves import llm_differs, pareto_front
+from modeling_slam.analysis.curves import pareto_front, priced_parts
 from modeling_slam.analysis.frames import beside_mode, each_row, groups, keyed
 from modeling_slam.analysis.results import CURVE, StudyResults
 from modeling_slam.analysis.tables import MODES, error_change, lora_gain, shallowest_cuts, wer_table
@@ -274,7 +274,8 @@ def curve_caption(study: StudyResults, view: View) -> str:
 
 def priced(study: StudyResults) -> str:
     """What the parameters of `pareto_front` are of."""
-    return "encoder, LLM and LoRA" if llm_differs(study.runs) else "encoder and LoRA"
+    *others, last = priced_parts(study.runs)
+    return f"{', '.join(others)} and {last}"
 
 
 def pareto_caption(study: StudyResults, view: View) -> str:

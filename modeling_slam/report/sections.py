@@ -144,7 +144,7 @@ def pareto_table(study: StudyResults, view: View) -> ReportTable:
     front = data[data["on_front"]].sort_values(["language", "wer"]).reset_index(drop=True)
     columns = {
         "wer": ("WER (%)", percent),
-        "parameters": (counted_parts(study.runs) + " (M)", millions),
+        "parameters": (" + ".join(curves.priced_parts(study.runs)) + " (M)", millions),
         **(
             {"real_time_factor": ("real-time factor", lambda value: f"{value:.3f}")}
             if "real_time_factor" in data
@@ -158,11 +158,6 @@ def pareto_table(study: StudyResults, view: View) -> ReportTable:
             "The factor is of the machine that decoded, and noisy if it did other work."
         )
     return table_of_rows("pareto", "Pareto front", note, data, columns, front, study.axes)
-
-
-def counted_parts(runs: pd.DataFrame) -> str:
-    """What the parameters of `pareto_front` are of."""
-    return " + ".join(["encoder", *(["LLM"] if curves.llm_differs(runs) else []), "LoRA"])
 
 
 def failures_table(study: StudyResults, view: View) -> ReportTable:
@@ -194,7 +189,9 @@ def band_table(
     order: str,
     value: str,
 ) -> ReportTable:
-    """Bands side by side, in per cent; the data has one row a run and band."""
+    """Bands side by side, in per cent; the data has one row a run and band, or none."""
+    if data.empty:
+        return ReportTable(name, title, note, data, data)
     bands = data.drop_duplicates(order).sort_values(order)[band]
     rows = bands_in_columns(data, band, value, study.axes)
     data = data.assign(runs=[[run] for run in data["name"]])
@@ -210,15 +207,11 @@ def lengths_table(study: StudyResults, view: View) -> ReportTable:
 def parts_table(study: StudyResults, view: View) -> ReportTable:
     data = breakdowns.wer_by_part(study)
     title, note = "WER by dataset and language", "WER in %, of runs on several of either."
-    if data.empty:
-        return ReportTable("wer_by_part", title, note, data, data)
     return band_table(study, "wer_by_part", title, note, data, "part", "order", "wer")
 
 
 def frequency_table(study: StudyResults, view: View) -> ReportTable:
     data = breakdowns.misses_by_frequency(study)
-    if data.empty:
-        return ReportTable("misses_by_frequency", "Missed words by frequency", "", data, data)
     title = "Missed words by frequency"
     note = "Reference words substituted or deleted, in %, by how often the word occurs in the test set."
     return band_table(study, "misses_by_frequency", title, note, data, "occurrences", "band", "missed")
@@ -229,8 +222,6 @@ def training_frequency_table(study: StudyResults, view: View) -> ReportTable:
     data = breakdowns.errors_by_frequency(study)
     note = "Errors over reference words, in %, by how often the word stood in the transcripts trained on."
     left_out = sorted(set(study.runs["name"]) - set(data.get("name", [])))
-    if data.empty:
-        return ReportTable(name, title, note, data, data)
     note += f" Not known of {', '.join(left_out)}." if left_out else ""
     return band_table(study, name, title, note, data, "occurrences", "band", "wer")
 

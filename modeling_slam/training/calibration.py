@@ -22,7 +22,6 @@ from accelerate.utils import broadcast_object_list
 from modeling_slam import SlamAsrConfig, SlamAsrProcessor
 from modeling_slam.common.files import read_json, write_json
 from modeling_slam.data.frame_store import clip_digests
-from modeling_slam.model.audio_io import DECODING
 from modeling_slam.model.checkpoints import base_digests, encoder_tensors, lazy_tensors, opened_bases
 from modeling_slam.model.configuration_slam import FIRST_LAYER_NEEDED_BY
 from modeling_slam.training import layer_similarity
@@ -30,7 +29,7 @@ from modeling_slam.training.alignment import AlignmentArguments
 from modeling_slam.training.arguments import ModelArguments, RunArguments
 from modeling_slam.training.assembly import topmost
 from modeling_slam.training.ctc_removal import CtcRemoval
-from modeling_slam.training.feature_cache import NO_SETTINGS, CacheArguments, tensor_digest
+from modeling_slam.training.feature_cache import CacheArguments, frame_settings, tensor_digest
 from modeling_slam.training.layer_choice import Stack, choose_layers, needs_speech
 from modeling_slam.training.layer_similarity import (
     layer_similarities,
@@ -153,13 +152,11 @@ class ClipCalibration:
     @functools.cached_property
     def _speech_settings(self) -> list[Any]:
         """All that the unpruned encoder's states depend on."""
-        audio = self.config.audio_config
         base = lazy_tensors(str(self.config.audio_model_id), revision=self.config.audio_model_revision)
-        tensors = encoder_tensors(base, audio, self._all_layers())
+        tensors = encoder_tensors(base, self.config.audio_config, self._all_layers())
         return [
             {name: tensor_digest(tensor) for name, tensor in sorted(tensors.items())},
-            {name: value for name, value in audio.to_dict().items() if name not in NO_SETTINGS},
-            [DECODING, self.processor.feature_extractor.to_dict(), self.processor.pad_to_seconds],
+            frame_settings(self.config, self.processor),
             [*clip_digests(self.clips)],
         ]
 
@@ -192,8 +189,12 @@ def draw(seconds: list[float], wanted: float, seed: int) -> list[int]:
 
 
 def needs_calibration(model_args: ModelArguments) -> bool:
-    by_choice = model_args.kept_encoder_layers is None and needs_speech(model_args.layer_choice)
-    return by_choice or model_args.final_layer_norm == "refitted"
+    return is_by_speech(model_args) or model_args.final_layer_norm == "refitted"
+
+
+def is_by_speech(model_args: ModelArguments) -> bool:
+    """Whether speech says which layers are kept."""
+    return model_args.kept_encoder_layers is None and needs_speech(model_args.layer_choice)
 
 
 def calibrate(
@@ -205,7 +206,7 @@ def calibrate(
     final LayerNorm is to be refitted.
     """
     record: dict[str, Any] = {}
-    if model_args.kept_encoder_layers is None and needs_speech(model_args.layer_choice):
+    if is_by_speech(model_args):
         chosen = choose_layers(model_args.layer_choice, calibration.stack, config.num_encoder_layers)
         config.kept_encoder_layers = chosen.layers
         config.trained_encoder_layers = topmost(chosen.layers, len(config.trained_encoder_layers))

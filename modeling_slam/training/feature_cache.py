@@ -134,15 +134,9 @@ class FeatureCache:
     def _spaces(self) -> Iterator[str]:
         """The name of each depth's space."""
         digests = {name: tensor_digest(tensor) for name, tensor in sorted(self.weights.items())}
-        audio_config = self.config.audio_config.to_dict()
-        settings = {
-            "encoder": {name: value for name, value in audio_config.items() if name not in NO_SETTINGS},
-            "geometry": dataclasses.astuple(self.config.audio_geometry),
-            "decoding": DECODING,
-            "features": self.processor.feature_extractor.to_dict(),
-            "pad_to_seconds": self.processor.pad_to_seconds,
-            "encoding": dataclasses.astuple(self.encoding),
-        } | ({"states": True} if self.holds_states else {})
+        settings = frame_settings(self.config, self.processor)
+        settings |= {"encoding": dataclasses.astuple(self.encoding)}
+        settings |= {"states": True} if self.holds_states else {}
         for depth in self.depths:
             below = {name: digests[name] for name in self._weights_of(depth)}
             text = json.dumps([settings, below], sort_keys=True, default=str)
@@ -300,6 +294,18 @@ def with_digests(splits: dict[str, Any]) -> dict[str, Any]:
 def clip_places(split: datasets.Dataset) -> Iterator[ClipPlace]:
     for row, (digest, seconds) in enumerate(zip(split[CLIP_DIGEST], split["duration"], strict=True)):
         yield ClipPlace(digest, seconds, split, row)
+
+
+def frame_settings(config: SlamAsrConfig, processor: SlamAsrProcessor) -> dict[str, Any]:
+    """What an encoder's frames of a clip depend on beside its weights and how it computes."""
+    audio_config = config.audio_config.to_dict()
+    return {
+        "encoder": {name: value for name, value in audio_config.items() if name not in NO_SETTINGS},
+        "geometry": dataclasses.astuple(config.audio_geometry),
+        "decoding": DECODING,
+        "features": processor.feature_extractor.to_dict(),
+        "pad_to_seconds": processor.pad_to_seconds,
+    }
 
 
 def tensor_digest(tensor: Any) -> str:

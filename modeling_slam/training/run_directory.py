@@ -17,12 +17,11 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from modeling_slam.common.files import acquire_in_place, check_writable, read_json, write_json
+from modeling_slam.common.files import check_writable, locked, read_json, write_json
 from modeling_slam.data import DataReport
 from modeling_slam.evaluation.own_run import RUN_FILE
 from modeling_slam.training.arguments import RunArguments
@@ -132,21 +131,13 @@ def held(directory: Path) -> Generator[None]:
         ValueError: another run is going on in it.
     """
     made = [path for path in (directory, *directory.absolute().parents) if not path.exists()]
-    lock = FileLock(directory / LOCK, timeout=LOCK_SECONDS)
+    busy = (
+        f"Another run is going on in `output_dir` {directory}. Wait for its end, or name another directory."
+    )
     try:
-        acquire_in_place(lock)
-    except Timeout:
-        raise ValueError(
-            f"Another run is going on in `output_dir` {directory}. Wait for its end, or name another "
-            "directory."
-        ) from None
-    try:
-        yield
+        with locked(directory / LOCK, LOCK_SECONDS, busy):
+            yield
     finally:
-        # The file goes first, while nobody else can hold it; whoever waits for it makes a new one.
-        with contextlib.suppress(OSError):  # Windows removes no open file
-            (directory / LOCK).unlink(missing_ok=True)
-        lock.release()
         for path in made:
             with contextlib.suppress(OSError):  # it holds something
                 path.rmdir()

@@ -5,20 +5,18 @@
 Stopped, the same command goes on. A recording that cannot be read is listed at the end and stops no other.
 """
 
-import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments, program
-from modeling_slam.common.files import DiskFullError, acquire_in_place, check_writable, read_json, write_text
+from modeling_slam.common.files import DiskFullError, check_writable, locked, read_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.evaluation.own_run import language_of_run
 from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_fingerprint
@@ -33,7 +31,7 @@ DESCRIPTION = (
     "Text, subtitles, a table or JSON of recordings: files or folders, audio or video, of any length. "
     "Stopped, the same command goes on."
 )
-LOCK = ".transcripts.lock"
+LOCK, LOCK_SECONDS = ".transcripts.lock", 1.0
 BAR = "{percentage:3.0f} %|{bar}| {desc}[{elapsed}<{remaining}]"
 
 
@@ -109,7 +107,11 @@ def transcribe(arguments: TranscribeArguments) -> Outcome:
     task = task_of(arguments)
     settings = dict(task.settings)
     outcome = Outcome()
-    with held(directory):
+    busy = (
+        f"Another `transcribe` is writing to `--output_dir` {directory}. Wait for its end, or name another "
+        "directory."
+    )
+    with locked(directory / LOCK, LOCK_SECONDS, busy):
         journal = Journal(directory)
         left = []
         for recording in recordings:
@@ -150,29 +152,6 @@ def task_of(arguments: TranscribeArguments) -> Task:
         "times": tells_times,
     }  # fmt: skip
     return Task(arguments.model, arguments.dtype, arguments.batch_size, tuple(settings.items()), tells_times)
-
-
-@contextlib.contextmanager
-def held(directory: Path) -> Generator[None]:
-    """One call at a time writes to a directory.
-
-    Raises:
-        ValueError: another one does.
-    """
-    lock = FileLock(directory / LOCK, timeout=1)
-    try:
-        acquire_in_place(lock)
-    except Timeout:
-        raise ValueError(
-            f"Another `transcribe` is writing to `--output_dir` {directory}. Wait for its end, or name "
-            "another directory."
-        ) from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            (directory / LOCK).unlink(missing_ok=True)
-        lock.release()
 
 
 def file_of(heard: Heard, name: str, directory: Path) -> Path:
