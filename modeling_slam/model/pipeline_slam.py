@@ -44,7 +44,7 @@ CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they
 GENERATE_ARGUMENTS = {"generation_config", "streamer", "logits_processor", "stopping_criteria"}
 GENERATE_ARGUMENTS |= {"custom_generate", "max_tokens_per_second"}
 OF_HEAD = ("ctc_weight", "speech_threshold", "return_timestamps")  # arguments for models with a CTC head
-OWN_ARGUMENTS = {"language", *OF_HEAD}  # given alike, and not for `generate` itself
+OWN_ARGUMENTS = {"language", "hotwords", *OF_HEAD}  # given alike, and not for `generate` itself
 
 SPEECH_THRESHOLD = 0.95  # measured with `python -m benchmarks.ctc_head silence`, see docs/pipeline.md
 
@@ -68,6 +68,9 @@ class SlamAsrPipeline(Pipeline):
             words twice.
         language (`str`, *optional*):
             That of the recordings, as a code or an English name; for a model whose instruction names it.
+        hotwords (`list[str]`, *optional*):
+            Words and phrases that may be said, such as names, written as the model writes them; for a model
+            whose instruction has a place for them. At most 100 of 60 characters.
         ctc_weight (`float`, *optional*):
             Above 0: of the beams, and of what the CTC head reads, the best by the LLM's log-probability plus
             this times the head's. For a model with a CTC head.
@@ -122,6 +125,7 @@ class SlamAsrPipeline(Pipeline):
         is_many, streamer = holds_many(inputs), generate_kwargs.get("streamer")
         try:
             self.check_head(**{name: generate_kwargs.get(name) for name in ("streamer", *OF_HEAD)})
+            self.processor.checked_hotwords(generate_kwargs.get("hotwords"))
             results = Results(
                 self,
                 recordings=inputs if is_many else [inputs],
@@ -156,12 +160,13 @@ class SlamAsrPipeline(Pipeline):
         self,
         chunks: list[Chunk],
         language: str | None = None,
+        hotwords: list[str] | None = None,
         speech_threshold: float | None = None,
         return_timestamps: bool | str | None = None,
         **settings: Any,
     ) -> list[tuple[str, list[Word]]]:
         """Chunks -> the transcript of each and its words, with their times in the recording if asked for."""
-        inputs = self.processor([chunk.samples for chunk in chunks], language=language)
+        inputs = self.processor([chunk.samples for chunk in chunks], language=language, hotwords=hotwords)
         inputs = inputs.to(self.device, self.model.dtype)
         if self.model.ctc_head is None:
             return [with_words(text) for text in self.generated(inputs, chunks, **settings)]

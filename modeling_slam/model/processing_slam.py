@@ -4,7 +4,8 @@ A clip becomes features (log-mel frames or, for a waveform encoder, samples) and
 per audio token and the instruction; for training the transcript and end-of-text follow. Each clip is prepared
 by itself, so its tensors do not depend on its batch.
 
-Source of the prompt's order: SLAM-ASR, https://huggingface.co/papers/2402.08846
+Source of the prompt's order: SLAM-ASR, https://huggingface.co/papers/2402.08846; of hotwords in the prompt:
+MaLa-ASR, https://huggingface.co/papers/2406.05839
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ AUDIO_TOKEN = "<|slam_audio|>"
 INSTRUCTION = "Transcribe speech to text.\n"
 Languages = str | Sequence[str | None] | None  # of all clips, or of each
 LANGUAGE_SLOT = "{language}"  # in an instruction: where the language of the clip is named
+HOTWORDS_SLOT = "{hotwords}"  # where words and phrases stand that may be said
+MAX_HOTWORDS, MAX_HOTWORD_CHARACTERS = 100, 60  # of a clip, and of each
+Hotwords = Sequence[str] | Sequence[Sequence[str] | None] | None  # of all clips, or of each
 
 
 class SlamAsrProcessor(ProcessorMixin):
@@ -43,7 +47,8 @@ class SlamAsrProcessor(ProcessorMixin):
             behind it.
         instruction (`str`):
             What the LLM reads between audio and transcript. Where it holds `{language}`, the English name of
-            the clip's language stands there, and `language` must be given with the audio.
+            the clip's language stands there, and `language` must be given with the audio. Where it holds
+            `{hotwords}`, the words and phrases stand there that are given as `hotwords`, or nothing.
         projector_stack, projector_tail, projector_queries:
             As in the model's config; they give the number of placeholders.
         pad_to_seconds (`float`, *optional*):
@@ -117,6 +122,7 @@ class SlamAsrProcessor(ProcessorMixin):
         return_tensors: str = "pt",
         padding: bool | str = True,
         language: Languages = None,
+        hotwords: Hotwords = None,
     ) -> BatchFeature:
         """Prepare one clip or a list of clips.
 
@@ -128,6 +134,9 @@ class SlamAsrProcessor(ProcessorMixin):
             padding: `True` or "longest" pads a batch to its longest row; `False` wants rows of one length.
             language: of all clips, or of each: a code such as "nl" or "sv-SE", or an English name. For
                 instructions with `{language}`; others leave it unread.
+            hotwords: words and phrases that may be said, such as names, written as the model writes them: of
+                all clips, or a list for each. At most 100 of 60 characters. For instructions with
+                `{hotwords}`.
 
         Returns:
             `input_features` (B, M, F) log-mel or (B, n) samples, `input_features_mask` (B, F) or (B, n),
@@ -138,7 +147,8 @@ class SlamAsrProcessor(ProcessorMixin):
             AudioError: a clip cannot be decoded.
             ValueError: a clip is longer than the encoder takes (Whisper's 30 s) or too short for an audio
                 token, there is none, counts differ, the instruction names the language and it is not given or
-                not known, or an argument is none of the above.
+                not known, hotwords are given and it has no place for them, or an argument is none of the
+                above.
         """
         if return_tensors not in ("pt", "np"):
             raise ValueError(f'`return_tensors` must be "pt" or "np", got {return_tensors!r}.')
@@ -155,7 +165,8 @@ class SlamAsrProcessor(ProcessorMixin):
         features = [self.audio_features(load_audio(clip, sampling_rate)) for clip in clips]
         lengths = [len(clip) for clip in features]
         frames = [self.audio_geometry.frames_of_features(length) for length in lengths]
-        text_inputs = self.text_features(frames, [text] if isinstance(text, str) else text, language)
+        texts = [text] if isinstance(text, str) else text
+        text_inputs = self.text_features(frames, texts, language, hotwords)
         if not padding and not (len(set(lengths)) == 1 and text_inputs["attention_mask"].all()):
             raise ValueError("`padding=False` needs rows of one length; leave it out, or pass one clip.")
         padded = pad_sequence(features, batch_first=True)  # with 0.0, behind the log: (B, F, M) or (B, n)
@@ -176,16 +187,21 @@ class SlamAsrProcessor(ProcessorMixin):
         encoder_frames: list[int],
         transcripts: list[str] | None = None,
         language: Languages = None,
+        hotwords: Hotwords = None,
     ) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` and, with transcripts, `labels` for clips of these encoder frames."""
+        count = len(encoder_frames)
         one_for_all = language is None or isinstance(language, str)
-        languages = [language] * len(encoder_frames) if one_for_all else list(language)
-        if len(languages) != len(encoder_frames):
-            raise ValueError(
-                f"Got {len(encoder_frames)} clips and {len(languages)} in `language`; give one for all, or "
-                "one for each clip."
-            )
-        prompts = [self.prompt_ids(*clip) for clip in zip(encoder_frames, languages, strict=True)]
+        languages = [language] * count if one_for_all else list(language)
+        one_for_all = not hotwords or any(isinstance(word, str) for word in hotwords)
+        contexts: list[Any] = [hotwords] * count if one_for_all else [*hotwords]
+        for name, values in (("language", languages), ("hotwords", contexts)):
+            if len(values) != count:
+                raise ValueError(
+                    f"Got {count} clips and {len(values)} in `{name}`; give one for all, or one for each "
+                    "clip."
+                )
+        prompts = [self.prompt_ids(*clip) for clip in zip(encoder_frames, languages, contexts, strict=True)]
         if transcripts is None:
             return self._pad_ids(prompts, side="left")
         if len(transcripts) != len(prompts):
@@ -210,7 +226,9 @@ class SlamAsrProcessor(ProcessorMixin):
         prepare = log_mel if geometry.hop > 1 else waveform
         return prepare(self.feature_extractor, wave, geometry.features_of_samples(samples))
 
-    def prompt_ids(self, encoder_frames: int, language: str | None = None) -> torch.Tensor:
+    def prompt_ids(
+        self, encoder_frames: int, language: str | None = None, hotwords: Sequence[str] | None = None
+    ) -> torch.Tensor:
         """Placeholders of a clip of so many encoder frames, then the instruction: (A + instruction,)."""
         tokens = audio_token_count(
             encoder_frames, self.projector_stack, self.projector_tail, self.projector_queries
@@ -219,8 +237,35 @@ class SlamAsrProcessor(ProcessorMixin):
             seconds = encoder_frames * self.audio_geometry.frame_samples / SAMPLING_RATE
             raise ValueError(f"A clip of {seconds:.2f} s makes no audio token. Leave out clips this short.")
         text = in_language(self.instruction, language)
+        text = text.replace(HOTWORDS_SLOT, ", ".join(self.checked_hotwords(hotwords)))
         instruction = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor([self.audio_token_id] * tokens + instruction)
+
+    def checked_hotwords(self, hotwords: Sequence[str] | None) -> Sequence[str]:
+        """The hotwords of a clip, if the instruction can tell them.
+
+        Raises:
+            ValueError: it has no place for them, they are too many, or one is no word or too long.
+        """
+        words = () if hotwords is None else hotwords
+        if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words):
+            raise ValueError(f"`hotwords` must be a list of words and phrases, got {hotwords!r}.")
+        if words and HOTWORDS_SLOT not in self.instruction:
+            raise ValueError(
+                f"`hotwords` need a model that learnt to read them, and the instruction of this one, "
+                f"{self.instruction!r}, has no place for them: leave them out, or train a model with "
+                '`--instruction "Hotwords: {hotwords}. Transcribe speech to text."`.'
+            )
+        if len(words) > MAX_HOTWORDS:
+            raise ValueError(f"`hotwords` may be {MAX_HOTWORDS} words and phrases at most, got {len(words)}.")
+        reserved = self.tokenizer.get_added_vocab() if words else ()
+        for word in words:
+            if len(word) > MAX_HOTWORD_CHARACTERS or any(token in word for token in reserved):
+                raise ValueError(
+                    f"Each of `hotwords` must be text of at most {MAX_HOTWORD_CHARACTERS} characters without "
+                    f"the tokenizer's own marks, got {word!r}."
+                )
+        return words
 
     def transcript_ids(self, text: str) -> torch.Tensor:
         """The transcript and end-of-text."""

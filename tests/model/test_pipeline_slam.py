@@ -256,6 +256,19 @@ def test_the_language_is_given_to_the_call_or_the_pipeline(tiny_model, transcrib
         transcribe(clip)
 
 
+def test_hotwords_are_given_to_the_call_or_the_pipeline(tiny_model, transcribe, tiny_processor, clip):
+    with pytest.raises(ValueError, match=r"`--instruction .*\{hotwords\}"):
+        transcribe(clip, hotwords=["ab"])
+    tiny_processor.instruction = "{hotwords}\n"
+    inputs = tiny_processor(clip, hotwords=["ab", "c d"])
+    expected = tiny_processor.batch_decode(tiny_model.generate(**inputs), skip_special_tokens=True)[0].strip()
+    assert transcribe(clip, hotwords=["ab", "c d"]) == {"text": expected} != transcribe(clip)
+    built = SlamAsrPipeline(tiny_model, tiny_processor, device="cpu", hotwords=["ab", "c d"])
+    assert built(clip, generation_config=tiny_model.generation_config) == {"text": expected}
+    with pytest.raises(ValueError, match="must be a list"):
+        transcribe(clip, hotwords="ab")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

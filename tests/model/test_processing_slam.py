@@ -198,3 +198,37 @@ def test_a_language_that_is_missing_or_unknown_is_refused(named, two_clips, lang
 def test_an_instruction_without_a_place_for_it_leaves_the_language_unread(tiny_processor, two_clips):
     with_language, without = tiny_processor(two_clips, language="tlh"), tiny_processor(two_clips)
     assert torch.equal(with_language["input_ids"], without["input_ids"])
+
+
+def test_hotwords_stand_in_their_place_of_the_instruction_and_nothing_where_there_are_none(
+    tiny_processor, two_clips
+):
+    def prompts(instruction: str, **given) -> list[list[int]]:
+        tiny_processor.instruction = instruction
+        inputs = tiny_processor(two_clips, **given)
+        rows = zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        return [ids[mask.bool()].tolist() for ids, mask in rows]
+
+    slot = "words: {hotwords}. say:\n"
+    assert prompts(slot, hotwords=["ab", "c d"]) == prompts("words: ab, c d. say:\n")
+    assert prompts(slot) == prompts(slot, hotwords=[]) == prompts("words: . say:\n")
+    for_each = prompts(slot, hotwords=[["ab"], None])
+    assert for_each == [prompts("words: ab. say:\n")[0], prompts("words: . say:\n")[1]]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "hotwords", "message"),
+    [
+        ("say:\n", ["ab"], r"`--instruction \"Hotwords: \{hotwords\}"),
+        ("{hotwords}\n", "ab", "must be a list"),
+        ("{hotwords}\n", ["ab", " "], "must be a list"),
+        ("{hotwords}\n", [["ab"]], "Got 2 clips and 1 in `hotwords`"),
+        ("{hotwords}\n", ["a"] * 101, "100 words and phrases at most"),
+        ("{hotwords}\n", ["a" * 61], "at most 60 characters"),
+        ("{hotwords}\n", ["a <|slam_audio|>"], "without the tokenizer's own marks"),
+    ],
+)
+def test_hotwords_that_cannot_be_told_are_refused(tiny_processor, two_clips, instruction, hotwords, message):
+    tiny_processor.instruction = instruction
+    with pytest.raises(ValueError, match=message):
+        tiny_processor(two_clips, hotwords=hotwords)
