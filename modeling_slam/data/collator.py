@@ -12,11 +12,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from modeling_slam.data.frame_store import FrameReader
+from modeling_slam.data.hotwords import HotwordDraws
 from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
 from modeling_slam.model.ctc_head import CtcVocabulary
 from modeling_slam.model.processing_slam import LANGUAGE_SLOT, SlamAsrProcessor, in_language, padding_mask
 
 CLIP_IDS = "clip_ids"  # in a batch: whose rows these are, to name them; nothing for the model
+DRAW = "draw"  # column of the training clips: the row that what is drawn for a clip belongs to
 FOLD = "fold"  # column that says which part of the training clips this one belongs to, see cross_fitting.py
 CLIP_DIGEST = "clip_digest"  # column that says under which name a clip's encoder frames are cached
 
@@ -27,6 +29,7 @@ class SpeechCollator:
 
     Rows that name no frames by `CLIP_DIGEST` are decoded, cache or not. What the cache holds is called
     `cached_name` in the batch: "input_features" where it is what lower layers hand up to a trained one. With
+    `hotwords` the prompts of rows with a `DRAW` have some, drawn for each clip and epoch. With
     the vocabulary of a CTC head a batch has `ctc_targets` too, (B, N), -100 behind each transcript. Where
     rows have an `id`, `CLIP_IDS` lists them, as `FOLD`, (B,), does where they have a fold; the trainer takes
     both out before the model gets the batch.
@@ -36,6 +39,7 @@ class SpeechCollator:
     cache: FrameReader | None = None
     vocabulary: CtcVocabulary | None = None
     cached_name: str = "encoder_frames"
+    hotwords: HotwordDraws | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = self._speech(rows)
@@ -51,15 +55,18 @@ class SpeechCollator:
     def _speech(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         transcripts = [row["text"] for row in rows]
         languages = [row.get("language") for row in rows]
+        hotwords = None
+        if self.hotwords is not None and DRAW in rows[0]:
+            hotwords = [self.hotwords.for_training(row[DRAW], row["text"]) for row in rows]
         if self.cache is None or CLIP_DIGEST not in rows[0]:
             audio = [row["audio"] for row in rows]
-            return dict(self.processor(audio=audio, text=transcripts, language=languages))
+            return dict(self.processor(audio, transcripts, language=languages, hotwords=hotwords))
         frames = [self.cache[row[CLIP_DIGEST]] for row in rows]  # each (T_i, D)
         lengths = [len(clip) for clip in frames]
         return {
             self.cached_name: pad_sequence(frames, batch_first=True),
             f"{self.cached_name}_mask": padding_mask(lengths),
-            **self.processor.text_features(lengths, transcripts, languages),
+            **self.processor.text_features(lengths, transcripts, languages, hotwords),
         }
 
 

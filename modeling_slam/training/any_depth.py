@@ -38,7 +38,8 @@ class AnyDepthCollator(SpeechCollator):
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         if ANY_DEPTH not in rows[0]:
             return super().__call__(rows)
-        return SpeechCollator(self.processor, self.by_depth[self.depth(rows)], self.vocabulary)(rows)
+        frames = self.by_depth[self.depth(rows)]
+        return SpeechCollator(self.processor, frames, self.vocabulary, hotwords=self.hotwords)(rows)
 
     def depth(self, rows: list[dict[str, Any]]) -> int:
         """Of a batch; all are drawn alike."""

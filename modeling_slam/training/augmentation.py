@@ -5,7 +5,8 @@
 What happens to a clip follows from the seed, the epoch, the clip's row and the group alone: a resumed run and
 another number of data workers or processes give the same bits, and a group more or less changes no draw of
 the others. Validation and test clips stay as they are. To add a group: its name in `AUGMENTATIONS`, its draws
-in `AugmentingCollator`.
+in `AugmentingCollator`. Hotwords for the prompt are drawn alike (`data/hotwords.py`), where the instruction
+has a place for them.
 """
 
 import math
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from modeling_slam.data.collator import FOLD, SpeechCollator
+from modeling_slam.common.numbers import check_numbers
+from modeling_slam.data.collator import DRAW, FOLD, SpeechCollator
 from modeling_slam.data.effects import (
     NOISES,
     add_noise,
@@ -28,12 +30,13 @@ from modeling_slam.data.effects import (
     room,
     spoken,
 )
+from modeling_slam.data.hotwords import HotwordDraws
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.model.audio_lengths import MAX_CLIP_SECONDS, SAMPLING_RATE
+from modeling_slam.model.processing_slam import HOTWORDS_SLOT, MAX_HOTWORDS
 from modeling_slam.training.arguments import RunArguments
 
-KEPT = ("id", "language", FOLD)  # of a row that is heard otherwise, beside what is heard
-DRAW = "draw"  # column of the training clips: the row that a clip's draws belong to
+KEPT = ("id", "language", FOLD, DRAW)  # of a row that is heard otherwise, beside what is heard
 WAVEFORM_AUGMENTATIONS = ("speed", "noise", "edges")  # they need the encoder anew for every clip and epoch
 AUGMENTATIONS = (*WAVEFORM_AUGMENTATIONS, "masking")
 # Shares are of the clips, ranges are drawn from evenly.
@@ -62,7 +65,12 @@ class AugmentationArguments:
         },
     )
 
+    max_hotwords: int = field(
+        default=10, metadata={"help": "Most hotwords of a clip, where the instruction has {hotwords}."}
+    )
+
     def __post_init__(self):
+        check_numbers(self, ("max_hotwords",), at_least=1, below=MAX_HOTWORDS + 1)
         if "none" in self.augment and len(self.augment) > 1:
             raise ValueError(f"`augment` is none or some of {', '.join(AUGMENTATIONS)}, got {self.augment}.")
         self.augment = [name for name in ("none", *AUGMENTATIONS) if name in self.augment]
@@ -248,14 +256,22 @@ class TellsEpoch(TrainerCallback):
 def augment(
     arguments: AugmentationArguments, collator: SpeechCollator, clips: Any, run_args: RunArguments
 ) -> tuple[SpeechCollator, Any, list[TrainerCallback]]:
-    """The collator, the training clips and the trainer's callbacks with what `--augment` asks for."""
-    if not arguments.groups:
-        return collator, clips, []
-    parts = {part.name: getattr(collator, part.name) for part in fields(collator)}
+    """The collator, the training clips and the trainer's callbacks with what is drawn for each epoch: what
+    `--augment` asks for, and hotwords where the instruction has a place for them."""
     seed = run_args.seed if run_args.data_seed is None else run_args.data_seed
-    augmenting = AugmentingCollator(**parts, groups=arguments.groups, clips=clips, seed=seed)
-    numbered = clips.add_column(DRAW, list(range(len(clips))))
-    return augmenting, numbered, [TellsEpoch(augmenting.epoch)]
+    callbacks: list[TrainerCallback] = []
+    if HOTWORDS_SLOT in collator.processor.instruction:
+        reserved = collator.processor.tokenizer.get_added_vocab()
+        draws = HotwordDraws(clips["text"][:], clips["language"][:], arguments.max_hotwords, seed, reserved)
+        collator = replace(collator, hotwords=draws)
+        callbacks.append(TellsEpoch(draws.epoch))
+    if arguments.groups:
+        parts = {part.name: getattr(collator, part.name) for part in fields(collator)}
+        collator = AugmentingCollator(**parts, groups=arguments.groups, clips=clips, seed=seed)
+        callbacks.append(TellsEpoch(collator.epoch))
+    if not callbacks:
+        return collator, clips, []
+    return collator, clips.add_column(DRAW, list(range(len(clips)))), callbacks
 
 
 def on_cached_frames(collator: SpeechCollator) -> SpeechCollator:

@@ -9,7 +9,8 @@ from tiny_run import flags, one_thread
 
 import train
 from modeling_slam import SlamAsrForConditionalGeneration
-from modeling_slam.data.collator import CLIP_DIGEST, SpeechCollator
+from modeling_slam.data.collator import CLIP_DIGEST, DRAW, SpeechCollator
+from modeling_slam.data.hotwords import HotwordDraws
 from modeling_slam.training import any_depth
 from modeling_slam.training.any_depth import ANY_DEPTH, AnyDepthCollator
 
@@ -32,6 +33,18 @@ def test_depths_are_drawn_alike_by_seed_epoch_and_clips_alone(tiny_processor):
     assert drawn != [collator.depth(rows(number)) for number in range(300)]
     other = AnyDepthCollator(tiny_processor, by_depth=readers, seed=2)
     assert drawn != [other.depth(rows(number)) for number in range(300)]
+
+
+def test_hotwords_are_drawn_at_every_depth(tiny_processor):
+    tiny_processor.instruction = "{hotwords} say:"
+    draws = HotwordDraws(["a b", "c d", "e f", "g h"], [None] * 4, 4)
+    clips = [row | {"text": draws.texts[n], DRAW: n} for n, row in enumerate(rows(0))]
+    frames = {clip[CLIP_DIGEST]: torch.zeros(8, 16) for clip in clips}
+    deep = AnyDepthCollator(tiny_processor, hotwords=draws, by_depth=dict.fromkeys((2, 1), frames))(clips)
+    told = [draws.for_training(n, text) for n, text in enumerate(draws.texts)]
+    expected = tiny_processor.text_features([8] * 4, draws.texts, hotwords=told)
+    assert torch.equal(deep["input_ids"], expected["input_ids"])
+    assert any(told)
 
 
 @pytest.mark.e2e

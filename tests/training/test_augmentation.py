@@ -111,6 +111,24 @@ def test_without_augmentation_nothing_is_put_on(prepared, clips):
     assert same is clips
 
 
+@pytest.mark.parametrize("groups", [(), ("edges",)])
+def test_hotwords_are_drawn_where_the_instruction_has_a_place_for_them(prepared, groups):
+    """Of what is said in the clip as it is heard; the augmentation stays the same."""
+    plain, _ = prepared(*(groups or ["none"]))
+    assert plain.hotwords is None
+    plain.processor.instruction = "words {hotwords} say:\n"
+    collator, clips = prepared(*(groups or ["none"]))
+    heard = [collator.heard(row) if groups else row for row in clips]
+    batch, told = collator(list(clips)), set()
+    for place, (row, ids) in enumerate(zip(heard, batch["input_ids"], strict=True)):
+        words = collator.hotwords.for_training(place, row["text"])
+        prompt = collator.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        expected = " ".join(["words", *words, "say:"]).split()  # its tokenizer knows no comma
+        assert prompt.split()[: len(expected)] == expected
+        told.add(tuple(words))
+    assert len(told) > 10
+
+
 def test_workers_that_live_on_give_the_batches_of_this_process(prepared):
     collator, clips = prepared(*AUGMENTATIONS)
     epochs = {}
@@ -232,10 +250,10 @@ def test_what_changes_the_sound_and_a_feature_cache_are_refused_by_name(world, t
 
 @pytest.mark.e2e
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_stopped(world, tmp_path):
-    """In the middle of the second epoch of 12 steps, with another number of workers."""
+    """In the middle of the second epoch of 12 steps, with another number of workers, hotwords among it."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     settings = {"max_steps": 26, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 15}
-    settings |= {"align_epochs": 2, "ctc_weight": 0.3}
+    settings |= {"align_epochs": 2, "ctc_weight": 0.3, "instruction": "{hotwords} say:"}
     with one_thread():
         train.main([*flags(world, whole, **settings), "--augment", *AUGMENTATIONS])
         shutil.copytree(whole, resumed)
