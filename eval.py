@@ -25,6 +25,7 @@ from modeling_slam.data import DataArguments, load_for_run
 from modeling_slam.data.collator import check_clip_lengths, check_lengths
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import CtcRecogniser, SlamRecogniser, decode
+from modeling_slam.evaluation.hotwords import with_hotwords
 from modeling_slam.evaluation.own_run import flags_of_run
 from modeling_slam.evaluation.predictions import PredictionStore
 from modeling_slam.evaluation.report import package_versions, score, summary
@@ -75,7 +76,9 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
         if arguments.baseline == "whisper":
             check_clip_lengths(dataset)
         else:
-            check_lengths(dataset, SlamAsrProcessor.from_pretrained(arguments.model))
+            processor = SlamAsrProcessor.from_pretrained(arguments.model)
+            check_lengths(dataset, processor)
+            dataset = with_hotwords(dataset, arguments, processor, text_style_of(config))
         settings = decoding_settings(arguments, data, config_path, dataset, str(dtype).removeprefix("torch."))
         language = check_baseline(arguments, dataset) if arguments.baseline == "whisper" else None
         store = PredictionStore(arguments.output_dir)

@@ -18,13 +18,17 @@ def utterance_frame(run: str, rows: Sequence[Prediction]) -> pd.DataFrame:
     """Predictions with jiwer's alignment of each utterance and the counts that follow from it."""
     output = jiwer.process_words([row.reference for row in rows], [row.prediction for row in rows])
     counts = error_counts(output)
-    frame = pd.DataFrame([asdict(row) for row in rows]).assign(
-        run=run,
-        **{name: getattr(counts, name) for name in COUNTS},
-        errors=counts.errors,
-        reference_words=counts.reference_lengths,
-        alignment=[encode_alignment(chunks) for chunks in output.alignments],
-        loop=[is_loop(row.reference, row.prediction) for row in rows],
+    frame = (
+        pd.DataFrame([asdict(row) for row in rows])
+        .drop(columns="hotwords")
+        .assign(
+            run=run,
+            **{name: getattr(counts, name) for name in COUNTS},
+            errors=counts.errors,
+            reference_words=counts.reference_lengths,
+            alignment=[encode_alignment(chunks) for chunks in output.alignments],
+            loop=[is_loop(row.reference, row.prediction) for row in rows],
+        )
     )
     frame["wer"] = frame["errors"] / frame["reference_words"].clip(lower=1)
     return frame.set_index("id")

@@ -13,6 +13,7 @@ from modeling_slam.model.audio_lengths import (
     WHISPER_GEOMETRY,
 )
 from modeling_slam.model.configuration_slam import TextStyle
+from modeling_slam.model.processing_slam import MAX_HOTWORDS
 
 
 @dataclass
@@ -48,6 +49,16 @@ class EvaluationArguments:
     text_style: TextStyle | None = field(
         default=None,
         metadata={"help": "written: score case and punctuation too; by default as the model was trained."},
+    )
+    hotwords: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of words or phrases, one a line; or drawn for each clip: oracle (words of its "
+            "reference), mixed (these among words of other clips), distractors."
+        },
+    )
+    hotword_count: int = field(
+        default=10, metadata={"help": "Hotwords of each clip where distractors are drawn."}
     )
     num_beams: int = field(default=2, metadata={"help": "Beams; 1 is greedy, faster and slightly worse."})
     ctc_weight: float = field(
@@ -88,6 +99,9 @@ class EvaluationArguments:
         if self.decoder == "ctc" and self.baseline == "whisper":
             raise ValueError("`decoder` belongs to a SLAM-ASR model; leave it out with `--baseline whisper`.")
         check_numbers(self, ("ctc_weight",), at_least=0)
+        check_numbers(self, ("hotword_count",), at_least=1, below=MAX_HOTWORDS + 1)
+        if self.hotwords and (self.decoder == "ctc" or self.baseline == "whisper"):
+            raise ValueError("`hotwords` stand in the LLM's prompt; leave them out where there is no LLM.")
         if self.ctc_weight and (self.decoder == "ctc" or self.baseline == "whisper"):
             raise ValueError(
                 "`ctc_weight` weighs the CTC head against the LLM; leave it out where there is no LLM."

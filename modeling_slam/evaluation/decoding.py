@@ -25,6 +25,7 @@ from modeling_slam.common.cpu_products import use_onednn
 from modeling_slam.data import normalize_text
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.fast_search import transcribe
+from modeling_slam.evaluation.hotwords import HOTWORDS
 from modeling_slam.evaluation.predictions import Prediction, PredictionStore
 from modeling_slam.model.audio_io import load_audio
 from modeling_slam.model.ctc_head import CtcVocabulary, best_by_both, greedy_classes, vocabulary_of
@@ -42,7 +43,8 @@ class Recogniser(Protocol):
     """What `decode` needs of a model."""
 
     def prepare(self) -> Callable[..., BatchFeature]:
-        """The function from `audio`, 16 kHz clips, and the `language` of each to features.
+        """The function from `audio`, 16 kHz clips, and the `language` of each to features; for a SLAM-ASR
+        model also from the `hotwords` of each.
 
         It runs in workers, so it must not hold the model.
         """
@@ -131,9 +133,8 @@ class Collator:
     prepare: Callable[..., BatchFeature]
 
     def __call__(self, rows: list[dict]) -> tuple[list[dict], BatchFeature]:
-        return rows, self.prepare(
-            audio=[load_audio(row["audio"]) for row in rows], language=[row["language"] for row in rows]
-        )
+        given = {name: [row[name] for row in rows] for name in ("language", HOTWORDS) if name in rows[0]}
+        return rows, self.prepare(audio=[load_audio(row["audio"]) for row in rows], **given)
 
 
 def batches_of(seconds: Iterable[float], batch_size: int, batch_seconds: float) -> list[list[int]]:
@@ -206,4 +207,5 @@ def to_prediction(row: dict, transcript: Transcript, seconds: float) -> Predicti
         speaker=row["speaker"],
         language=row["language"],
         dataset=row.get("dataset"),
+        hotwords=row.get(HOTWORDS),
     )

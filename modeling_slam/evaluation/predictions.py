@@ -49,6 +49,7 @@ class Prediction:
     speaker: str | None
     language: str | None
     dataset: str | None = None  # the name of its dataset; not written where only one was read
+    hotwords: list | None = None  # what the prompt told to expect; not written where no hotwords were given
 
 
 class SettingsError(ValueError):
@@ -64,7 +65,7 @@ def fields_of(row: Prediction) -> dict[str, Any]:
 
 
 FIELDS = get_type_hints(Prediction)
-OPTIONAL = {"dataset"}
+OPTIONAL = {"dataset", "hotwords"}
 DECODE_AGAIN = "Delete that line and run the same `eval.py` command again: it decodes what is missing."
 
 
@@ -125,6 +126,8 @@ def fits(value: Any, kind: Any) -> bool:
     """Whether a value of a line can be that of a field: numbers are finite and not negative, text is text."""
     if isinstance(value, bool):
         return False
+    if isinstance(value, list):
+        return isinstance(value, kind) and all(fits(one, str) for one in value)
     if kind in (int, float):
         return isinstance(value, (int, kind)) and 0 <= value < math.inf
     return isinstance(value, kind) and not (value and HALF_OF_A_PAIR.search(value))

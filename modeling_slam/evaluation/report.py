@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from modeling_slam.data.text import written_text
+from modeling_slam.evaluation.hotwords import hotword_scores, summary_of
 from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import ERROR_RATES, METRICS, Scored, interval_of, measure
 from modeling_slam.evaluation.predictions import Prediction
@@ -38,6 +39,7 @@ def score(
     return (
         measure(scored)
         | score_parts(rows, text_style)
+        | hotword_scores(rows)
         | {
             "interval_method": INTERVAL_METHOD,
             "batch_mean_size": batch_mean_size,
@@ -96,6 +98,7 @@ def summary(metrics: dict[str, Any], rows: Sequence[Prediction]) -> str:
             title = f"{metric.title} " if metric.unit == "rate" else ""
             units.setdefault(metric.unit, []).append(title + metric.write(metrics[name]))
     lines += [f"{unit}: {', '.join(written)}" for unit, written in units.items()]
+    lines += summary_of(metrics)
     lines += [
         "parameters: " + ", ".join(f"{name} {count:,}" for name, count in metrics["parameters"].items()),
         "",

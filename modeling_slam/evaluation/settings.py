@@ -18,6 +18,7 @@ from transformers.utils.hub import extract_commit_hash
 from modeling_slam.common.files import read_json
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
+from modeling_slam.evaluation.hotwords import HOTWORDS
 from modeling_slam.model.configuration_slam import TextStyle
 
 MODEL_TYPES = {"none": "slam_asr", "whisper": "whisper"}
@@ -74,7 +75,10 @@ def checkpoint_fingerprint(config_path: Path) -> str:
 
 def dataset_fingerprint(dataset: datasets.Dataset) -> str:
     """A hash over ids, texts and durations, in order."""
-    rows = dataset.select_columns(["id", "text", "raw_text", "duration"])
+    return digest_of(dataset.select_columns(["id", "text", "raw_text", "duration"]))
+
+
+def digest_of(rows: datasets.Dataset) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8"))
@@ -109,4 +113,7 @@ def decoding_settings(
         settings["max_tokens_per_second"] = arguments.max_tokens_per_second
         if arguments.ctc_weight:
             settings["ctc_weight"] = arguments.ctc_weight
+        if HOTWORDS in dataset.column_names:
+            settings[HOTWORDS] = arguments.hotwords
+            settings["hotwords_content"] = digest_of(dataset.select_columns(["id", HOTWORDS]))
     return settings
