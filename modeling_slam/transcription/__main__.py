@@ -18,8 +18,9 @@ from tqdm import tqdm
 from modeling_slam.common.command_line import clear_errors, parse_arguments, program
 from modeling_slam.common.files import DiskFullError, check_writable, locked, read_json, write_text
 from modeling_slam.common.stopping import ends_in_one_line
+from modeling_slam.data.hotwords import read_hotwords
 from modeling_slam.evaluation.own_run import language_of_run
-from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_fingerprint
+from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_fingerprint, text_style_of
 from modeling_slam.model.processing_slam import SlamAsrProcessor, in_language
 from modeling_slam.transcription.arguments import TranscribeArguments
 from modeling_slam.transcription.formats import FORMATS
@@ -137,7 +138,8 @@ def transcribe(arguments: TranscribeArguments) -> Outcome:
 def task_of(arguments: TranscribeArguments) -> Task:
     """The model's configuration is read and the settings checked against it; no weight is loaded."""
     config_path = check_checkpoint(arguments.model, "none", ctc_weight=arguments.ctc_weight)
-    tells_times = bool(read_json(config_path).get("ctc_vocab_size"))
+    config = read_json(config_path)
+    tells_times = bool(config.get("ctc_vocab_size"))
     without = [name for name in arguments.formats if FORMATS[name].needs_times and not tells_times]
     if without:
         raise ValueError(
@@ -145,12 +147,16 @@ def task_of(arguments: TranscribeArguments) -> Task:
             f"{arguments.model} has none: train one with `--align_epochs`, or write txt or json."
         )
     language = arguments.language or language_of_run(arguments.model)
-    in_language(SlamAsrProcessor.from_pretrained(arguments.model).instruction, language)
+    processor = SlamAsrProcessor.from_pretrained(arguments.model)
+    in_language(processor.instruction, language)
     settings = {
         "checkpoint": checkpoint_fingerprint(config_path), "language": language,
         "num_beams": arguments.num_beams, "ctc_weight": arguments.ctc_weight, "dtype": arguments.dtype,
         "times": tells_times,
     }  # fmt: skip
+    if arguments.hotwords is not None:
+        words = read_hotwords(arguments.hotwords, processor, text_style_of(config), language)
+        settings["hotwords"] = "\n".join(words)  # one value, that a journal gives back as it was
     return Task(arguments.model, arguments.dtype, arguments.batch_size, tuple(settings.items()), tells_times)
 
 

@@ -23,6 +23,10 @@ class TranscribeArguments:
     language: str | None = field(
         default=None, metadata={"help": "Spoken language, such as nl; the run's own if not given."}
     )
+    hotwords: str | None = field(
+        default=None,
+        metadata={"help": "Text file of words or phrases to expect, one a line; for models trained for it."},
+    )
     output_dir: str = field(
         default="transcripts", metadata={"help": "Where files go, each with its recording's name."}
     )

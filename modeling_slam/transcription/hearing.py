@@ -100,6 +100,8 @@ def call_arguments(pipe: CountingPipeline, task: Task) -> dict[str, Any]:
     given = {name: settings[name] for name in ("num_beams", "language") if settings[name] is not None}
     if settings["ctc_weight"]:
         given["ctc_weight"] = settings["ctc_weight"]
+    if "hotwords" in settings:
+        given["hotwords"] = settings["hotwords"].split("\n")
     if task.tells_times:
         given["return_timestamps"] = "word"
     generation = copy.deepcopy(pipe.model.generation_config)

@@ -279,3 +279,29 @@ def test_a_folder_without_recordings_is_refused_with_a_hint(folder):
     (folder / "films" / "deep").mkdir()
     with pytest.raises(ValueError, match=r"holds no recording.*`--recursive`"):
         names(folder / "films" / "deep")
+
+
+def test_hotwords_are_told_to_the_model_and_others_hear_anew(checkpoint, folder, out, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("Schiphol\nJan de Vries\n", encoding="utf-8")
+    command = [str(checkpoint), str(folder / "one.wav"), "--output_dir", str(out)]
+    told = [*command, "--hotwords", str(words)]
+    assert '`--instruction "Hotwords: {hotwords}' in str(run(*told))
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor.instruction = "{hotwords}\n"
+    processor.save_pretrained(checkpoint)
+    assert run(*command) == 0
+    plain = lines(out)["one"]
+    assert "hotwords" not in plain["settings"]
+    assert run(*told) == 0
+    heard = lines(out)["one"]
+    assert heard["settings"]["hotwords"] == "schiphol\njan de vries"
+    model = SlamAsrForConditionalGeneration.from_pretrained(checkpoint)
+    pipe = SlamAsrPipeline(model, processor, device="cpu", hotwords=["schiphol", "jan de vries"])
+    assert heard["text"] == pipe(folder / "one.wav")["text"] != plain["text"]
+    before = (out / "transcripts.jsonl").read_bytes()
+    assert run(*told) == 0
+    assert (out / "transcripts.jsonl").read_bytes() == before, "the same words hear nothing anew"
+    words.write_text("Jan de Vries\n", encoding="utf-8")
+    assert run(*told) == 0
+    assert lines(out)["one"]["settings"]["hotwords"] == "jan de vries"
