@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments, program
-from modeling_slam.common.stopping import ends_in_one_line
+from modeling_slam.common.stopping import EXIT_CODES, ends_in_one_line
 from modeling_slam.serving.app import Service, create_app
 from modeling_slam.serving.arguments import ServeArguments
 from modeling_slam.serving.engine import Engine
@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listener])
+    if server.force_exit:
+        raise SystemExit(EXIT_CODES[signal.SIGINT])
     print("All that was begun is answered.", flush=True)
 
 

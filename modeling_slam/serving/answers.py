@@ -13,7 +13,6 @@ from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from modeling_slam.transcription.formats import FORMATS, Transcript, segments, timed
-from modeling_slam.transcription.subtitles import Word, utterances
 
 Granularities = Sequence[str]  # of `verbose_json`: "word", "segment", both
 
@@ -53,31 +52,27 @@ def as_verbose_json(transcript: Transcript, granularities: Granularities) -> Res
         "usage": usage(transcript),
     }
     if "segment" in granularities:
-        values["segments"] = [
-            verbose_segment(number, row, own)
-            for number, (row, own) in enumerate(zip(segments(words), utterances(words), strict=True))
-        ]
+        values["segments"] = [verbose_segment(number, row) for number, row in enumerate(segments(words))]
     if "word" in granularities:
         rows = [timed([word]) for word in words]
         values["words"] = [{"word": row.pop("text"), **row} for row in rows]
     return JSONResponse(values)
 
 
-def verbose_segment(number: int, row: dict[str, Any], words: Sequence[Word]) -> dict[str, Any]:
+def verbose_segment(number: int, row: dict[str, Any]) -> dict[str, Any]:
     """An utterance with all fields that OpenAI's segments have, as typed clients want them.
 
-    `seek`, `tokens`, `temperature` and `no_speech_prob` are always the same here. `avg_logprob` is that of
-    the CTC head, averaged over words.
+    `avg_logprob` is the logarithm of the confidence. `seek`, `tokens`, `temperature` and `no_speech_prob` are
+    always the same here.
     """
-    logs = [math.log(max(word["confidence"], 1e-6)) for word in words if word.get("confidence") is not None]
-    text = row["text"].encode()
+    text, confidence = row["text"].encode(), row["confidence"]
     return {
         "id": number,
         "seek": 0,
         **row,
         "tokens": [],
         "temperature": 0.0,
-        "avg_logprob": round(sum(logs) / len(logs), 4) if logs else 0.0,
+        "avg_logprob": 0.0 if confidence is None else round(math.log(max(confidence, 0.001)), 4),
         "compression_ratio": round(len(text) / len(zlib.compress(text)), 4),
         "no_speech_prob": 0.0,
     }

@@ -1,6 +1,7 @@
 """`slam-asr serve`, asked by OpenAI's own client over loopback: texts, formats, limits, keys, the end."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -46,6 +47,8 @@ def test_transcripts_and_times_are_those_of_the_pipeline_in_every_format(serve, 
         assert [(part.text, part.start, part.end, part.id) for part in verbose.segments] == [
             (part["text"], part["start"], part["end"], place) for place, part in enumerate(table["segments"])
         ]
+        assert all(math.exp(part.avg_logprob) == pytest.approx(max(part.confidence, 0.001), abs=1e-3)
+                   for part in verbose.segments)  # fmt: skip
     assert server.transcribe(sounds["one"], response_format="verbose_json").words is None
     assert len(words) > 1
 
