@@ -149,6 +149,7 @@ class Engine(threading.Thread):
     def next_batch(self) -> list[tuple[Job, Chunk]]:
         """A chunk of each job in turn until the batch is full; a job with more goes to the line's end."""
         batch: list[tuple[Job, Chunk]] = []
+        streaming: list[Job] = []  # are given one chunk of a batch, so that their text grows
         longest = 0
         while job := self.first():
             try:
@@ -166,7 +167,10 @@ class Engine(threading.Thread):
                 continue
             batch.append((job, chunk))
             if job.following is not None:
-                self.put_back(job)
+                put_back = streaming.append if job.on_text is not None else self.put_back
+                put_back(job)
+        for job in streaming:
+            self.put_back(job)
         return batch
 
     def first(self) -> Job | None:

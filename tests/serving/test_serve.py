@@ -57,7 +57,7 @@ def test_transcripts_and_times_are_those_of_the_pipeline_in_every_format(serve, 
 def test_a_stream_gives_the_text_as_it_grows_and_then_whole(cuts, serve, sounds, request):
     has_head = cuts == "with an overlap"  # the tiny head never tells of a pause
     pipe = request.getfixturevalue("pipe_with_head" if has_head else "pipe_without_head")
-    server = serve(pipe, tells_times=has_head, batch_seconds=10)
+    server = serve(pipe, tells_times=has_head)
     for sound in (sounds["one"], sounds["long"]):
         *deltas, done = server.transcribe(sound, stream=True)
         assert {event.type for event in deltas} == {"transcript.text.delta"}
