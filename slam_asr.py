@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 PACKAGE = HERE / "modeling_slam"
-EXTRAS = {"matplotlib": "plots", "tabulate": "study"}
+EXTRAS = {"matplotlib": "plots", "tabulate": "study", "fastapi": "serve", "uvicorn": "serve"}
+EXTRAS |= {"prometheus_client": "serve"}
 
 
 class Command(NamedTuple):
@@ -34,6 +35,7 @@ COMMANDS = {
     "eval": Command("eval", "--model MODEL", "Error rates of a checkpoint on a dataset."),
     "transcribe": Command("modeling_slam.transcription.__main__", "MODEL FILES...",
                           "Text and subtitles of recordings."),
+    "serve": Command("modeling_slam.serving.__main__", "MODEL", "The same over HTTP, as OpenAI's API."),
     "probe": Command("modeling_slam.training.depth_probe", "[RECIPE]",
                      "How many encoder layers a language needs."),
     "study": Command(STUDY, "COMMAND", "Grids of runs: run, list, report, publish.", parts=PARTS),

@@ -1,5 +1,6 @@
 """Recordings: found in files and folders, named for their output, read whole before the model hears them."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -74,21 +75,27 @@ def named(pairs: list[tuple[Path, Path]]) -> list[Recording]:
     return [Recording(path, name) for name, (path, _) in zip(names, pairs, strict=True)]
 
 
-def read(path: Path) -> tuple[Any, float]:
-    """A recording as the pipeline takes it, its samples or its path, and its seconds; all of it was read.
+class TooLongError(ValueError):
+    """A recording is longer than what is taken."""
+
+
+def read(recording: Any, most_seconds: float = math.inf) -> tuple[Any, float]:
+    """A recording as the pipeline takes it, its samples or itself, and its seconds; all of it was read.
 
     Raises:
-        AudioError: it cannot be read, or not to its end.
+        AudioError: it cannot be read, or not to its end. TooLongError: it is longer than `most_seconds`.
     """
     blocks: list[np.ndarray] = []
     count = 0
-    for block in stream_audio(path):
+    for block in stream_audio(recording):
         count += len(block)
+        if count > most_seconds * SAMPLING_RATE:
+            raise TooLongError(f"The recording is longer than {most_seconds:g} s.")
         if count <= HELD_SECONDS * SAMPLING_RATE:
             blocks.append(block)
         else:
             blocks.clear()
-    return np.concatenate(blocks) if blocks else path, count / SAMPLING_RATE
+    return np.concatenate(blocks) if blocks else recording, count / SAMPLING_RATE
 
 
 def stated_seconds(path: Path) -> float:
