@@ -81,8 +81,9 @@ class Answers(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def dispatch(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        # Datasets are kept and answered for as models are.
-        path = path.replace("/api/datasets/", "/api/models/").removeprefix("/datasets")
+        # Datasets and Spaces are kept and answered for as models are.
+        path = re.sub("^/api/(datasets|spaces)/", "/api/models/", path)
+        path = re.sub("^/(datasets|spaces)/", "/", path)
         for method, pattern, name in ROUTES:
             match = pattern.fullmatch(path)
             if match and (method == self.command or (method, self.command) == ("GET", "HEAD")):
@@ -162,6 +163,8 @@ class Answers(BaseHTTPRequestHandler):
     def create_repository(self) -> Any:
         self.may_write()
         asked = json.loads(self.body)
+        if asked.get("type") == "space" and asked.get("sdk") not in ("gradio", "docker", "static"):
+            raise HubError(400, "A Space needs an sdk")
         owner = asked.get("organization") or self.hub.user
         if owner != self.hub.user:
             raise HubError(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')

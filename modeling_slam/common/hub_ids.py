@@ -12,7 +12,7 @@ def is_hub_id(text: str) -> bool:
     return HUB_ID.fullmatch(text) is not None
 
 
-def check_repo_id(repo_id: str) -> None:
+def check_repo_id(repo_id: str, flag: str = "repo_id") -> None:
     """Raises ValueError: `repo_id` is not owner/name, which a repository to write to must be."""
     if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"`repo_id` must be owner/name, got {repo_id!r}.")
+        raise ValueError(f"`{flag}` must be owner/name, got {repo_id!r}.")

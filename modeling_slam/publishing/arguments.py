@@ -62,8 +62,13 @@ class PublishArguments:
         metadata={"help": "Audio file to transcribe in the check; a generated one if not given."},
     )
     card: str | None = field(default=None, metadata={"help": "Also write the rendered card to this file."})
+    space: str | None = field(
+        default=None, metadata={"help": "owner/name of a Space: the model's page, pushed after the model."}
+    )
 
     def __post_init__(self):
+        if self.space is not None:
+            check_repo_id(self.space, "space")
         if self.merge_lora and self.format != "full":
             raise ValueError("`merge_lora` changes the base weights, so it needs `--format full`.")
         if self.base_models and self.format != "full":

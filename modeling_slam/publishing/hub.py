@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelInfo,
     get_token,
     set_client_factory,
 )
@@ -39,6 +38,17 @@ LOST = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError
 
 class PublishError(ValueError):
     """The push failed; the message says what the Hub holds now and what to do."""
+
+
+class Kind(NamedTuple):
+    """A kind of repository, and what a new release of it takes away where the new one lacks it."""
+
+    name: str
+    replaced: tuple[str, ...]
+    sdk: str | None = None  # of a Space
+
+
+MODEL = Kind("model", REPLACED)
 
 
 @dataclass(frozen=True)
@@ -86,20 +96,21 @@ def push(
     tag: str | None = None,
     collection: str | None = None,
     revision: str | None = None,
+    kind: Kind = MODEL,
 ) -> Published:
     """Make the repository hold exactly the release in `directory`, in one commit; tag it, collect it.
 
-    Files of a repository that no release writes (a picture, say) stay.
+    Files of a repository that no release of its kind writes (a picture, say) stay.
 
     Raises:
         PublishError: as the class says.
     """
     state = f"Nothing of this version is visible at {repo_id}."
     try:
-        info = open_repository(api, repo_id, private, revision)
+        info = open_repository(api, repo_id, private, revision, kind)
         if tag is not None:
             check_tag_is_free(api, repo_id, tag, info.sha)
-        commit = retried(lambda: commit_release(api, directory, repo_id, message, revision))
+        commit = retried(lambda: commit_release(api, directory, repo_id, message, revision, kind))
         state = f"The files of this version are complete at {repo_id}, commit {commit}."
         if tag is not None:
             retried(lambda: set_tag(api, repo_id, tag, commit))
@@ -113,7 +124,8 @@ def push(
         if not isinstance(reason, (OSError, ValueError, *LOST)):  # OSError: all answers of the Hub
             raise
         raise PublishError(f"{state} {advice(reason, repo_id)}") from error
-    return Published(repo_id, commit, f"{api.endpoint}/{repo_id}/tree/{commit}")
+    place = repo_id if kind is MODEL else f"{kind.name}s/{repo_id}"
+    return Published(repo_id, commit, f"{api.endpoint}/{place}/tree/{commit}")
 
 
 def create_repository(api: HfApi, repo_id: str, private: bool) -> None:
@@ -128,22 +140,30 @@ def create_repository(api: HfApi, repo_id: str, private: bool) -> None:
         raise PublishError(f"{repo_id} cannot be written. {advice(error, repo_id)}") from error
 
 
-def open_repository(api: HfApi, repo_id: str, private: bool, revision: str | None = None) -> ModelInfo:
-    retried(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
-    info = retried(lambda: api.model_info(repo_id, revision=revision))
+def open_repository(
+    api: HfApi, repo_id: str, private: bool, revision: str | None = None, kind: Kind = MODEL
+) -> Any:
+    """The repository's state on the Hub, which is made if it is not there."""
+    of_kind: Any = {"repo_type": kind.name, "space_sdk": kind.sdk}
+    retried(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True, **of_kind))
+    info = retried(lambda: api.repo_info(repo_id, revision=revision, repo_type=kind.name))
     if private and not info.private:
         raise PublishError(f"{repo_id} exists and is public. Make it private on its settings page first.")
     return info
 
 
-def commit_release(api: HfApi, directory: Path, repo_id: str, message: str, revision: str | None) -> str:
+def commit_release(
+    api: HfApi, directory: Path, repo_id: str, message: str, revision: str | None, kind: Kind
+) -> str:
     """Upload what the Hub lacks and commit; returns the commit, the present one if nothing changed."""
     paths = files_below(directory)
-    present = api.list_repo_files(repo_id, revision=revision)
-    stale = [path for path in present if path not in paths and matches(path, REPLACED)]
+    where: Any = {"repo_id": repo_id, "revision": revision, "repo_type": kind.name}
+    stale = [
+        path for path in api.list_repo_files(**where) if path not in paths and matches(path, kind.replaced)
+    ]
     additions = [CommitOperationAdd(path, directory / path) for path in paths]
     deletions = [CommitOperationDelete(path, is_folder=False) for path in stale]
-    info = api.create_commit(repo_id, [*additions, *deletions], commit_message=message, revision=revision)
+    info = api.create_commit(operations=[*additions, *deletions], commit_message=message, **where)
     return info.oid
 
 

@@ -1,12 +1,18 @@
 """A tiny model trained and evaluated for real against the fake Hub, once for all tests of this directory."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 from fake_hub import FakeHub
+from huggingface_hub import HfApi, close_session, constants, set_client_factory
+from huggingface_hub.utils import _http
 from programs import run_script
 from published_run import TRAINED_ID, TrainedWorld
 from tiny_world import PLAIN, build_tiny_world
+
+from modeling_slam.publishing import hub as publishing_hub
+from modeling_slam.publishing.hub import open_hub
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
@@ -20,6 +26,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def hub() -> Iterator[FakeHub]:
     with FakeHub() as hub:
         yield hub
+
+
+@pytest.fixture
+def api(hub, monkeypatch) -> Iterator[HfApi]:
+    """A client of the fake Hub, with short pauses and little patience."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(publishing_hub, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(publishing_hub, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # huggingface_hub's own pauses
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    yield open_hub(hub.url)
+    set_client_factory(_http.default_client_factory)
+    close_session()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 """The push over real HTTP: whatever breaks, a version is there whole or not at all, and the user knows."""
 
-import time
 from pathlib import Path
 
 import pytest
 from fake_hub import File
-from huggingface_hub import HfApi, close_session, constants, hf_hub_download, set_client_factory
+from huggingface_hub import HfApi, close_session, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import _http
 
 from modeling_slam.publishing import hub as publishing_hub
 from modeling_slam.publishing.hub import PublishError, create_repository, open_hub, push
@@ -31,20 +29,6 @@ STEPS = [
     ("GET", "/refs"),
     ("POST", "/items"),
 ]
-
-
-@pytest.fixture
-def api(hub, monkeypatch) -> HfApi:
-    """A client of the fake Hub, with short pauses and little patience."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(publishing_hub, "PAUSES", (0.01, 0.01, 0.01))
-    monkeypatch.setattr(publishing_hub, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # huggingface_hub's own pauses
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield open_hub(hub.url)
-    set_client_factory(_http.default_client_factory)
-    close_session()
 
 
 @pytest.fixture
