@@ -71,8 +71,8 @@ slow: $(INSTALLED)  ## Tests on real pretrained models and recorded speech
 fuzz: $(INSTALLED)  ## Damaged sound files, tables and texts, drawn anew until MINUTES=60 are over
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
-browser: $(INSTALLED)  ## The study's HTML pages in a real Chromium; set CHROMIUM if it is not on the path
-	$(BIN)/python -m pytest -m browser tests/report/test_browser.py
+browser: $(INSTALLED)  ## The pages of a study and of a model in a real Chromium; set CHROMIUM if it is not on the path
+	$(BIN)/python -m pytest -m browser tests/report/test_browser.py tests/app/test_app_in_browser.py
 
 locks: $(INSTALLED)  ## Write locks/newest.txt and locks/oldest.txt anew from pyproject.toml
 	$(BIN)/python locks/renew.py

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 PACKAGE = HERE / "modeling_slam"
-EXTRAS = {"matplotlib": "plots", "tabulate": "study", "fastapi": "serve", "uvicorn": "serve"}
-EXTRAS |= {"prometheus_client": "serve"}
+EXTRAS = {"matplotlib": "plots", "tabulate": "study", "gradio": "app"}
+EXTRAS |= {"fastapi": "serve", "uvicorn": "serve", "prometheus_client": "serve"}
 
 
 class Command(NamedTuple):
@@ -36,6 +36,7 @@ COMMANDS = {
     "transcribe": Command("modeling_slam.transcription.__main__", "MODEL FILES...",
                           "Text and subtitles of recordings."),
     "serve": Command("modeling_slam.serving.__main__", "MODEL", "The same over HTTP, as OpenAI's API."),
+    "app": Command("modeling_slam.app.__main__", "MODEL", "A page with microphone, files, subtitles."),
     "probe": Command("modeling_slam.training.depth_probe", "[RECIPE]",
                      "How many encoder layers a language needs."),
     "study": Command(STUDY, "COMMAND", "Grids of runs: run, list, report, publish.", parts=PARTS),

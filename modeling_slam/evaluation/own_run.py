@@ -1,4 +1,4 @@
-"""What a trained model's own run says of its data: where nobody says otherwise, that is what is meant."""
+"""What a trained model's own run says of it: where nobody says otherwise, that is what is meant."""
 
 import os
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ OF_THE_DATA = (
 )  # fmt: skip
 
 
-def data_of_run(model: str | os.PathLike) -> dict[str, Any]:
-    """The data settings that a checkpoint's run was started with, without those that it left open.
+def settings_of_run(model: str | os.PathLike, group: str) -> dict[str, Any]:
+    """A group of the settings that a checkpoint's run was started with, such as `data`.
 
     The run's file lies beside the weights, for `checkpoint-600` in the directory above. A model without one,
     such as one on the Hub, has none of these.
@@ -30,14 +30,24 @@ def data_of_run(model: str | os.PathLike) -> dict[str, Any]:
     for place in (directory, directory.parent) if directory.name.startswith("checkpoint-") else (directory,):
         if (place / RUN_FILE).is_file():
             run = read_json(place / RUN_FILE)
-            data = run.get("data", {}) if isinstance(run, dict) else None
-            if not isinstance(data, dict):
+            settings = run.get(group, {}) if isinstance(run, dict) else None
+            if not isinstance(settings, dict):
                 raise ValueError(
-                    f"{place / RUN_FILE} holds no settings of a run under `data`. Restore it from a copy, or "
-                    "take it away and give the flags of the data yourself."
+                    f"{place / RUN_FILE} holds no settings of a run under `{group}`. Restore it from a copy, "
+                    "or take it away and give the flags yourself."
                 )
-            return {name: data[name] for name in OF_THE_DATA if data.get(name) is not None}
+            return settings
     return {}
+
+
+def data_of_run(model: str | os.PathLike) -> dict[str, Any]:
+    """The data settings that a checkpoint's run was started with, without those that it left open.
+
+    Raises:
+        ValueError: the run's file is damaged.
+    """
+    data = settings_of_run(model, "data")
+    return {name: data[name] for name in OF_THE_DATA if data.get(name) is not None}
 
 
 def language_of_run(model: str | os.PathLike) -> str | None:

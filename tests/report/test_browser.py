@@ -1,12 +1,11 @@
 """The error browser in a real Chromium, from disk: filters, diffs, a clip that plays, many utterances."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from made_study import predictions_of, row, spec_of, write_study
+from real_chromium import open_chromium
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.demo.commands import ASSETS
@@ -16,31 +15,13 @@ from modeling_slam.report.pages import write_report
 
 pytestmark = pytest.mark.browser
 
-# Chromium's own background traffic is off: a test says nothing to anyone.
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-           "--disable-component-update", "--disable-sync"]  # fmt: skip
 CLIP = "en/clip-0001"
-
-
-def find_chromium() -> str:
-    found = os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if found is None:
-        pytest.fail(
-            "There is no Chromium. Install one (Debian: apt-get install chromium), or set CHROMIUM to it."
-        )
-    return found
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=OPTIONS)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
