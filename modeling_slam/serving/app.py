@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 import modeling_slam
 from modeling_slam.data.collator import makes_tokens
+from modeling_slam.data.hotwords import as_model_writes
 from modeling_slam.model.audio_io import AudioError
 from modeling_slam.model.processing_slam import in_language
 from modeling_slam.serving.answers import ANSWERS, delta_event, done_event, event
@@ -81,12 +83,21 @@ class Service:
         if form.temperature != 0:
             message = "This server does not sample: leave `temperature` out, or give 0."
             raise ApiError(400, message, "temperature")
-        if form.prompt.strip():
-            raise ApiError(400, "This model reads no `prompt`: leave it out.", "prompt")
+        processor = self.engine.pipe.processor
         try:
-            in_language(self.engine.pipe.processor.instruction, form.language or self.language)
+            in_language(processor.instruction, form.language or self.language)
         except ValueError as error:
             raise ApiError(400, str(error), "language") from error
+        try:
+            processor.checked_hotwords(self.hotwords(form))
+        except ValueError as error:
+            raise ApiError(400, f"`prompt` holds hotwords, parted by commas. {error}", "prompt") from error
+
+    def hotwords(self, form: TranscriptionForm) -> list[str]:
+        """Words and phrases of the prompt, as the model writes them."""
+        style, language = self.engine.pipe.model.config.text_style, form.language or self.language
+        phrases = re.split(r"[,;\n]", form.prompt)
+        return list(filter(None, (as_model_writes(phrase, style, language) for phrase in phrases)))
 
     async def transcribe(self, form: TranscriptionForm, request: Request) -> Response:
         self.check(form)
@@ -128,7 +139,7 @@ class Service:
             raise ApiError(400, str(error), "file", error.reason.replace(" ", "_")) from error
         if not makes_tokens(seconds, self.engine.pipe.processor, language):
             raise ApiError(400, f"{name}: lasts {seconds:.3f} s, too short for a word.", "file", "empty")
-        return Job(sound, seconds, language)
+        return Job(sound, seconds, language, self.hotwords(form))
 
     def submit(self, job: Job) -> None:
         try:

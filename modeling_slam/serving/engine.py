@@ -24,6 +24,7 @@ from modeling_slam.serving.metrics import Metrics
 
 logger = logging.getLogger("uvicorn.error")  # which the server has set up
 
+OF_A_JOB = ("language", "hotwords")
 FIRST_GUESS = 0.2  # real-time factor before anything was heard
 
 
@@ -41,6 +42,7 @@ class Job:
     sound: Any  # as the pipeline takes it
     seconds: float
     language: str | None
+    hotwords: list[str] = field(default_factory=list)
     on_text: Callable[[str], object] | None = None  # gets the text as it grows, part by part
     result: Future[dict[str, Any]] = field(default_factory=Future)
     transcripts: list[tuple[Chunk, str, list[Word]]] = field(default_factory=list)
@@ -92,10 +94,10 @@ class Engine(threading.Thread):
         batch_seconds: float,
         metrics: Metrics,
     ):
-        """`arguments` are those of a call of the pipeline, but for the language, which every job has."""
+        """`arguments` are those of a call of the pipeline, but for what every job has of its own."""
         super().__init__(name="slam-asr-engine", daemon=True)
         self.pipe, self.metrics = pipe, metrics
-        self.arguments = {name: value for name, value in arguments.items() if name != "language"}
+        self.arguments = {name: value for name, value in arguments.items() if name not in OF_A_JOB}
         self.most_samples = round(batch_seconds * SAMPLING_RATE)
         self.jobs: deque[Job] = deque()
         self.changed = threading.Condition()
@@ -187,9 +189,9 @@ class Engine(threading.Thread):
             (self.jobs.appendleft if first else self.jobs.append)(job)
 
     def hear(self, batch: list[tuple[Job, Chunk]]) -> None:
-        languages = [job.language for job, _ in batch]
+        own = {name: [getattr(job, name) for job, _ in batch] for name in OF_A_JOB}
         try:
-            heard = self.pipe.forward([chunk for _, chunk in batch], language=languages, **self.arguments)
+            heard = self.pipe.forward([chunk for _, chunk in batch], **own, **self.arguments)
         except Exception as error:
             if len(batch) == 1:
                 self.failed(batch[0][0], error)

@@ -149,7 +149,7 @@ def test_what_is_too_much_or_takes_too_long_is_refused_by_its_own_code(serve, so
 
 REFUSED = [
     ({"temperature": 0.7}, "temperature", "does not sample"),
-    ({"prompt": "Amsterdam"}, "prompt", "reads no `prompt`"),
+    ({"prompt": "Amsterdam"}, "prompt", r"holds hotwords, .* has no place for them"),
     ({"response_format": "diarized_json"}, "response_format", "'json', 'text'"),
     ({"timestamp_granularities": ["word"]}, "timestamp_granularities[]", "verbose_json alone"),
     ({"stream": True, "response_format": "srt"}, "response_format", "A stream holds text"),
@@ -184,6 +184,14 @@ def test_a_model_without_a_head_refuses_times_and_gives_text(serve, sounds, pipe
     for written in ("srt", "vtt", "verbose_json"):
         with pytest.raises(openai.BadRequestError, match="needs the times of words"):
             server.transcribe(sounds["one"], response_format=written)
+
+
+def test_the_prompt_tells_hotwords_to_a_model_that_reads_them(serve, sounds):
+    server = serve()
+    server.pipe.processor.instruction = "{hotwords}\n"
+    told = server.transcribe(sounds["one"], prompt="Schiphol, Jan de Vries,\n").text
+    assert told == server.pipe(sounds["one"], hotwords=["schiphol", "jan de vries"])["text"]
+    assert server.transcribe(sounds["one"]).text == server.pipe(sounds["one"])["text"] != told
 
 
 def test_a_model_whose_instruction_names_the_language_hears_each_request_in_its_own(
