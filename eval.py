@@ -20,6 +20,7 @@ from accelerate import PartialState
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.files import check_writable, read_json, write_json
+from modeling_slam.common.quantization import check_quantization
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, load_for_run
 from modeling_slam.data.collator import check_clip_lengths, check_lengths
@@ -65,6 +66,7 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
     # Everything that can be wrong is found before a weight is loaded.
     with clear_errors():
         check_writable(arguments.output_dir, "output_dir")
+        check_quantization(arguments.quantization, device)
         config_path = check_checkpoint(
             arguments.model, arguments.baseline, arguments.decoder, arguments.ctc_weight
         )

@@ -37,6 +37,7 @@ COMMANDS = {
                           "Text and subtitles of recordings."),
     "serve": Command("modeling_slam.serving.__main__", "MODEL", "The same over HTTP, as OpenAI's API."),
     "app": Command("modeling_slam.app.__main__", "MODEL", "A page with microphone, files, subtitles."),
+    "plan": Command("modeling_slam.plan.__main__", "[RECIPE]", "Memory, disk and time of a training."),
     "probe": Command("modeling_slam.training.depth_probe", "[RECIPE]",
                      "How many encoder layers a language needs."),
     "study": Command(STUDY, "COMMAND", "Grids of runs: run, list, report, publish.", parts=PARTS),

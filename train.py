@@ -22,6 +22,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 
 from modeling_slam.common.command_line import clear_errors, parse_arguments
+from modeling_slam.common.quantization import check_quantization
 from modeling_slam.common.stopping import ends_in_one_line
 from modeling_slam.data import DataArguments, DataReport, load_for_run
 from modeling_slam.data.collator import SpeechCollator, check_lengths
@@ -89,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
             # Everything that can be wrong with the settings shows before the first data are read.
             check_installed(run_args)
             check_best(run_args, model_args.text_style)
+            check_quantization(model_args.quantization, run_args.device)
             settle(model_args.projector_type, align_args, run_args)
             augment_args.check_cache(cache_args.cache_features)
             augment_args.check_alignment(align_args.align_augmented)

@@ -32,7 +32,7 @@ QWEN_SIZES = {
 }
 
 
-def base_config(model: str) -> Any:
+def base_config(model: str, revision: str | None = None) -> Any:
     """The configuration of a base model: a directory's, a known one, or the Hub's.
 
     Raises:
@@ -47,7 +47,7 @@ def base_config(model: str) -> Any:
             and (size := name.removeprefix("Qwen2.5-").removesuffix("-Instruct")) in QWEN_SIZES
         ):
             return qwen_config(size)
-    return AutoConfig.from_pretrained(model)
+    return AutoConfig.from_pretrained(model, revision=revision)
 
 
 def whisper_config(size: str) -> WhisperConfig:
@@ -55,6 +55,9 @@ def whisper_config(size: str) -> WhisperConfig:
     return WhisperConfig(
         encoder_layers=layers, d_model=width, encoder_attention_heads=heads, encoder_ffn_dim=4 * width,
         num_mel_bins=mel_bins, max_source_positions=1500,
+        # The decoder is never built, but fetched: it is in the same file.
+        decoder_layers=4 if size.endswith("turbo") else layers, decoder_attention_heads=heads,
+        decoder_ffn_dim=4 * width,
     )  # fmt: skip
 
 

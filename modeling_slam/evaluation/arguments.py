@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from modeling_slam.common.numbers import check_numbers
+from modeling_slam.common.quantization import Quantization
 from modeling_slam.model.audio_lengths import (
     MAX_TOKENS_PER_SECOND,
     SAMPLING_RATE,
@@ -86,6 +87,13 @@ class EvaluationArguments:
     dtype: Literal["auto", "float32", "bfloat16"] = field(
         default="auto", metadata={"help": "Weights; auto is bfloat16 on GPUs that have it, else float32."}
     )
+    quantization: Quantization | None = field(
+        default=None,
+        metadata={
+            "help": "Linear layers of the LLM in fewer bits, by bitsandbytes; a model that was trained so "
+            "runs in full precision too."
+        },
+    )
     batch_mean_size: int = field(
         default=4,
         metadata={"help": "Batch size of the authors' WER, the mean over batches in dataset order."},
@@ -106,6 +114,8 @@ class EvaluationArguments:
             raise ValueError(
                 "`ctc_weight` weighs the CTC head against the LLM; leave it out where there is no LLM."
             )
+        if self.quantization and self.baseline == "whisper":
+            raise ValueError("`quantization` belongs to a SLAM-ASR model; leave it out with the baseline.")
         if self.suppress_numerals and self.baseline != "whisper":
             raise ValueError("`suppress_numerals` belongs to `--baseline whisper`; leave it out.")
 

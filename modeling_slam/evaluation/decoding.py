@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers import BatchFeature
 
 from modeling_slam.common.cpu_products import use_onednn
+from modeling_slam.common.quantization import loading_settings
 from modeling_slam.data import normalize_text
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.fast_search import transcribe
@@ -66,9 +67,11 @@ class SlamRecogniser:
         self.arguments = arguments
         self.processor = SlamAsrProcessor.from_pretrained(arguments.model)
         dtype = arguments.torch_dtype(device)
-        self.model = (
-            SlamAsrForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype).to(device).eval()
-        )
+        packing = loading_settings(arguments.quantization, dtype, device)
+        self.model = SlamAsrForConditionalGeneration.from_pretrained(arguments.model, dtype=dtype, **packing)
+        if not packing:
+            self.model.to(device)
+        self.model.eval()
         use_onednn(self.model)
 
     def prepare(self) -> Callable[..., BatchFeature]:

@@ -105,6 +105,8 @@ def decoding_settings(
         "utterances": len(dataset),
         "content": dataset_fingerprint(dataset),
     }
+    if arguments.quantization:
+        settings["quantization"] = arguments.quantization
     if arguments.baseline == "whisper":
         settings["suppress_numerals"] = arguments.suppress_numerals
     elif arguments.decoder == "ctc":

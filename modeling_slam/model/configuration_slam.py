@@ -118,6 +118,9 @@ class SlamAsrConfig(PreTrainedConfig):
             Indices of the kept layers whose own weights are trained, and so stand in every checkpoint; none
             by default.
         train_llm (`bool`, defaults to `False`): The LLM's own weights are trained, and stand there too.
+        quantization (`"4bit"` or `"8bit"`, *optional*):
+            In how many bits the frozen LLM's linear layers were while the rest was trained: a record. It
+            loads in full precision, or packed where `from_pretrained` is given a `quantization_config`.
         audio_model_id, text_model_id (`str`, *optional*):
             Hub ids or directories of the base models. Where both are given, checkpoints leave the base
             weights out and `from_pretrained` fetches them from there.
@@ -178,6 +181,7 @@ class SlamAsrConfig(PreTrainedConfig):
     encoder_lora_target_modules: list[str] | tuple[str, ...] = ("q_proj", "v_proj")
     trained_encoder_layers: Any = None  # list[int], once constructed
     train_llm: bool = False
+    quantization: str | None = None
     audio_model_id: str | None = None
     audio_model_revision: str | None = None
     text_model_id: str | None = None
@@ -258,6 +262,13 @@ class SlamAsrConfig(PreTrainedConfig):
             raise ValueError(
                 f"`encoder_lora_rank` is {self.encoder_lora_rank} and `trained_encoder_layers` "
                 f"(`--train_encoder_layers`) {layers}: LoRA is for frozen weights; leave one of them out."
+            )
+        if self.quantization not in (None, "4bit", "8bit"):
+            raise ValueError(f"`quantization` must be 4bit, 8bit or left out, got {self.quantization!r}.")
+        if self.train_llm and self.quantization:
+            raise ValueError(
+                f"`train_llm` trains the LLM's own weights, and `quantization` {self.quantization} packs "
+                "them, which leaves them frozen; leave one of them out."
             )
         if self.train_llm and self.lora_rank:
             raise ValueError(

@@ -13,6 +13,7 @@ https://huggingface.co/papers/2603.27981
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
         """
 
         def size(module: nn.Module, of_lora: bool = False) -> int:
-            return sum(p.numel() for name, p in module.named_parameters() if (".lora_" in name) is of_lora)
+            return sum(elements(p) for name, p in module.named_parameters() if (".lora_" in name) is of_lora)
 
         trained = dict.fromkeys(PARTS, 0)
         for name, parameter in self.named_parameters():
@@ -145,7 +146,7 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             "encoder_trained": trained["encoder"],
             "llm_trained": trained["llm"],
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
-            "total": sum(p.numel() for p in self.parameters()),
+            "total": sum(map(elements, self.parameters())),
         }
 
     # ---------------------------------------------------------------- the LLM's embeddings
@@ -484,6 +485,12 @@ class SlamAsrForConditionalGeneration(SlamAsrPreTrainedModel, GenerationMixin): 
             module.reset_parameters()
         else:
             super()._init_weights(module)
+
+
+def elements(weight: torch.Tensor) -> int:
+    """How many a weight has, or stands for if bitsandbytes has packed it in 4 bits."""
+    packed = getattr(weight, "quant_state", None)
+    return weight.numel() if packed is None else math.prod(packed.shape)
 
 
 def without_positions(

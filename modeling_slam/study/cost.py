@@ -15,6 +15,7 @@ Attention scores, padding and start-up are left out. Hours follow from the rate 
 
 from dataclasses import dataclass
 
+from modeling_slam import SlamAsrConfig
 from modeling_slam.analysis.parameters import ParameterCounts, parameter_counts
 from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.model.audio_lengths import SAMPLING_RATE, audio_geometry
@@ -50,7 +51,7 @@ def estimate(planned: PlannedRun) -> Estimate:
         return Estimate(counts, None, model_bytes, 0.0)
     test_clips = planned.spec.eval_flags.get("max_test_clips") or size.test_clips
     test_share = min(1.0, test_clips / size.test_clips)
-    rates = TokenRates(planned)
+    rates = TokenRates(planned.config)
     flops = training_flops(
         counts, rates, clips_seen(planned, size), 3600 * size.train_hours / size.train_clips
     )
@@ -62,8 +63,7 @@ def estimate(planned: PlannedRun) -> Estimate:
 class TokenRates:
     """What encoder and LLM read of a second of speech."""
 
-    def __init__(self, planned: PlannedRun):
-        config = planned.config
+    def __init__(self, config: SlamAsrConfig):
         self.frames = SAMPLING_RATE / audio_geometry(config.audio_config).frame_samples
         self.audio = self.frames / config.projector_stack
         self.text = TEXT_TOKENS_PER_SECOND

@@ -16,6 +16,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from modeling_slam.common.command_line import fixed
 from modeling_slam.common.numbers import check_numbers
+from modeling_slam.common.quantization import Quantization
 from modeling_slam.model.audio_lengths import MAX_TOKENS_PER_SECOND
 from modeling_slam.model.configuration_slam import FINAL_LAYER_NORMS, LLM_INPUTS, TextStyle
 from modeling_slam.model.processing_slam import INSTRUCTION
@@ -144,6 +145,10 @@ class ModelArguments:
     frozen_dtype: Literal["auto", "float32", "bfloat16"] = field(
         default="auto",
         metadata={"help": "Type of the frozen weights; auto is bfloat16 when training in bf16."},
+    )
+    quantization: Quantization | None = field(
+        default=None,
+        metadata={"help": "Linear layers of the frozen LLM in fewer bits, by bitsandbytes (QLoRA)."},
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention of encoder and LLM: sdpa, eager, flash_attention_2."}

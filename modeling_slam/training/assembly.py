@@ -26,6 +26,7 @@ from transformers.utils.hub import resolve_revision
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrProcessor
 from modeling_slam.common.command_line import one_line
 from modeling_slam.common.cpu_products import use_onednn
+from modeling_slam.common.quantization import keep_trainable, loading_settings
 from modeling_slam.model.audio_lengths import (
     MAX_CLIP_SECONDS,
     MIN_CHUNK_SECONDS,
@@ -35,7 +36,7 @@ from modeling_slam.model.audio_lengths import (
 from modeling_slam.model.configuration_slam import FIRST_LAYER_NEEDED_BY, PROJECTOR_QUERIES
 from modeling_slam.model.processing_slam import in_language
 from modeling_slam.training.arguments import LoraArguments, ModelArguments, RunArguments
-from modeling_slam.training.feature_cache import Encoding
+from modeling_slam.training.feature_cache import Encoding, run_device
 from modeling_slam.training.layer_choice import LAYER_CHOICES, Stack, choose_layers
 
 PAUSES_SECONDS = 1.0  # before and behind a clip, where recordings are cut
@@ -270,10 +271,11 @@ def build_model(
 
     `trained` are weights of projector and head to begin with; they are fresh by default, as LoRA is.
     """
+    dtype = frozen_dtype(model_args, bf16)
     model = SlamAsrForConditionalGeneration.from_base_models(
         config,
         trained,
-        dtype=frozen_dtype(model_args, bf16),
+        dtype=dtype,
         attn_implementation=model_args.attn_implementation,
         generation_config=GenerationConfig(
             num_beams=2,
@@ -281,7 +283,9 @@ def build_model(
             eos_token_id=processor.eos_token_id,
             pad_token_id=processor.pad_token_id,
         ),
+        **loading_settings(model_args.quantization, dtype, run_device()),
     )
+    keep_trainable(model)
     use_onednn(model)
     return model
 

@@ -56,6 +56,7 @@ FITTING = {
     "projector_dropout",
     "projector_frame_dropout",
     "drop_blanks",
+    "quantization",
 }
 BATCH = ("per_device_train_batch_size", "batch_seconds", "gradient_accumulation_steps", "world_size")
 

@@ -4,8 +4,9 @@ Batches come in an order of their own too, so that a resumed run meets the clips
 Everything else (loop, logging, mixed precision, DDP/FSDP, resuming) is transformers'.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
     processing_class: SlamAsrProcessor
 
     def __init__(self, *args: Any, cross_fitted: CrossFitted | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+        with seen_as_unpacked(kwargs["model"]):
+            super().__init__(*args, **kwargs)
         self.cross_fitted = None if cross_fitted is None else cross_fitted.to(self.args.device)
         head = getattr(self.model, "ctc_head", None)
         if head is not None and not self.reads_head:
@@ -196,6 +198,12 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         ]
         return loss + 0.0 * sum(parameter.sum() for parameter in frozen)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As in transformers, which compares with names of the constants of packed weights too."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        model._keys_to_ignore_on_save = model.left_out() & set(load_result.missing_keys)
+        super()._issue_warnings_after_load(load_result)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Moments and the schedule's place are the checkpoint's; rates and decay are those of the settings.
 
@@ -285,6 +293,17 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
     def _validation_rows(self) -> dict[str, int]:
         clips: Any = self.eval_dataset
         return {clip: row for row, clip in enumerate(clips["id"])}
+
+
+@contextlib.contextmanager
+def seen_as_unpacked(model: Any) -> Generator[None]:
+    """transformers refuses a packed model without PEFT's adapters around it; ours trains parts of its own."""
+    is_packed = vars(model).pop("is_quantized", None)
+    try:
+        yield
+    finally:
+        if is_packed is not None:
+            model.is_quantized = is_packed
 
 
 def later(scale: Callable[[int], float], frozen_steps: int, step: int) -> float:
