@@ -221,9 +221,10 @@ def with_progress(
             pairs = [(recording, stated[recording.name]) for recording in recordings]
             found = hear_spread(task, pairs, arguments.num_processes, arguments.ray)
         for number, heard in enumerate(found, 1):
-            bar.total += heard.seconds - stated[heard.name]
-            if pipe is None:
-                bar.update(heard.seconds)
+            new = heard.seconds if pipe is None else 0.0
+            # Rounding must not leave less than what is done, of which tqdm would warn.
+            bar.total = max(bar.total + heard.seconds - stated[heard.name], bar.n + new)
+            bar.update(new)
             bar.set_description_str(f"{number} of {len(recordings)} recordings ")
             yield heard
             outcome.wall_seconds = time.monotonic() - begun
