@@ -164,7 +164,7 @@ def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str
             )
         name, source = path and str(path), path if source_bytes is None else source_bytes
     if isinstance(source, (str, os.PathLike)):
-        return (name := os.fspath(source)), _decode(_read(source), name)
+        return (name := os.fspath(source)), _decode(read_bytes(source), name)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return (name := name or "audio bytes"), _decode(bytes(source), name)
     if callable(read := getattr(source, "read", None)):
@@ -180,7 +180,7 @@ def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str
     return "audio array", ((int(rate), samples[start : start + BLOCK_FRAMES]) for start in starts)
 
 
-def _read(source: str | os.PathLike) -> bytes:
+def read_bytes(source: str | os.PathLike) -> bytes:
     """The bytes behind a path or an http(s) address."""
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         request = urllib.request.Request(source, headers={"User-Agent": "slam-asr"})  # some refuse Python's

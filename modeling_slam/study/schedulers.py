@@ -5,8 +5,6 @@ running. All call the one function `execute`, and all machines see the study's d
 environment under the same paths. Ray and submitit are imported only where they are used.
 """
 
-import contextlib
-import importlib
 import os
 import queue
 from collections.abc import Generator, Sequence
@@ -17,9 +15,10 @@ from typing import Any, Protocol
 
 import torch
 
+from modeling_slam.common.ray_cluster import imported, ray_cluster
 from modeling_slam.study.runner import Lifeline, Outcome, Task, execute
 
-OBJECT_STORE_BYTES = 100_000_000  # only outcomes pass through it
+INSTEAD = "use another `--scheduler`"
 Outcomes = Generator[Outcome, None, None]
 
 
@@ -80,10 +79,8 @@ class Ray:
     address: str | None = None
 
     def run(self, tasks: Sequence[Task], wait: bool) -> Outcomes:
-        # Ray reports its use to its makers unless told otherwise.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray = imported("ray", "ray")
-        with self.cluster(ray, tasks):
+        cpus = self.workers * max(task.threads for task in tasks)
+        with ray_cluster(self.address or "local", INSTEAD, cpus) as ray:
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
             waiting = {}
             for task in tasks:
@@ -103,18 +100,6 @@ class Ray:
                 for reference in waiting:
                     ray.cancel(reference, force=True)
 
-    @contextlib.contextmanager
-    def cluster(self, ray: Any, tasks: Sequence[Task]) -> Generator[None]:
-        resources = {}
-        if self.address is None:
-            threads = max(task.threads for task in tasks)
-            resources = {"num_cpus": self.workers * threads, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init(address=self.address, log_to_driver=False, include_dashboard=False, **resources)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
 
 @dataclass(frozen=True)
 class Slurm:
@@ -131,7 +116,7 @@ class Slurm:
     poll_seconds: float = 10.0
 
     def run(self, tasks: Sequence[Task], wait: bool) -> Outcomes:
-        submitit = imported("submitit", "slurm")
+        submitit = imported("submitit", "slurm", INSTEAD)
         executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster)
         executor.update_parameters(
             cpus_per_task=max(task.threads for task in tasks),
@@ -164,14 +149,4 @@ class SlurmRun:
 
     def checkpoint(self, task: Task) -> Any:
         """The job to queue instead: the same one, as a run goes on from its own checkpoint."""
-        return imported("submitit", "slurm").helpers.DelayedSubmission(self, task)
-
-
-def imported(package: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ValueError(
-            f"{package} is not installed. Install it by `pip install 'slam-asr[{extra}]'`, or use another "
-            "`--scheduler`."
-        ) from error
+        return imported("submitit", "slurm", INSTEAD).helpers.DelayedSubmission(self, task)

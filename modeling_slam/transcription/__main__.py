@@ -24,9 +24,10 @@ from modeling_slam.evaluation.settings import check_checkpoint, checkpoint_finge
 from modeling_slam.model.processing_slam import SlamAsrProcessor, in_language
 from modeling_slam.transcription.arguments import TranscribeArguments
 from modeling_slam.transcription.formats import FORMATS
-from modeling_slam.transcription.hearing import Task, hear, hear_in_processes, load
+from modeling_slam.transcription.hearing import Task, hear, load
 from modeling_slam.transcription.journal import Heard, Journal, stamp
 from modeling_slam.transcription.recordings import Recording, find_recordings, stated_seconds
+from modeling_slam.transcription.spreading import hear_spread
 
 DESCRIPTION = (
     "Text, subtitles, a table or JSON of recordings: files or folders, audio or video, of any length. "
@@ -114,6 +115,7 @@ def transcribe(arguments: TranscribeArguments) -> Outcome:
     )
     with locked(directory / LOCK, LOCK_SECONDS, busy):
         journal = Journal(directory)
+        check_names(recordings, journal, directory)
         left = []
         for recording in recordings:
             heard = journal.lines.get(recording.name)
@@ -125,7 +127,7 @@ def transcribe(arguments: TranscribeArguments) -> Outcome:
                 left.append(recording)
         if left:
             journal.begin()
-            for heard in with_progress(task, left, arguments.num_processes, outcome):
+            for heard in with_progress(task, left, arguments, outcome):
                 journal.add(heard)
                 if heard.error is None:
                     heard = written(heard, arguments.formats, directory)
@@ -164,6 +166,24 @@ def file_of(heard: Heard, name: str, directory: Path) -> Path:
     return directory / f"{heard.name}.{name}"
 
 
+def check_names(recordings: Iterable[Recording], journal: Journal, directory: Path) -> None:
+    """Refuse to write over the transcript of a recording from elsewhere that has the same name.
+
+    It gets no name of its own, as the same call must find its files again, whatever was transcribed before.
+    A recording that has only moved is none from elsewhere.
+    """
+    for recording in recordings:
+        heard = journal.lines.get(recording.name)
+        if heard is None or not heard.is_elsewhere(recording):
+            continue
+        files = [path for name in FORMATS if (path := file_of(heard, name, directory)).exists()]
+        if files:
+            raise ValueError(
+                f"{files[0]} is of {heard.file}, and {recording.path} would be written over it. Name another "
+                "directory (`--output_dir`), or the folder that holds both recordings, with `--recursive`."
+            )
+
+
 def outdated(heard: Heard, formats: Iterable[str], directory: Path) -> list[str]:
     """Formats whose file is missing, or older than what was heard: a newer one may be corrected by hand."""
     states = {name: stamp(file_of(heard, name, directory)) for name in formats}
@@ -186,11 +206,12 @@ def written(heard: Heard, formats: Iterable[str], directory: Path) -> Heard:
 
 
 def with_progress(
-    task: Task, recordings: list[Recording], processes: int, outcome: Outcome
+    task: Task, recordings: list[Recording], arguments: TranscribeArguments, outcome: Outcome
 ) -> Iterator[Heard]:
     """What is heard, under a bar of the seconds of sound; the time that it takes goes to `outcome`."""
     stated = {recording.name: stated_seconds(recording.path) for recording in recordings}
-    pipe: Any = load(task) if processes == 1 else None
+    is_spread = arguments.ray is not None or (arguments.num_processes or 1) > 1
+    pipe: Any = None if is_spread else load(task)
     begun = time.monotonic()
     with tqdm(total=sum(stated.values()), bar_format=BAR) as bar:
         if pipe is not None:
@@ -198,11 +219,12 @@ def with_progress(
             found = hear(pipe, task, recordings)
         else:
             pairs = [(recording, stated[recording.name]) for recording in recordings]
-            found = hear_in_processes(task, pairs, processes)
+            found = hear_spread(task, pairs, arguments.num_processes, arguments.ray)
         for number, heard in enumerate(found, 1):
-            bar.total += heard.seconds - stated[heard.name]
-            if pipe is None:
-                bar.update(heard.seconds)
+            new = heard.seconds if pipe is None else 0.0
+            # Rounding must not leave less than what is done, of which tqdm would warn.
+            bar.total = max(bar.total + heard.seconds - stated[heard.name], bar.n + new)
+            bar.update(new)
             bar.set_description_str(f"{number} of {len(recordings)} recordings ")
             yield heard
             outcome.wall_seconds = time.monotonic() - begun

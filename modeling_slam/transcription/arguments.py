@@ -38,8 +38,15 @@ class TranscribeArguments:
         metadata={"help": "Above 0: LLM and CTC head choose together; 0.3 does well, with 4 beams."},
     )
     batch_size: int = field(default=8, metadata={"help": "Pieces of recordings decoded together."})
-    num_processes: int = field(
-        default=1, metadata={"help": "Processes of this machine that share the recordings, a model in each."}
+    num_processes: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes that share the recordings, a model in each; 1, with `--ray` as many as fit."
+        },
+    )
+    ray: str | None = field(
+        default=None,
+        metadata={"help": "Ray cluster that hears them: auto, an address, or local for this machine's own."},
     )
     dtype: Literal["auto", "float32", "bfloat16"] = field(
         default="auto", metadata={"help": "Weights; auto is bfloat16 on GPUs that have it, else float32."}

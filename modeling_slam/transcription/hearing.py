@@ -1,16 +1,12 @@
-"""The model at work: recordings in, what was heard out, in one process or in several.
+"""The model at work: recordings in, what was heard out.
 
-`hear` is what a process does with some recordings. Whatever spreads them over processes or machines calls it
-and changes no transcript.
+`hear` is what a process does with some recordings. What spreads them over processes or machines
+(`spreading.py`) calls it and changes no transcript.
 """
 
 import copy
-import functools
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +22,6 @@ from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.pipeline_slam import Chunk
 from modeling_slam.transcription.journal import Heard, stamp
 from modeling_slam.transcription.recordings import Recording, read
-
-GROUP_SECONDS = 300.0  # of sound that a process is given at a time
 
 
 @dataclass(frozen=True)
@@ -109,59 +103,3 @@ def call_arguments(pipe: CountingPipeline, task: Task) -> dict[str, Any]:
     if is_covered(generation, {}, pipe.model.language_model):
         given["custom_generate"] = search
     return given
-
-
-def hear_in_processes(
-    task: Task, recordings: list[tuple[Recording, float]], processes: int
-) -> Iterator[Heard]:
-    """As `hear`, in several processes of this machine; recordings come with the seconds that they state.
-
-    Raises:
-        ValueError: a process died.
-    """
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    place = context.Value("i", 0)
-    with ProcessPoolExecutor(processes, context, take_place, (place, processes)) as pool:
-        futures = [pool.submit(hear_group, task, group) for group in groups_of(recordings)]
-        try:
-            for future in as_completed(futures):
-                yield from future.result()
-        except BrokenProcessPool as error:
-            raise ValueError(
-                "A process died, as the system ends one when memory is short. The same command goes on: with "
-                "fewer `--num_processes`, or a smaller `--batch_size`."
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def groups_of(recordings: list[tuple[Recording, float]]) -> list[list[Recording]]:
-    """Groups of some minutes, which a process hears in batches."""
-    groups: list[list[Recording]] = []
-    room = 0.0
-    for recording, seconds in recordings:
-        if room <= 0:
-            groups.append([])
-            room = GROUP_SECONDS
-        groups[-1].append(recording)
-        room -= max(seconds, 1.0)
-    return groups
-
-
-def take_place(place: Any, processes: int) -> None:
-    """In a new process: its share of the cores, and of the GPUs the next in turn."""
-    with place.get_lock():
-        number, place.value = place.value, place.value + 1
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-
-
-@functools.lru_cache(maxsize=1)
-def loaded(task: Task) -> CountingPipeline:
-    """The pipeline of this process, which stays for its next group."""
-    return load(task)
-
-
-def hear_group(task: Task, group: list[Recording]) -> list[Heard]:
-    return list(hear(loaded(task), task, group))

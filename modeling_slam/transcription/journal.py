@@ -33,15 +33,23 @@ class Heard:
     text: str = ""
     words: list[Word] | None = None
     error: str | None = None
+    place: str = ""  # `file` without links, from the root
     at: float = 0.0  # seconds since 1970 when it was heard; files that are newer may be corrected by hand
 
     @classmethod
     def of(cls, recording: Recording, stamp: list[int], settings: dict[str, Any], **values: Any) -> Self:
-        return cls(recording.name, str(recording.path), stamp, settings, at=time.time(), **values)
+        place = os.path.realpath(recording.path)
+        file = str(recording.path)
+        return cls(recording.name, file, stamp, settings, place=place, at=time.time(), **values)
 
     def holds_for(self, recording: Recording, settings: dict[str, Any]) -> bool:
         """Whether hearing the recording would give the same again."""
         return self.error is None and self.settings == settings and self.stamp == stamp(recording.path)
+
+    def is_elsewhere(self, recording: Recording) -> bool:
+        """Whether this is of another recording: from another place, unless it has only moved."""
+        has_moved = self.stamp == stamp(recording.path) and not Path(self.place).exists()
+        return bool(self.place) and self.place != os.path.realpath(recording.path) and not has_moved
 
     def transcript(self) -> Transcript:
         return Transcript(self.file, self.seconds, self.settings.get("language"), self.text, self.words)

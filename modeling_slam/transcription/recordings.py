@@ -13,7 +13,7 @@ import numpy as np
 
 from modeling_slam.common.files import files_below
 from modeling_slam.data.columns import AUDIO_SUFFIXES
-from modeling_slam.model.audio_io import FORMATS, stream_audio
+from modeling_slam.model.audio_io import FORMATS, read_bytes, stream_audio
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 
 # The last ones are not read, which is told of each and not passed over in silence.
@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = {
     ".mov", ".m4v", ".m4b", ".3gp", ".wmv", ".asf", ".ogv", ".avi", ".flv", ".mpg", ".mpeg", ".ts",
 }  # fmt: skip
 SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
-HELD_SECONDS = 600.0  # 38 MB of samples: what is longer is read a second time, piece by piece
+HELD_SECONDS = 600.0  # 38 MB of samples: what is longer is decoded a second time, piece by piece
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,13 @@ class TooLongError(ValueError):
 def read(recording: Any, most_seconds: float = math.inf) -> tuple[Any, float]:
     """A recording as the pipeline takes it, its samples or itself, and its seconds; all of it was read.
 
+    Of a path its bytes come back: the file may change or vanish from then on.
+
     Raises:
         AudioError: it cannot be read, or not to its end. TooLongError: it is longer than `most_seconds`.
     """
+    if isinstance(recording, Path):
+        recording = {"path": recording, "bytes": read_bytes(recording)}
     blocks: list[np.ndarray] = []
     count = 0
     for block in stream_audio(recording):

@@ -11,7 +11,7 @@ from transformers import AutoProcessor
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
 from modeling_slam.model.audio_io import load_audio
-from modeling_slam.transcription import hearing
+from modeling_slam.transcription import hearing, recordings
 from modeling_slam.transcription.__main__ import main, task_of
 from modeling_slam.transcription.arguments import TranscribeArguments
 from modeling_slam.transcription.hearing import load
@@ -142,18 +142,6 @@ def test_a_line_that_a_killed_run_left_half_written_is_heard_again(command, out,
     assert lines(out) == before
 
 
-@pytest.mark.e2e
-def test_two_processes_write_what_one_writes(command, out, tmp_path):
-    other = tmp_path / "other"
-    assert run(*command, "--format", "txt,json") == 1
-    assert run(*command, "--format", "txt,json", "--output_dir", str(other), "--num_processes", "2") == 1
-    files = {path.relative_to(out): path.read_bytes() for path in out.rglob("*.*") if path.suffix != ".jsonl"}
-    assert {
-        path.relative_to(other): path.read_bytes() for path in other.rglob("*.*") if path.suffix != ".jsonl"
-    } == files
-    assert lines(other) == lines(out)
-
-
 def test_the_seconds_of_a_recording_are_counted_piece_by_piece(checkpoint, folder):
     task = task_of(TranscribeArguments(str(checkpoint), [str(folder)]))
     pipe, counted = load(task), []
@@ -267,6 +255,46 @@ def test_links_that_lead_in_circles_stop_nothing(folder):
     (folder / "loop.wav").symlink_to("loop.wav")
     (folder / "films" / "up").symlink_to("..")
     assert {"loop", "one", "films/one"} <= set(names(folder, recursive=True))
+
+
+def test_a_transcript_of_another_recording_of_that_name_is_not_written_over(
+    checkpoint, folder, out, tmp_path, capsys
+):
+    other, moved = folder / "films" / "one.wav", tmp_path / "one.wav"
+    other.write_bytes((folder / "long.wav").read_bytes())
+    command = (str(checkpoint), "--output_dir", str(out))
+    assert run(*command, "--files", str(folder / "one.wav")) == 0
+    before = (out / "one.txt").read_bytes(), (out / "transcripts.jsonl").read_bytes()
+    message = run(*command, "--files", str(other))
+    assert f"{out / 'one.txt'} is of {folder / 'one.wav'}, and {other} would be written over it." in message
+    assert ((out / "one.txt").read_bytes(), (out / "transcripts.jsonl").read_bytes()) == before
+    (folder / "one.wav").rename(moved)
+    capsys.readouterr()
+    assert run(*command, "--files", str(moved)) == 0
+    assert "1 had been transcribed before." in capsys.readouterr().out
+    assert "would be written over" in run(*command, "--files", str(other))
+    (out / "one.txt").unlink()
+    assert run(*command, "--files", str(other)) == 0
+    assert lines(out)["one"]["file"] == str(other)
+
+
+def test_a_long_recording_that_vanishes_once_it_was_read_is_heard_to_its_end(
+    checkpoint, folder, out, tiny_model, tiny_processor, monkeypatch
+):
+    expected = SlamAsrPipeline(tiny_model, tiny_processor, device="cpu")(folder / "long.wav")["text"]
+    read = hearing.read
+
+    def read_and_lose(path):
+        found = read(path)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(recordings, "HELD_SECONDS", 10.0)
+    monkeypatch.setattr(hearing, "read", read_and_lose)
+    places = [str(folder / name) for name in ("long.wav", "one.wav")]
+    assert run(str(checkpoint), *places, "--output_dir", str(out)) == 0
+    assert lines(out)["long"]["text"] == expected
+    assert lines(out)["one"]["text"]
 
 
 def test_two_that_would_write_one_file_are_refused(folder):
