@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from benchmarks.__main__ import commit, device_name, short_name
+from benchmarks.comparison import commit, device_name, short_name
 from benchmarks.flops import encoder_products, llm_products, projector_products, vocabulary_products
 from benchmarks.sides import REPOSITORY
 from modeling_slam.common.command_line import as_flags, parse_arguments, read_recipe

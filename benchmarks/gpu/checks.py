@@ -157,8 +157,8 @@ class Checks:
     def compiled(self) -> Found:
         """Loss and gradients of compiled layers, in float32; of a tiny model, as compiling takes minutes."""
         model = self.model(tiny=True)
-        texts = {"audio": [c["audio"] for c in self.clips], "text": [c["text"] for c in self.clips]}
-        batch = self.prepare(**texts).to(self.device.torch)
+        audio, text = ([clip[name] for clip in self.clips] for name in ("audio", "text"))
+        batch = self.prepare(audio=audio, text=text).to(self.device.torch)
         plain = loss_and_gradients(model, batch)
         compile_layers(model, self.device)
         made = loss_and_gradients(model, batch)

@@ -74,7 +74,7 @@ class Lines:
         try:
             with self.device.noticing_the_end_of_memory():
                 found |= work()
-        except OutOfTimeError:
+        except (OutOfTimeError, KeyboardInterrupt):
             self._count(case, -1)
             raise
         except OutOfMemoryError as full:

@@ -13,11 +13,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from modeling_slam import SlamAsrConfig
-
 
 class PlainModel(nn.Module):
-    def __init__(self, config: SlamAsrConfig, device: torch.device, dtype: torch.dtype):
+    """Of a `SlamAsrConfig`."""
+
+    def __init__(self, config: Any, device: torch.device, dtype: torch.dtype):
         super().__init__()
         torch.manual_seed(0)
         with torch.device(device):
@@ -48,8 +48,8 @@ class PlainModel(nn.Module):
         batch, length, width = frames.shape
         stacked = frames.reshape(batch, length // self.stack, width * self.stack)
         tokens = self.projector(stacked.to(self.projector[0].weight.dtype))  # (B, 300, D_llm)
-        is_audio = input_ids == self.audio_token_id
-        kept = torch.arange(tokens.shape[1], device=tokens.device) < is_audio.sum(dim=1, keepdim=True)
+        is_audio = input_ids.eq(self.audio_token_id)
+        kept = torch.arange(tokens.shape[1], device=tokens.device).lt(is_audio.sum(dim=1, keepdim=True))
         embeddings = self.llm.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
         embeddings = embeddings.masked_scatter(is_audio[..., None], tokens[kept].to(embeddings.dtype))
         return self.llm(inputs_embeds=embeddings, **text)

@@ -45,7 +45,7 @@ MODELS = {
     "medium-12": ("medium", 12),
 }
 # The projector of the paper, whose operations benchmarks/flops.py counts, and which the plain side has too.
-PROJECTOR = {"projector_type": "stack_mlp", "projector_stack": 5, "projector_context": 1}
+PROJECTOR: dict[str, Any] = {"projector_type": "stack_mlp", "projector_stack": 5, "projector_context": 1}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def tiny_encoder(layers: int) -> dict[str, Any]:
 
 
 def llm_config(llm: str) -> Qwen2Config:
-    ends = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
+    ends: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
     if llm != "tiny":
         config = qwen_config(llm)
         config.update(ends)
@@ -129,14 +129,15 @@ def processor(config: SlamAsrConfig) -> SlamAsrProcessor:
 def model_config(size: str, name: str, llm: str, **fields: Any) -> SlamAsrConfig:
     """Of a model of `MODELS` with LoRA on this LLM."""
     whisper, layers = MODELS[name]
-    return SlamAsrConfig(
-        audio_config=encoder_config(size, whisper),
-        text_config=llm_config(llm),
-        num_encoder_layers=layers if size == "real" else layers // TINY_DEPTH,
-        **{"lora_rank": LORA_RANK, "trained_in_float32": True, "audio_token_id": audio_token_id()},
-        **PROJECTOR,
-        **fields,
-    )
+    settings: dict[str, Any] = {
+        "audio_config": encoder_config(size, whisper),
+        "text_config": llm_config(llm),
+        "num_encoder_layers": layers if size == "real" else layers // TINY_DEPTH,
+        "lora_rank": LORA_RANK,
+        "trained_in_float32": True,
+        "audio_token_id": audio_token_id(),
+    }
+    return SlamAsrConfig(**settings, **PROJECTOR, **fields)
 
 
 def audio_token_id() -> int:
@@ -195,17 +196,19 @@ def transcript_tokens(tokens: torch.Tensor) -> list[list[int]]:
     return [list(itertools.takewhile(lambda token: token > 1, row)) for row in tokens.tolist()]
 
 
-def made_clips(count: int, seed: int = 0) -> list[dict[str, Any]]:
+def made_clips(
+    count: int, seed: int = 0, seconds: tuple[float, float] = CLIP_SECONDS
+) -> list[dict[str, Any]]:
     """Clips with `id`, `audio` (16 kHz), `text` and `duration`: tones that come and go in noise, words."""
     draw, rng = random.Random(seed), np.random.default_rng(seed)
     words = [word for word in tokenizer().get_vocab() if len(word) == 4]
     clips = []
     for number in range(count):
-        seconds = draw.uniform(*CLIP_SECONDS)
-        time = np.arange(round(seconds * SAMPLING_RATE), dtype=np.float32) / SAMPLING_RATE
+        duration = draw.uniform(*seconds)
+        time = np.arange(round(duration * SAMPLING_RATE), dtype=np.float32) / SAMPLING_RATE
         pitch, beat = draw.uniform(90, 250), draw.uniform(2, 5)
         tone = np.sin(2 * np.pi * pitch * time) * np.sin(np.pi * beat * time) ** 2
         samples = 0.3 * tone + 0.03 * rng.standard_normal(len(time), dtype=np.float32)
-        text = " ".join(draw.choices(sorted(words), k=max(1, round(seconds * TOKENS_PER_SECOND))))
-        clips.append({"id": number, "audio": samples.astype(np.float32), "text": text, "duration": seconds})
+        text = " ".join(draw.choices(sorted(words), k=max(1, round(duration * TOKENS_PER_SECOND))))
+        clips.append({"id": number, "audio": samples.astype(np.float32), "text": text, "duration": duration})
     return clips

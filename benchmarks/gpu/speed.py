@@ -221,7 +221,7 @@ class Speed:
         self.held = (None, None)
         self.device.forget()
 
-    def _model(self, name: str, kind: str) -> tuple[Any, nn.Module]:
+    def _model(self, name: str, kind: str) -> tuple[Any, Any]:
         """Config and model: "plain", "ours" or a variant of it, or "evaluation", all weights in bfloat16."""
         if self.held[0] != (name, kind):
             self.release()
