@@ -11,7 +11,6 @@ import platform
 import random
 import re
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass, field
@@ -25,7 +24,7 @@ from transformers import WhisperConfig
 
 from benchmarks.flops import batch_needs
 from benchmarks.results import OURS, Results, Row
-from benchmarks.sides import REPOSITORY, sides_of, worker
+from benchmarks.sides import REPOSITORY, commit, sides_of, worker
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.data import DataArguments, load_speech
 from modeling_slam.data.collator import SpeechCollator
@@ -237,17 +236,6 @@ def device_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text() if cpuinfo.exists() else "")
     return f"{model[1] if model else platform.processor()}, {os.cpu_count()} cores"
-
-
-def commit(checkout: Path) -> str | None:
-    """Of a checkout; with a mark if files that are measured differ from it."""
-    git = ["git", "-C", str(checkout)]
-    try:
-        head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True)
-        changes = subprocess.check_output([*git, "status", "--porcelain", "-uno", "modeling_slam"], text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.strip() + ("+changes" if changes.strip() else "")
 
 
 def parse(argv: list[str] | None) -> tuple[BenchmarkArguments, DataArguments]:

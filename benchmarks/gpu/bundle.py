@@ -16,7 +16,7 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.sides import REPOSITORY
+from benchmarks.sides import COMMIT_FILE, REPOSITORY, commit
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 
 DESCRIPTION = "A folder that runs the GPU benchmark on a machine that has Python and torch but no network."
@@ -63,6 +63,7 @@ def make(out: Path, pythons: list[str]) -> str:
             fetch([name for name in compiled if name != "numpy"], python, made / "wheels")
         for package in ("modeling_slam", "benchmarks"):
             copy_code(REPOSITORY / package, made / "code" / package)
+        (made / "code" / COMMIT_FILE).write_text(f"{commit(REPOSITORY)}\n", encoding="utf-8")
         shutil.copy(RUN, made / "run.py")
         megabytes = sum(file.stat().st_size for file in made.rglob("*") if file.is_file()) / 1e6
         if megabytes > MOST_MB:

@@ -22,7 +22,7 @@ from benchmarks.gpu.peer import measure_peer
 from benchmarks.gpu.sizes import LORA_RANK, SIZES
 from benchmarks.gpu.speed import ATTENTIONS, Speed
 from benchmarks.gpu.table import write_table
-from modeling_slam import __version__
+from benchmarks.sides import REPOSITORY, commit
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 
 DESCRIPTION = "Is it right on this GPU, how fast, and in how much memory; random weights, nothing is fetched."
@@ -59,7 +59,7 @@ def about(arguments: GpuArguments, device: Device) -> dict[str, Any]:
         "llm": f"Qwen2.5-{SIZES[arguments.size].llm}",
         "lora_rank": LORA_RANK,
         "dtype": "bfloat16",
-        "slam_asr": __version__,
+        "commit": commit(REPOSITORY),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),

@@ -61,10 +61,12 @@ class Device:
 
     @contextlib.contextmanager
     def noticing_the_end_of_memory(self) -> Generator[None]:
-        """Raises OutOfMemoryError for what torch raises."""
+        """Raises OutOfMemoryError for what torch and CUDA's libraries raise."""
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not any(words in str(error) for words in ("out of memory", "ALLOC_FAILED")):
+                raise
             raise OutOfMemoryError(str(error).split(". ")[0]) from None  # its frames hold tensors
 
     def matmul_peak(self, dtype: torch.dtype, sizes: tuple[int, ...]) -> float:

@@ -29,6 +29,7 @@ def measure_peer(command: str, model: str, speed: Speed) -> None:
     facts = {
         part: {"part": part, "model": model, "side": "peer", "batch": batch} for part, batch in wanted.items()
     }
+    facts["evaluation"]["beams"] = 2
     with tempfile.TemporaryDirectory() as directory:
         written: dict[str, Any] = {}
         for part, batch in wanted.items():

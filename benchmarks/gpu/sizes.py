@@ -69,7 +69,7 @@ SIZES = {
     "real": Size(
         models=tuple(MODELS), llm="3B", small_llm="0.5B",
         batch_sizes=(16, 32, 64, 128, 256, 512, 1024), compared_batch=64,
-        eval_batch_sizes=(64, 128, 256, 512), eval_batches=4, made_clips=256, checked_clips=8, seconds=6.0,
+        eval_batch_sizes=(64, 128, 256, 512), eval_batches=4, made_clips=256, checked_clips=8, seconds=4.0,
         matmul=(4096, 8192, 16384),
     ),
     "tiny": Size(

@@ -129,6 +129,7 @@ class Speed:
         prepare = processor(config)
         batches, needed = [], 0.0
         for rows in (clips[start : start + batch] for start in range(0, len(clips), batch)):
+            self.lines.check_time()
             made = dict(prepare(audio=[row["audio"] for row in rows], text=[row["text"] for row in rows]))
             needed += batch_needs(config, made)
             if side == "plain":
@@ -181,7 +182,7 @@ class Speed:
                 tokens += sum(map(len, transcript_tokens(search(model, **inputs, **options))))
             return tokens
 
-        with torch.inference_mode():
+        with torch.no_grad() if variant else torch.inference_mode():  # in which graphs cannot be recorded
             self.device.forget()
             longest = sorted(clips, key=lambda clip: -clip["duration"])[:batch]
             write(longest)  # the peak, and all that is done once

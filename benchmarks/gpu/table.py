@@ -7,12 +7,15 @@ TRAINING = {
     "model": "model", "side": "side", "variant": "variant", "batch": "batch",
     "step_seconds": "seconds a step", "audio_seconds_per_second": "times real time",
     "epoch_minutes": "epoch of 54 h, minutes",
-    "share_of_peak": "of matmul peak", "peak_gib": "peak GiB", "error": "error",
+    "share_of_peak": "of matmul peak", "ours": "ours is faster by", "peak_gib": "peak GiB",
+    "error": "error",
 }  # fmt: skip
 EVALUATION = {
     "model": "model", "side": "side", "variant": "variant", "batch": "batch", "beams": "beams",
-    "seconds": "seconds", "times_real_time": "times real time", "peak_gib": "peak GiB", "error": "error",
+    "seconds": "seconds", "times_real_time": "times real time", "ours": "ours is faster by",
+    "peak_gib": "peak GiB", "error": "error",
 }  # fmt: skip
+RATES = ("audio_seconds_per_second", "times_real_time")
 
 
 def write_table(lines: Lines) -> str:
@@ -51,12 +54,23 @@ def checks_table(lines: list[Line]) -> str:
 
 
 def table(part: str, columns: dict[str, str], lines: Lines) -> str:
-    found = [line for line in lines.lines.values() if line["part"] == part]
+    found = [line | beside_ours(line, lines) for line in lines.lines.values() if line["part"] == part]
     if not found:
         return ""
     head = [f"| {' | '.join(columns.values())} |", f"|{' --- |' * len(columns)}"]
     rows = [f"| {' | '.join(shown(line.get(name)) for name in columns)} |" for line in found]
     return "\n".join([f"**{part.capitalize()}**\n", *head, *rows])
+
+
+def beside_ours(line: Line, lines: Lines) -> Line:
+    """`ours`: how many times faster ours is at this batch than this line of another side."""
+    same = ("part", "model", "batch", "beams")
+    for own in lines.lines.values():
+        alike = all(line.get(name) == own.get(name) for name in same)
+        if alike and own.get("side") == "ours" and not own.get("variant") and own is not line:
+            rate = next((name for name in RATES if name in line and name in own), None)
+            return {"ours": own[rate] / line[rate]} if rate else {}
+    return {}
 
 
 def shown(value: object) -> str:
