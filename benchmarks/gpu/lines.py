@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.gpu.device import Device, OutOfMemoryError
 from modeling_slam.common.differences import differences
 from modeling_slam.common.files import read_json, write_json
@@ -90,8 +92,6 @@ class Lines:
         return self.lines[case]
 
     def _check_device(self, case: str) -> None:
-        import torch
-
         try:
             self.device.timed(lambda: torch.ones(8, device=self.device.torch).sum())
         except Exception as error:
