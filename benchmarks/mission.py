@@ -6,7 +6,6 @@ code beside the weights, and transcribes. Each step is a process of its own, so 
 it: what `slam-asr plan` said. On a CPU; 9 GB of disk. A step that is recorded is not made again.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -117,10 +116,7 @@ class Mission:
         plan += ["--per_device_train_batch_size", str(self.arguments.batch_size)]
         plan += ["--max_seconds", str(self.arguments.clip_seconds)]
         fresh = [sys.executable, "-P", str(FRESH_LOAD), str(self.checkpoint), str(self.out / "loaded.json")]
-        steps = {"write": [*own, "write"], "plan": plan, "train": [*own, "train"], "load": fresh}
-        if importlib.util.find_spec("modeling_slam.plan") is None:
-            del steps["plan"]
-        return steps
+        return {"write": [*own, "write"], "plan": plan, "train": [*own, "train"], "load": fresh}
 
 
 def made(command: list[str], out: Path) -> dict[str, Any]:
@@ -180,7 +176,7 @@ def table(steps: dict[str, Any]) -> str:
     for name, found in steps.items():
         rest = {key: value for key, value in found.items() if key not in ("seconds", "peak_gib", "plan")}
         rows.append(f"| {name} | {found['seconds']} | {found['peak_gib']} | {json.dumps(rest)} |")
-    return "\n".join([*rows, "", *steps.get("plan", {}).get("plan", [])])
+    return "\n".join([*rows, "", *steps["plan"]["plan"]])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -245,4 +245,6 @@ def test_the_mission_is_built_trained_a_step_saved_and_loaded_by_a_stranger(tmp_
     assert steps["train"]["checkpoint_gib"] > 0
     assert all(steps[name]["peak_gib"] > 0.1 for name in ("write", "train", "load"))
     assert steps["load"]["dtype"] == "bfloat16"
-    assert "| train |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| train |" in printed
+    assert "Training: batches of 4, clips of up to 2 s, bfloat16" in printed  # as planned
