@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 REPOSITORY = Path(__file__).parents[1]
+COMMIT_FILE = "commit.txt"  # in a bundle
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -102,3 +103,16 @@ def worker(checkout: Path) -> tuple[list[str], dict[str, str]]:
     python = str(own.absolute()) if checkout != REPOSITORY and own.exists() else sys.executable
     # `-P`: modules are not searched for beside the worker.
     return [python, "-P", str(WORKER)], {"PYTHONPATH": str(checkout.absolute())}
+
+
+def commit(checkout: Path) -> str | None:
+    """Of a checkout, with a mark if files that are measured differ from it; of a bundle, what it has."""
+    if (checkout / COMMIT_FILE).is_file():
+        return (checkout / COMMIT_FILE).read_text(encoding="utf-8").strip()
+    git = ["git", "-C", str(checkout)]
+    try:
+        head = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True)
+        changes = subprocess.check_output([*git, "status", "--porcelain", "-uno", "modeling_slam"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip() + ("+changes" if changes.strip() else "")

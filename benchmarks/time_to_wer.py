@@ -30,9 +30,9 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from benchmarks.__main__ import commit, device_name, short_name
+from benchmarks.comparison import device_name, short_name
 from benchmarks.flops import encoder_products, llm_products, projector_products, vocabulary_products
-from benchmarks.sides import REPOSITORY
+from benchmarks.sides import REPOSITORY, commit
 from modeling_slam.common.command_line import as_flags, parse_arguments, read_recipe
 from modeling_slam.common.files import read_json, write_json
 from modeling_slam.data import load_speech

@@ -12,7 +12,7 @@ import torch
 from programs import REPOSITORY
 from tiny_world import TinyWorld, build_tiny_world
 
-from benchmarks import __main__ as harness
+from benchmarks import comparison as harness
 from benchmarks import worker
 
 # A side without torch: 2 s a round for plain, 1 s for others; notes its rounds in a file beside the job.
