@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import openai
 
@@ -131,7 +131,7 @@ async def ask(
 
 def batches(address: str) -> tuple[float, float]:
     """Chunks decoded so far, and batches."""
-    text = httpx.get(address.removesuffix("/v1") + "/metrics").text
+    text = httpx2.get(address.removesuffix("/v1") + "/metrics").text
     names = ("slam_asr_batch_chunks_sum", "slam_asr_batch_chunks_count")
     found = [re.findall(rf"^{name} (\S+)$", text, flags=re.MULTILINE) for name in names]
     return float(found[0][0]), float(found[1][0])

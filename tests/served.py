@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from io import BytesIO
 
-import httpx
+import httpx2
 import numpy as np
 import openai
 import soundfile
@@ -50,8 +50,8 @@ class Running:
         given = {"model": "tiny", "file": (name, sound)} | fields
         return self.client.audio.transcriptions.create(**given)
 
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.address + path)
+    def get(self, path: str) -> httpx2.Response:
+        return httpx2.get(self.address + path)
 
     def gauge(self, name: str) -> float:
         """Of the metrics the one of this name, and label."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import numpy as np
 import openai
 import pytest
@@ -127,7 +127,7 @@ def test_what_is_too_much_or_takes_too_long_is_refused_by_its_own_code(serve, so
     assert refused.value.status_code == 413
     url = f"{server.address}/v1/audio/transcriptions"
     form = {"Content-Type": "multipart/form-data; boundary=x"}
-    streamed = httpx.post(url, headers=form, content=states_no_length())
+    streamed = httpx2.post(url, headers=form, content=states_no_length())
     assert streamed.status_code == 413
     silence = wav(np.zeros(42 * RATE), format="FLAC", subtype="PCM_16")
     with pytest.raises(openai.APIStatusError, match="longer than 20 s") as refused:
@@ -217,7 +217,7 @@ def test_without_the_key_nobody_transcribes_and_health_and_metrics_stay_open(ser
     assert server.transcribe(sounds["one"]).text
     for wrong in (b"another", b"a key and more", b"\xe9"):
         wrong_key = {b"Authorization": b"Bearer " + wrong}
-        assert httpx.get(f"{server.address}/v1/models", headers=wrong_key).status_code == 401
+        assert httpx2.get(f"{server.address}/v1/models", headers=wrong_key).status_code == 401
     with pytest.raises(openai.AuthenticationError, match="missing or wrong") as refused:
         server.client.with_options(api_key="another").models.list()
     assert refused.value.code == "invalid_api_key"
@@ -262,7 +262,7 @@ def refuses_within(server: Running, seconds: float) -> None:
     while time.monotonic() < until:
         try:
             server.get("/health")
-        except httpx.ConnectError:
+        except httpx2.ConnectError:
             return
         time.sleep(0.02)
     raise AssertionError("New connections are still taken.")
@@ -353,7 +353,7 @@ def test_the_command_serves_what_transcribe_writes_until_sigterm_and_ends_well(
         assert ask().text == written["text"]
         with ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(ask, response_format="srt") for _ in range(4)]
-            while "slam_asr_requests_open 4.0" not in httpx.get(line.split()[-1][:-3] + "/metrics").text:
+            while "slam_asr_requests_open 4.0" not in httpx2.get(line.split()[-1][:-3] + "/metrics").text:
                 assert not all(future.done() for future in asked)
             process.send_signal(signal.SIGTERM)
             subtitles = (tmp_path / "transcripts" / "long.srt").read_text(encoding="utf-8")

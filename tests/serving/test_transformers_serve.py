@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import openai
 import pytest
 from served import wav
@@ -52,7 +52,7 @@ def test_with_the_entry_openais_client_gets_what_generate_gives(
             (expected,) = processor.batch_decode(model.generate(**processor(clip)), skip_special_tokens=True)
             sound = ("clip.wav", wav(clip))
             assert client.audio.transcriptions.create(model=name, file=sound).text == expected
-        streamed = httpx.post(
+        streamed = httpx2.post(
             f"http://127.0.0.1:{port}/v1/audio/transcriptions",
             data={"model": name, "stream": "true"},
             files={"file": sound},
