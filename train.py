@@ -54,6 +54,7 @@ from modeling_slam.training.run_directory import how_to_go_on, run_directory
 from modeling_slam.training.run_health import RunError, RunHealth, describe_best
 from modeling_slam.training.run_settings import record
 from modeling_slam.training.sampling import with_lengths
+from modeling_slam.training.sharding import build_whole, check_sharding
 from modeling_slam.training.trained_parts import trained_parts_of
 from modeling_slam.training.trainer import BeginsRun, SlamTrainer
 from modeling_slam.training.upper_layers import layers_to_skip, read_states
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO if PartialState().is_main_process else logging.WARNING, format="%(message)s"
     )
+    build_whole()
     with contextlib.ExitStack() as stack:
         stack.enter_context(logging_redirect_tqdm())
         stack.enter_context(ends_in_one_line(lambda: how_to_go_on(run_args.output_dir)))
@@ -91,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
             check_installed(run_args)
             check_best(run_args, model_args.text_style)
             check_quantization(model_args.quantization, run_args.device)
+            check_sharding(run_args, align_args.align_folds, model_args.quantization)
             settle(model_args.projector_type, align_args, run_args)
             augment_args.check_cache(cache_args.cache_features)
             augment_args.check_alignment(align_args.align_augmented)

@@ -14,10 +14,14 @@ HOME = PACKAGE.parent if IS_CLONE else PACKAGE / "shipped"
 
 
 def shipped_names(kind: Literal["recipe", "study"]) -> list[str]:
-    """`nl-medium`, `paper/nl-medium`, ...; a file that begins with `_` is what others build on."""
+    """`nl-medium`, `paper/nl-medium`, ...; a file that begins with `_` is what others build on.
+
+    In `recipes/accelerate` is what `accelerate launch` reads.
+    """
     folder = folder_of(kind)
     paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
-    return sorted(path.as_posix() for path in paths if not path.name.startswith("_"))
+    own = [path for path in paths if not path.name.startswith("_") and path.parts[0] != "accelerate"]
+    return sorted(path.as_posix() for path in own)
 
 
 def folder_of(kind: Literal["recipe", "study"]) -> Path:

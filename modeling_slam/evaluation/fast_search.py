@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import distributed
+from torch.distributed.fsdp import FSDPModule
 from transformers import (
     DynamicCache,
     GenerationConfig,
@@ -25,8 +27,6 @@ from transformers import (
 )
 from transformers.generation import GenerationMode
 from transformers.generation.utils import GENERATION_MODES_MAPPING
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-from transformers.integrations.fsdp import is_fsdp_managed_module
 
 from modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.model.modeling_slam import TranscriptGuard
@@ -51,9 +51,15 @@ def transcribe(model: SlamAsrForConditionalGeneration, **arguments: Any) -> torc
     """`model.generate(**arguments)`, through `search` where that gives the same tokens: (B, N)."""
     settings = copy.deepcopy(arguments.get("generation_config") or model.generation_config)
     others = settings.update(**{name: value for name, value in arguments.items() if name not in INPUTS})
-    if is_covered(settings, others, model.language_model):
+    if is_covered(settings, others):
         arguments["custom_generate"] = search
-    return model.generate(**arguments)
+    return model.generate(**arguments, synced_gpus=runs_in_step(model))
+
+
+def runs_in_step(model: torch.nn.Module) -> bool:
+    """Whether each process has a share of the weights only: all must then read equally often."""
+    by_fsdp = any(isinstance(module, FSDPModule) for module in model.modules())
+    return by_fsdp or any(hasattr(weight, "ds_id") for weight in model.parameters())  # of ZeRO-3
 
 
 class TokenScores:
@@ -109,7 +115,7 @@ class TokenScores:
             self.budgets = self.budgets[rows]
 
 
-def is_covered(settings: GenerationConfig, options: dict[str, Any], llm: torch.nn.Module) -> bool:
+def is_covered(settings: GenerationConfig, options: dict[str, Any]) -> bool:
     """Whether `search` gives what transformers would.
 
     Args:
@@ -121,8 +127,7 @@ def is_covered(settings: GenerationConfig, options: dict[str, Any], llm: torch.n
     returns_ids = not settings.return_dict_in_generate
     own_cache = settings.cache_implementation is None and settings.use_cache is not False
     whole_rows = settings.guidance_scale is not None or settings.watermarking_config is not None
-    in_step = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(llm)  # processes wait for each other
-    unusual = whole_rows or in_step or settings.low_memory or settings.prefill_chunk_size is not None
+    unusual = whole_rows or settings.low_memory or settings.prefill_chunk_size is not None
     return plain and returns_ids and own_cache and not unusual and not options
 
 
@@ -133,9 +138,13 @@ def search(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
+    synced_gpus: bool = False,
     **inputs: Any,
 ) -> torch.Tensor:
-    """A `custom_generate` for prompts of embeddings -> (B * num_return_sequences, N) new tokens."""
+    """A `custom_generate` for prompts of embeddings -> (B * num_return_sequences, N) new tokens.
+
+    With `synced_gpus` all processes read on until the last of them has its transcripts.
+    """
     beams = generation_config.num_beams or 1
     cache = next((inputs[name] for name in CACHE_NAMES if name in inputs), None)
     if type(cache) is not DynamicCache:  # of an LLM with a memory of its own kind, such as Mamba's
@@ -145,6 +154,7 @@ def search(
             logits_processor=logits_processor,
             stopping_criteria=stopping_criteria,
             generation_config=generation_config,
+            synced_gpus=synced_gpus,
             **inputs,
         )
     llm = CachedLLM(model, beams, **inputs)
@@ -152,11 +162,22 @@ def search(
     kind = BeamSearch if beams > 1 else GreedySearch
     scores = TokenScores(logits_processor, beams)
     state = kind(len(logits), scores, stopping_criteria, generation_config, logits.device)
-    while True:
-        tokens, rows = state.advance(logits)
-        if not len(tokens):
-            return state.transcripts()
+    tokens, rows = state.advance(logits)
+    while len(tokens):
+        if synced_gpus:
+            some_search_on(True, logits.device)
         logits = llm.read(tokens, rows)
+        tokens, rows = state.advance(logits)
+    while synced_gpus and some_search_on(False, logits.device):
+        llm.read_anything()
+    return state.transcripts()
+
+
+def some_search_on(this_one: bool, device: torch.device) -> bool:
+    """Whether any process has something to read; each says so of itself before it reads."""
+    number = torch.tensor(float(this_one), device=device)
+    distributed.all_reduce(number)
+    return bool(number > 0)
 
 
 class CachedLLM:
@@ -194,6 +215,10 @@ class CachedLLM:
         if self.positions is not None:
             self.positions = self.positions[rows, -1:] + 1
         return self._forward(input_ids=tokens[:, None])
+
+    def read_anything(self) -> None:
+        """So that the other processes get the share of the weights that is here."""
+        self.model(inputs_embeds=self.prompt[:1, -1:], use_cache=False)
 
     def _forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         if self.positions is not None:

@@ -38,6 +38,7 @@ from modeling_slam.training.by_projector import by_projector
 from modeling_slam.training.cross_fitting import CrossFitted, without_fold
 from modeling_slam.training.run_directory import ALIGNMENT, ALIGNMENT_FILE, find_checkpoint
 from modeling_slam.training.run_health import readable
+from modeling_slam.training.sharding import replicated
 from modeling_slam.training.trained_parts import TrainedParts
 from modeling_slam.training.trainer import SlamTrainer
 from modeling_slam.training.validation import ValidationMetrics
@@ -203,25 +204,26 @@ def align(
         regularised.projector_frame_dropout = arguments.align_frame_dropout
         modules = trained_parts(regularised)
         modules.load_state_dict(dict(parts.weights or {}))
-        trainer = AlignmentTrainer(
-            model=AlignmentModel(config, modules, embeddings, encoder),
-            args=stage_arguments(run_args, arguments, directory),
-            train_dataset=data["train"],
-            eval_dataset=data.get("validation"),
-            data_collator=collator if arguments.align_augmented else on_cached_frames(collator),
-            processing_class=collator.processor,
-            compute_metrics=ValidationMetrics(
-                lambda rows: [vocabulary.decode(row[row >= 0].tolist()) for row in rows],
-                data.get("validation", data["train"]),
-                config.text_style,
-            ),
-            callbacks=callbacks,
-        )
-        checkpoint = find_checkpoint(directory, "last") if directory.is_dir() else None
-        started = time.monotonic()
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        trainer.save_model()
-        trainer.save_state()
+        with replicated():
+            trainer = AlignmentTrainer(
+                model=AlignmentModel(config, modules, embeddings, encoder),
+                args=stage_arguments(run_args, arguments, directory),
+                train_dataset=data["train"],
+                eval_dataset=data.get("validation"),
+                data_collator=collator if arguments.align_augmented else on_cached_frames(collator),
+                processing_class=collator.processor,
+                compute_metrics=ValidationMetrics(
+                    lambda rows: [vocabulary.decode(row[row >= 0].tolist()) for row in rows],
+                    data.get("validation", data["train"]),
+                    config.text_style,
+                ),
+                callbacks=callbacks,
+            )
+            checkpoint = find_checkpoint(directory, "last") if directory.is_dir() else None
+            started = time.monotonic()
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            trainer.save_model()
+            trainer.save_state()
         if PartialState().is_main_process:
             figures = stage_figures(trainer, data["train"], time.monotonic() - started)
             figures["too_long"] = round(too_long, 4)
@@ -275,6 +277,10 @@ def stage_arguments(run_args: RunArguments, arguments: AlignmentArguments, direc
         "load_best_model_at_end": run_args.validates,
         "metric_for_best_model": "wer",
         # What is meant for the LLM.
+        "fsdp": None,
+        "fsdp_plugin_args": None,
+        "deepspeed": None,
+        "deepspeed_plugin": None,
         "eval_delay": 0,
         "neftune_noise_alpha": None,
         "activation_checkpointing": False,

@@ -187,7 +187,5 @@ def check_installed(run: Any) -> None:
             f"`report_to` names {', '.join(missing)}, which is not installed here, or unknown to "
             f"transformers. Installed: {', '.join(available) or 'none'}."
         )
-    if run.fsdp and run.world_size == 1:
-        raise ValueError("`fsdp` needs several processes: start by `accelerate launch`, or leave it out.")
     if run.fp16 and not torch.cuda.is_available():
         raise ValueError("`fp16` needs a GPU; leave it out, or take `bf16`.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import torch
-from accelerate import DistributedType, PartialState
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
@@ -27,6 +27,7 @@ from modeling_slam.common.command_line import one_line
 from modeling_slam.data.collator import CLIP_IDS
 from modeling_slam.evaluation.metrics import PLATEAU_WER
 from modeling_slam.training.saving import WholeSaves
+from modeling_slam.training.sharding import own_share
 
 logger = logging.getLogger("slam-asr")
 
@@ -123,7 +124,7 @@ class WatchedTrainer(WholeSaves):
         broken = [
             name
             for name, weight in weights.named_parameters()
-            if weight.requires_grad and not bool(weight.isfinite().all())
+            if weight.requires_grad and not bool(own_share(weight).isfinite().all())
         ]
         if self._anywhere(bool(broken)):
             fail(
@@ -211,25 +212,18 @@ class RunHealth(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """The last step is followed by no loss that could show what it has made of the model."""
-        losses = self._losses(model)
-        if losses is not None and not math.isfinite(losses[0]):
+        loss, _ = losses_by_audio(model, self.batch)
+        if not math.isfinite(loss):
             fail(
-                f"After the last step, {state.global_step}, the loss is {losses[0]}; nothing more is saved. "
+                f"After the last step, {state.global_step}, the loss is {loss}; nothing more is saved. "
                 "Try a lower `--learning_rate`."
             )
 
-    def _losses(self, model: Any) -> tuple[float, float] | None:
-        """As `losses_by_audio`; `None` where the layers answer to all processes at once, in a wrapper."""
-        if PartialState().distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-            return None
-        return losses_by_audio(model, self.batch)
-
     def _plateau(self, model: Any) -> list[str]:
         """What there is to say of a model on the plateau; nothing if it listens, or cannot be asked."""
-        losses = self._losses(model) if len(self.clips) > 1 else None
-        if losses is None:
+        if len(self.clips) < 2:
             return []
-        own, other = losses
+        own, other = losses_by_audio(model, self.batch)
         self.listens = own <= (1 - PLATEAU_GAIN) * other
         if self.listens:
             return []

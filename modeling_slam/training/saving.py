@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -22,11 +21,12 @@ from modeling_slam.common.files import (
     replacing,
     write_json,
 )
+from modeling_slam.training.sharding import ShardedTrainer
 
 STAGING = ".saving"  # in the directory of a model, while it is written
 
 
-class WholeSaves(Trainer):
+class WholeSaves(ShardedTrainer):
     """Saves as transformers does, or raises a `DiskFullError` with everything as it was before."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -42,8 +42,8 @@ class WholeSaves(Trainer):
             raise DiskFullError(directory, needed) from error
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        # A checkpoint is whole when its state is there, which comes last; FSDP and DeepSpeed write in parts.
-        if _internal_call or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        # A checkpoint is whole when its state is there, which comes last; DeepSpeed writes in parts.
+        if _internal_call or self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
             return
         directory = Path(output_dir or str(self.args.output_dir))

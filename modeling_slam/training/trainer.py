@@ -25,6 +25,7 @@ from modeling_slam.model.lora import part_of
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.arguments import RunArguments
 from modeling_slam.training.cross_fitting import CrossFitted
+from modeling_slam.training.even_batches import REPEATED, EachClipOnce
 from modeling_slam.training.run_checks import check_warmup
 from modeling_slam.training.run_health import WatchedTrainer
 from modeling_slam.training.sampling import (
@@ -33,11 +34,12 @@ from modeling_slam.training.sampling import (
     SeededLengthGroups,
     SpeechBudgetBatches,
 )
+from modeling_slam.training.sharding import whole
 
 LISTENING = ("projector", "ctc_head")  # what `freeze_projector_steps` freezes
 
 
-class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
+class SlamTrainer(WatchedTrainer, EachClipOnce, Seq2SeqTrainer):
     """Trains on the transcript's tokens; validates with `generate` on the prompt alone."""
 
     args: RunArguments
@@ -169,8 +171,7 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor | None:
         """Each part to `max_grad_norm` by itself: the projector's gradient would else starve LoRA's."""
-        whole = self.is_fsdp_enabled or self.is_deepspeed_enabled  # they clip whole models
-        if whole or not self.args.clip_by_part:
+        if self.is_deepspeed_enabled or not self.args.clip_by_part:  # DeepSpeed clips whole models
             return super()._clip_grad_norm(model)
         parts: dict[str, list[torch.nn.Parameter]] = {}
         for name, parameter in self.accelerator.unwrap_model(model).named_parameters():
@@ -178,7 +179,7 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
                 parts.setdefault(part_of(name), []).append(parameter)
         limit = self.args.max_grad_norm
         norms = [self.accelerator.clip_grad_norm_(parameters, limit) for parameters in parts.values()]
-        return torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
+        return torch.linalg.vector_norm(torch.stack([torch.as_tensor(whole(norm)) for norm in norms]))
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         fold = inputs.pop(FOLD, None)
@@ -200,8 +201,9 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """As in transformers, which compares with names of the constants of packed weights too."""
-        model: Any = self.accelerator.unwrap_model(self.model)
-        model._keys_to_ignore_on_save = model.left_out() & set(load_result.missing_keys)
+        if load_result.missing_keys:  # none are in the alignment stage, whose model leaves nothing out
+            model: Any = self.accelerator.unwrap_model(self.model)
+            model._keys_to_ignore_on_save = model.left_out() & set(load_result.missing_keys)
         super()._issue_warnings_after_load(load_result)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -271,7 +273,10 @@ class SlamTrainer(WatchedTrainer, Seq2SeqTrainer):
         """Loss of a batch, its transcripts as new tokens (B, N), and its labels as `labelled` has them."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = model(**inputs).loss
+            clips: Any = self.eval_dataset
+            own = self.own_clips_of(inputs, len(clips), self.args.eval_batch_size)
+            is_repeated = own.pop(REPEATED, False)  # its loss is left out when all are gathered
+            loss = model(**(inputs if is_repeated else own)).loss
             self.note_loss(loss)
             if prediction_loss_only or not self.args.predict_with_generate:
                 return loss, None, None

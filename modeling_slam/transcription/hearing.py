@@ -100,6 +100,6 @@ def call_arguments(pipe: CountingPipeline, task: Task) -> dict[str, Any]:
         given["return_timestamps"] = "word"
     generation = copy.deepcopy(pipe.model.generation_config)
     generation.update(num_beams=settings["num_beams"] or generation.num_beams)
-    if is_covered(generation, {}, pipe.model.language_model):
+    if is_covered(generation, {}):
         given["custom_generate"] = search
     return given

@@ -164,7 +164,7 @@ def test_an_optimizer_that_is_not_here_or_not_meant_for_this_is_refused_by_its_f
         ({"optim": "adamw_torch_8bit"}, "`optim`"),
         ({"report_to": "neptune"}, "`report_to`"),
         ({"fp16": True}, "`fp16`"),
-        ({"fsdp": "full_shard"}, "`fsdp`"),
+        ({"fsdp": "full_shard"}, "`--fsdp`"),
         ({"projector_stack": 100_000}, "`--projector_stack`"),
         ({"attn_implementation": "flash_attention_2"}, "`attn_implementation`"),
         ({"attn_implementation": "nonsense"}, "`attn_implementation`"),
