@@ -237,7 +237,7 @@ def test_a_peer_gets_models_and_clips_as_files(tmp_path):
     assert evaluation["seconds"] == 2.0, evaluation
 
 
-@pytest.mark.e2e
+@pytest.mark.nightly
 def test_the_mission_is_built_trained_a_step_saved_and_loaded_by_a_stranger(tmp_path, capsys):
     mission.main(["--out", str(tmp_path / "mission"), "--size", "tiny", "--clip_seconds", "2"])
     steps = json.loads((tmp_path / "mission/mission.json").read_text())
