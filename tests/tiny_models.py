@@ -59,6 +59,43 @@ def tiny_model(tiny_config) -> SlamAsrForConditionalGeneration:
 
 
 @pytest.fixture
+def model_with_head(tiny_config, tiny_tokenizer) -> SlamAsrForConditionalGeneration:
+    """With a CTC head that knows the letters, and a random LLM, which writes something in any case."""
+    torch.manual_seed(3)
+    letters = tiny_tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz "])
+    config = SlamAsrConfig.from_dict(tiny_config.to_dict() | {"ctc_vocab_size": len(letters)})
+    model = SlamAsrForConditionalGeneration(config).eval()
+    model.ctc_head.begin(sorted(letters), 0.1, 1.0)
+    model.generation_config.update(max_new_tokens=8, eos_token_id=1, pad_token_id=0)
+    return model
+
+
+@pytest.fixture
+def sure_model(model_with_head) -> SlamAsrForConditionalGeneration:
+    """Its CTC head is sure of the letters that it hears, whatever they are."""
+    model_with_head.ctc_head.log_temperature.data += 4.0
+    return model_with_head
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tiny_processor, tmp_path) -> Path:
+    """Without a CTC head."""
+    tiny_model.generation_config.update(max_new_tokens=8, eos_token_id=1, pad_token_id=0)
+    return saved(tiny_model, tiny_processor, tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def checkpoint_with_head(sure_model, tiny_processor, tmp_path) -> Path:
+    return saved(sure_model, tiny_processor, tmp_path / "with-head")
+
+
+def saved(model: SlamAsrForConditionalGeneration, processor: SlamAsrProcessor, directory: Path) -> Path:
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
 def base_models(tmp_path) -> dict[str, str]:
     """A full Whisper and an LLM on disk, as a run names them."""
     torch.manual_seed(1)

@@ -124,8 +124,8 @@ def test_depths_are_compared_side_by_side(page, opened, any_depth_checkpoint, re
     picture(page, "depths-1280")
 
 
-def test_a_model_without_head_says_what_it_lacks(page, opened, plain_checkpoint, recording):
-    upload(page, opened(plain_checkpoint), recording)
+def test_a_model_without_head_says_what_it_lacks(page, opened, checkpoint, recording):
+    upload(page, opened(checkpoint), recording)
     assert "no CTC head" in page.locator("body").inner_text()
     assert not page.locator("#compare").is_visible()
     page.click("#transcribe")
@@ -136,9 +136,9 @@ def test_a_model_without_head_says_what_it_lacks(page, opened, plain_checkpoint,
     assert page.locator("track").count() == 0
 
 
-def test_a_bad_file_and_none_at_all_are_told_on_the_page(page, opened, plain_checkpoint, tmp_path):
+def test_a_bad_file_and_none_at_all_are_told_on_the_page(page, opened, checkpoint, tmp_path):
     (tmp_path / "notes.mp3").write_text("no audio at all")
-    url = opened(plain_checkpoint)
+    url = opened(checkpoint)
     page.goto(url)
     page.click("#transcribe")
     page.get_by_role("alert").filter(has_text="choose a file first").wait_for()

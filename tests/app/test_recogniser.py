@@ -53,17 +53,17 @@ def test_words_have_times_and_confidence_and_the_language_is_the_runs(any_depth_
     assert shares[-1] == pytest.approx(1.0)
 
 
-def test_only_a_model_that_was_trained_at_several_depths_offers_them(plain_checkpoint):
-    assert depths_of(AppArguments(str(plain_checkpoint))) == []
-    assert depths_of(AppArguments(str(plain_checkpoint), depths=[1, 2])) == [2, 1]  # as a Space states them
+def test_only_a_model_that_was_trained_at_several_depths_offers_them(checkpoint):
+    assert depths_of(AppArguments(str(checkpoint))) == []
+    assert depths_of(AppArguments(str(checkpoint), depths=[1, 2])) == [2, 1]  # as a Space states them
     with pytest.raises(ValueError, match=r"`--depths` must be numbers from 1 to 3, .* got 4 1"):
-        depths_of(AppArguments(str(plain_checkpoint), depths=[4, 1]))
-    (plain_checkpoint / "run.json").write_text(json.dumps({"run": {"train_depths": []}}))
-    assert depths_of(AppArguments(str(plain_checkpoint))) == []
+        depths_of(AppArguments(str(checkpoint), depths=[4, 1]))
+    (checkpoint / "run.json").write_text(json.dumps({"run": {"train_depths": []}}))
+    assert depths_of(AppArguments(str(checkpoint))) == []
 
 
-def test_a_file_that_cannot_be_read_is_named_without_its_folder(plain_checkpoint, tmp_path):
-    recogniser = Recogniser(AppArguments(str(plain_checkpoint)))
+def test_a_file_that_cannot_be_read_is_named_without_its_folder(checkpoint, tmp_path):
+    recogniser = Recogniser(AppArguments(str(checkpoint)))
     (tmp_path / "notes.mp3").write_text("no audio at all")
     with pytest.raises(AudioError, match=r"^notes\.mp3: not readable as audio") as error:
         recogniser.hear(tmp_path / "notes.mp3")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tiny_models import saved
 
 TEXTS = ["Een, twee!", "Drie vier vijf.", "Zes", "Zeven acht.", "'s Nachts tien"]
 SECONDS = [1.1, 2.3, 0.7, 1.6, 0.9]
@@ -41,7 +42,4 @@ def speech_folder(tmp_path) -> Path:
 
 @pytest.fixture
 def checkpoint(tiny_model, tiny_processor, tmp_path) -> Path:
-    directory = tmp_path / "checkpoint"
-    tiny_model.save_pretrained(directory)
-    tiny_processor.save_pretrained(directory)
-    return directory
+    return saved(tiny_model, tiny_processor, tmp_path / "checkpoint")

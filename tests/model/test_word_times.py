@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import TextIteratorStreamer
 
-from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration, SlamAsrPipeline
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
 from modeling_slam.model.audio_lengths import Chunk
 from modeling_slam.model.ctc_head import align, holds_speech, timed_words
 
@@ -97,15 +97,9 @@ def test_times_run_forwards_and_stay_in_the_chunk_whatever_the_llm_wrote(text):
 
 
 @pytest.fixture
-def model(tiny_config, tiny_tokenizer) -> SlamAsrForConditionalGeneration:
-    """With a head that knows the letters, and a random LLM, which writes something in any case."""
-    torch.manual_seed(3)
-    letters = tiny_tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz "])
-    config = SlamAsrConfig.from_dict(tiny_config.to_dict() | {"ctc_vocab_size": len(letters)})
-    model = SlamAsrForConditionalGeneration(config).eval()
-    model.ctc_head.begin(sorted(letters), 0.1, 1.0)
-    model.generation_config.update(max_new_tokens=12, eos_token_id=1, pad_token_id=0)
-    return model
+def model(model_with_head) -> SlamAsrForConditionalGeneration:
+    model_with_head.generation_config.update(max_new_tokens=12)
+    return model_with_head
 
 
 @pytest.fixture

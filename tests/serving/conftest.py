@@ -2,40 +2,16 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from served import RATE, HeldPipeline, Running, running, wav
 
-from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
-
 
 @pytest.fixture
-def model_with_head(tiny_config, tiny_tokenizer) -> SlamAsrForConditionalGeneration:
-    """Its CTC head is sure of the letters that it hears, whatever they are."""
-    torch.manual_seed(3)
-    letters = tiny_tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz "])
-    config = SlamAsrConfig.from_dict(tiny_config.to_dict() | {"ctc_vocab_size": len(letters)})
-    model = SlamAsrForConditionalGeneration(config)
-    model.ctc_head.begin(sorted(letters), 0.1, 1.0)
-    model.ctc_head.log_temperature.data += 4.0
-    model.generation_config.update(max_new_tokens=8, eos_token_id=1, pad_token_id=0)
-    return model
-
-
-@pytest.fixture
-def checkpoint_with_head(model_with_head, tiny_processor, tmp_path) -> Path:
-    model_with_head.save_pretrained(tmp_path / "with-head")
-    tiny_processor.save_pretrained(tmp_path / "with-head")
-    return tmp_path / "with-head"
-
-
-@pytest.fixture
-def pipe_with_head(model_with_head, tiny_processor) -> HeldPipeline:
+def pipe_with_head(sure_model, tiny_processor) -> HeldPipeline:
     tiny_processor.chunk_seconds = 4
-    return HeldPipeline(model_with_head, tiny_processor, device="cpu")
+    return HeldPipeline(sure_model, tiny_processor, device="cpu")
 
 
 @pytest.fixture
