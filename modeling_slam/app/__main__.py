@@ -3,7 +3,6 @@
 slam-asr app runs/nl-medium
 """
 
-import sys
 import threading
 from pathlib import Path
 
@@ -21,11 +20,10 @@ DESCRIPTION = (
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
     usage = f"{program('modeling_slam.app')} MODEL [--flag value ...]"
-    (arguments,) = parse_arguments(AppArguments, description=DESCRIPTION, argv=argv, usage=usage)
+    (arguments,) = parse_arguments(
+        AppArguments, description=DESCRIPTION, argv=argv, usage=usage, first="model"
+    )
     with ends_in_one_line(lambda: "The page is closed."), clear_errors():
         page = open_page(arguments)
         try:

@@ -37,10 +37,12 @@ def parse_arguments(
     argv: Sequence[str] | None = None,
     usage: str = RECIPE_USAGE,
     usual: Collection[str] = (),
+    first: str | None = None,
 ) -> tuple[Any, ...]:
     """One instance of each dataclass. Bad names or values end the program with one clear line.
 
-    Where settings are many, `usual` names those that `--help` shows.
+    Where settings are many, `usual` names those that `--help` shows. A word before all flags is a recipe, or
+    the value of the setting `first`.
     """
     print_any_text()
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -49,7 +51,8 @@ def parse_arguments(
     if usual and not show_all:
         show_only(usual, parser)
     if argv and not argv[0].startswith("-"):
-        argv = [*recipe_flags(argv[0], parser), *argv[1:]]
+        given = recipe_flags(argv[0], parser) if first is None else [f"--{first}", argv[0]]
+        argv = [*given, *argv[1:]]
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
         near = did_you_mean(unknown[0].partition("=")[0], flags_of(parser))

@@ -8,7 +8,6 @@
 
 import logging
 import shutil
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,11 +24,10 @@ DESCRIPTION = "Check a checkpoint, write its model card and push both to the Hug
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
     usage = f"{program('modeling_slam.publishing')} MODEL_DIR [--flag value ...]"
-    (arguments,) = parse_arguments(PublishArguments, description=DESCRIPTION, argv=argv, usage=usage)
+    (arguments,) = parse_arguments(
+        PublishArguments, description=DESCRIPTION, argv=argv, usage=usage, first="model"
+    )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     with clear_errors():

@@ -34,11 +34,10 @@ KEEP_ALIVE_SECONDS = 75  # longer than what clients and proxies keep unused conn
 
 
 def main(argv: list[str] | None = None) -> None:
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
     usage = f"{program('modeling_slam.serving')} MODEL [--flag value ...]"
-    (arguments,) = parse_arguments(ServeArguments, description=DESCRIPTION, argv=argv, usage=usage)
+    (arguments,) = parse_arguments(
+        ServeArguments, description=DESCRIPTION, argv=argv, usage=usage, first="model"
+    )
     with ends_in_one_line(lambda: "Nothing was begun."), clear_errors():
         listener = bound(arguments.host, arguments.port)
         service = service_of(arguments)
