@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from modeling_slam import SlamAsrConfig
-from modeling_slam.common.command_line import clear_errors, one_line, parse_arguments
-from modeling_slam.common.known_models import base_config
+from modeling_slam.common import known_models
+from modeling_slam.common.command_line import clear_errors, parse_arguments
 from modeling_slam.common.numbers import check_numbers
 from modeling_slam.data import DataArguments
 from modeling_slam.evaluation.arguments import EvaluationArguments
@@ -40,7 +40,7 @@ from modeling_slam.training.arguments import (
     RunArguments,
     bf16_is_native,
 )
-from modeling_slam.training.assembly import architecture, check_llm, frozen_dtype
+from modeling_slam.training.assembly import architecture, base_config, check_llm, frozen_dtype
 from modeling_slam.training.augmentation import AugmentationArguments
 from modeling_slam.training.by_projector import settle
 from modeling_slam.training.feature_cache import CacheArguments
@@ -156,13 +156,11 @@ def planned_config(model_args: ModelArguments, lora_args: LoraArguments) -> Slam
     Raises:
         ValueError: a base model cannot be found, or a setting does not fit it.
     """
-    bases = []
-    for flag in ("encoder", "llm"):
-        name, revision = getattr(model_args, flag), getattr(model_args, f"{flag}_revision")
-        try:
-            bases.append(base_config(name, revision))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"`{flag}` {name} cannot be read: {one_line(error)}") from error
+    named = (
+        ("encoder", model_args.encoder, model_args.encoder_revision),
+        ("llm", model_args.llm, model_args.llm_revision),
+    )
+    bases = [base_config(*each, read=known_models.base_config) for each in named]
     check_llm(model_args, bases[1])
     return architecture(model_args, lora_args, *bases)
 

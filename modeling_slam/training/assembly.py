@@ -5,7 +5,7 @@ A setting reaches the model by its name: a field of `ModelArguments` or `LoraArg
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,9 +207,14 @@ def check_model(config: SlamAsrConfig, model_args: ModelArguments) -> None:
         raise ValueError(f"`attn_implementation` {attention}: {one_line(error)}") from error
 
 
-def base_config(flag: str, model_id: str, revision: str | None) -> PreTrainedConfig:
+def base_config(
+    flag: str,
+    model_id: str,
+    revision: str | None,
+    read: Callable[..., PreTrainedConfig] = AutoConfig.from_pretrained,
+) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(model_id, revision=revision)
+        return read(model_id, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(f"`{flag}` {model_id} cannot be read: {one_line(error)}") from error
 
