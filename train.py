@@ -48,6 +48,7 @@ from modeling_slam.training.by_projector import settle
 from modeling_slam.training.cross_fitting import dealt
 from modeling_slam.training.feature_cache import CacheArguments, FeatureCache
 from modeling_slam.training.init_from import fitting, read_start, report, take_trained
+from modeling_slam.training.label_loss import check_loss_positions, use_loss_positions
 from modeling_slam.training.layers_by_data import choose_by_data
 from modeling_slam.training.run_checks import check_best, check_installed
 from modeling_slam.training.run_directory import how_to_go_on, run_directory
@@ -104,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
             check_model(config, model_args)
             has_head = wants_head(config, align_args, run_args)
             check_any_depth(config, run_args, augment_args)
+            check_loss_positions(run_args.loss_positions, config)
             skipped = layers_to_skip(
                 config, cache_args.cache_features, bool(align_args.align_epochs), augment_args.groups
             )
@@ -172,6 +174,7 @@ def main(argv: list[str] | None = None) -> None:
                     parts.weights = align(*stage)
                 set_seed(run_args.seed)
             model = build_model(config, processor, model_args, bool(run_args.bf16), parts.weights)
+            use_loss_positions(model, run_args.loss_positions)
             if start:
                 taken = [*fitting(start, parts.weights or {}), *take_trained(model, start)]
                 report(str(run_args.init_from), start, taken, model)

@@ -1,6 +1,7 @@
 """The peak memory of real training steps on a CPU, beside what `slam-asr plan` estimates.
 
     python -m benchmarks.training_memory --encoder DIR --llm DIR --batch 4 --seconds 10 [--lora_rank 16]
+        [--gradient_checkpointing] [--loss_positions 256]
 
 Random weights of the models' configurations serve as well as trained ones, and noise as well as speech. A
 step is forward, backward and AdamW; two are made, as the optimizer's states are there from the end of the
@@ -18,6 +19,7 @@ from benchmarks.worker import peak_memory
 from modeling_slam import SlamAsrConfig, SlamAsrForConditionalGeneration
 from modeling_slam.common.cpu_products import use_onednn
 from modeling_slam.plan.memory import Load, shapes_of, training_memory
+from modeling_slam.training.label_loss import use_loss_positions
 
 STEPS = 2
 
@@ -43,6 +45,7 @@ def one_step(model: SlamAsrForConditionalGeneration, load: Load) -> None:
     model.freeze()
     model.train()
     use_onednn(model)
+    use_loss_positions(model, load.loss_positions)
     optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-4, fused=True)
     batch = batch_of(model.config, load)
     for _ in range(STEPS):
@@ -86,6 +89,7 @@ def main() -> None:
     parser.add_argument("--lora_rank", type=int, default=16)
     parser.add_argument("--encoder_lora_rank", type=int, default=0)
     parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument("--loss_positions", type=int)
     given = parser.parse_args()
     config = SlamAsrConfig(
         audio_config=AutoConfig.from_pretrained(given.encoder, dtype=torch.float32),
@@ -94,7 +98,10 @@ def main() -> None:
         lora_rank=given.lora_rank,
         encoder_lora_rank=given.encoder_lora_rank,
     )
-    load = Load(given.batch, given.seconds, torch.float32, given.gradient_checkpointing)
+    load = Load(
+        given.batch, given.seconds, torch.float32, given.gradient_checkpointing,
+        loss_positions=given.loss_positions,
+    )  # fmt: skip
     print(json.dumps({name: round(size / 2**20) for name, size in measure(config, load).items()}))
 
 

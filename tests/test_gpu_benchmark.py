@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import mission
 from benchmarks.flops import batch_needs
-from benchmarks.gpu import bundle, checks, command, run_bundle, sizes
+from benchmarks.gpu import bundle, checks, command, run_bundle, sizes, variants
 from benchmarks.gpu.device import Device
 from benchmarks.gpu.lines import BrokenDeviceError, Lines, OutOfTimeError
 from benchmarks.gpu.speed import Speed
@@ -117,7 +117,13 @@ def found() -> checks.Checks:
     return checks.Checks(CPU, "tiny")
 
 
-@pytest.mark.parametrize("name", ["batch invariance", "own search", "attention", "static cache"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "batch invariance", "own search", "attention", "packed rows", "loss in parts",
+        "features on the device", "static cache",
+    ],
+)  # fmt: skip
 def test_the_checks_pass_on_this_machine(found, name):
     assert found.all()[name]()["ok"]
 
@@ -132,6 +138,23 @@ def test_a_model_that_hears_its_neighbours_fails_the_check(found, monkeypatch):
 
     monkeypatch.setattr(checks.Checks, "inputs", mixed)
     assert not found.batch_invariance()["ok"]
+
+
+def test_packed_clips_do_not_hear_each_other_and_the_row_has_no_padding(found):
+    """That the row is one, and the check fails if positions run on from clip to clip."""
+    model, batch = found.model(tiny=True), found.labelled()
+    seen = []
+    variants.put_on(model, variants.PACKED, CPU)
+    model.language_model.register_forward_pre_hook(
+        lambda _, __, inputs: seen.append(inputs["position_ids"]), with_kwargs=True
+    )
+    loss = model(**batch).loss
+    assert seen[0].shape == (1, int(batch["attention_mask"].sum()))
+    model.language_model.register_forward_pre_hook(
+        lambda _, args, inputs: (args, inputs | {"position_ids": torch.arange(seen[0].shape[1])[None]}),
+        with_kwargs=True,
+    )
+    assert abs(float(model(**batch).loss - loss)) > 1e-3
 
 
 def test_shapes_are_the_real_ones_and_all_sides_get_the_same_work():
@@ -210,7 +233,7 @@ def test_the_bundle_runs_where_there_is_only_torch_and_no_network(tmp_path):
     checked = {line["name"]: line["ok"] for line in whole[1:] if line["part"] == "check"}
     assert checked.pop("device against CPU") is None
     assert checked.pop("flash attention") is None
-    assert len(checked) == 6
+    assert len(checked) == 9
     assert all(checked.values())
     assert not [line for line in whole if "error" in line]
     parts = {(line["part"], line.get("side")) for line in whole[1:]}

@@ -25,7 +25,15 @@ from benchmarks.gpu.sizes import (
     transcript_tokens,
     write_base_models,
 )
-from benchmarks.gpu.speed import ATTENTIONS, compile_layers
+from benchmarks.gpu.variants import (
+    ATTENTIONS,
+    COMPILED,
+    LOSS_IN_PARTS,
+    PACKED,
+    mel_in_loader,
+    mel_on_device,
+    put_on,
+)
 from modeling_slam import SlamAsrForConditionalGeneration
 from modeling_slam.evaluation.fast_search import transcribe
 
@@ -55,7 +63,10 @@ class Checks:
             "resume": self.resume,
             "attention": self.attention,
             "flash attention": self.flash_attention,
-            "compile": self.compiled,
+            "compile": lambda: self.as_plain(COMPILED),
+            "packed rows": lambda: self.as_plain(PACKED),
+            "loss in parts": lambda: self.as_plain(LOSS_IN_PARTS),
+            "features on the device": self.features_on_device,
             "static cache": self.static_cache,
         }
 
@@ -72,6 +83,10 @@ class Checks:
     def inputs(self, clips: list[dict[str, Any]], model: Any) -> Any:
         made = self.prepare(audio=[clip["audio"] for clip in clips])
         return made.to(model.device, model.dtype)
+
+    def labelled(self) -> Any:
+        audio, text = ([clip[name] for clip in self.clips] for name in ("audio", "text"))
+        return self.prepare(audio=audio, text=text).to(self.device.torch)
 
     @torch.inference_mode()
     def logits(self, model: Any, alone: bool = False) -> torch.Tensor:
@@ -164,25 +179,34 @@ class Checks:
             for kind in (*kinds, "eager")
         }
 
-    def compiled(self) -> Found:
-        """Loss and gradients of compiled layers, in float32; of a tiny model, as compiling takes minutes."""
-        model = self.model(tiny=True)
-        audio, text = ([clip[name] for clip in self.clips] for name in ("audio", "text"))
-        batch = self.prepare(audio=audio, text=text).to(self.device.torch)
+    def as_plain(self, variant: str) -> Found:
+        """Loss and gradients of a variant, in float32; of a tiny model, as compiling takes minutes."""
+        model, batch = self.model(tiny=True), self.labelled()
         plain = loss_and_gradients(model, batch)
-        compile_layers(model, self.device)
+        put_on(model, variant, self.device)
         made = loss_and_gradients(model, batch)
         found = {"loss": difference(made[0], plain[0]), "gradients": difference(made[1], plain[1])}
         return {"ok": found["loss"] <= FLOAT32_AGREES and found["gradients"] <= 10 * FLOAT32_AGREES, **found}
 
+    def features_on_device(self) -> Found:
+        """Log-mel of all clips at once, and clip by clip on the CPU."""
+        waves = [clip["audio"] for clip in self.clips]
+        made = mel_on_device(self.prepare, waves, self.device.torch).cpu()
+        found = difference(made, mel_in_loader(self.prepare, waves))
+        return {"ok": found <= FLOAT32_AGREES, "float32": found}
+
     def static_cache(self) -> Found:
         """Decoding with a cache of fixed shape, CUDA graphs on a GPU; of a tiny model."""
         model = self.model(tiny=True)
-        options = {"num_beams": 1, "max_new_tokens": 24}
-        dynamic = self.tokens(model, transcribe, **options)
-        static = self.tokens(model, type(model).generate, cache_implementation="static", **options)
-        same = sum(one == other for one, other in zip(dynamic, static, strict=True))
-        return {"ok": same == len(self.clips), "clips": len(self.clips), "same_float32": same}
+        found = {}
+        for beams in (2, 1):
+            options = {"num_beams": beams, "max_new_tokens": 24}
+            dynamic = self.tokens(model, transcribe, **options)
+            static = self.tokens(model, type(model).generate, cache_implementation="static", **options)
+            same = sum(one == other for one, other in zip(dynamic, static, strict=True))
+            found[f"same_float32_beams_{beams}"] = same
+        clips = len(self.clips)
+        return {"ok": set(found.values()) == {clips}, "clips": clips, **found}
 
 
 class TinyTraining:

@@ -3,7 +3,8 @@
     python -m benchmarks gpu --out DIR [--minutes 8] [--device cpu --size tiny]
 
 Order: the checks; Whisper medium's 22 layers with Qwen2.5-3B, training and evaluation, ours and plain;
-large-v2; small; the other depths of medium; compiled layers, and a static cache in CUDA graphs.
+large-v2; small; the other depths of medium; then each ingredient of variants.py, where ours lacks it: in
+training, in decoding (a static cache, in CUDA graphs), and features on the device.
 """
 
 import os
@@ -20,8 +21,9 @@ from benchmarks.gpu.device import Device
 from benchmarks.gpu.lines import BrokenDeviceError, Lines, OutOfTimeError
 from benchmarks.gpu.peer import measure_peer
 from benchmarks.gpu.sizes import LORA_RANK, SIZES
-from benchmarks.gpu.speed import ATTENTIONS, Speed
+from benchmarks.gpu.speed import Speed
 from benchmarks.gpu.table import write_table
+from benchmarks.gpu.variants import TRAININGS
 from benchmarks.sides import REPOSITORY, commit
 from modeling_slam.common.command_line import clear_errors, parse_arguments
 
@@ -83,10 +85,13 @@ def measure(arguments: GpuArguments, device: Device, lines: Lines) -> None:
             speed.release()
             measure_peer(arguments.peer, model, speed)
     batch, eval_batch = speed.sizes.compared_batch, speed.sizes.eval_batch_sizes[0]
-    for variant in (*ATTENTIONS, "compiled"):
+    for variant in TRAININGS:
         speed.training(first, "ours", batch, variant)
     speed.evaluation(first, "ours", eval_batch, beams=1)
-    speed.evaluation(first, "ours", eval_batch, beams=1, variant="static cache")
+    for beams in (1, 2):
+        speed.evaluation(first, "ours", eval_batch, beams=beams, variant="static cache")
+    for where in ("loader", "device"):
+        speed.features(first, where)
 
 
 def main(argv: list[str] | None = None) -> None:

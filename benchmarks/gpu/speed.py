@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.flops import batch_needs
 from benchmarks.gpu.device import Device
@@ -29,13 +28,12 @@ from benchmarks.gpu.sizes import (
     random_model,
     transcript_tokens,
 )
+from benchmarks.gpu.variants import attention_of, mel_in_loader, mel_on_device, put_on
 from modeling_slam.evaluation.fast_search import transcribe
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 
 DTYPE = torch.bfloat16
 BATCHES = 4  # of a training, from short clips to long ones
-# Of transformers, beside sdpa, where they are installed.
-ATTENTIONS = ["flash_attention_2"] if is_flash_attn_2_available() else []
 Clip = dict[str, Any]
 Batch = dict[str, torch.Tensor]
 
@@ -71,6 +69,11 @@ class Speed:
         facts = {"part": "evaluation", "model": model, "side": side, "batch": batch, "beams": beams}
         facts["variant"] = variant
         return self.lines.line(facts, lambda: self._evaluation(model, side, batch, beams, variant))
+
+    def features(self, model: str, where: str) -> Line:
+        """Log-mel of a batch, by one process on the CPU or by the device."""
+        facts = {"part": "features", "model": model, "where": where}
+        return self.lines.line(facts, lambda: self._features(model, where))
 
     # ---------------------------------------------------------------- a training
 
@@ -158,6 +161,28 @@ class Speed:
 
         return 1e12 * self.lines.line({"part": "peak", "dtype": "bfloat16"}, work)["tera_operations"]
 
+    # ---------------------------------------------------------------- features
+
+    def _features(self, name: str, where: str) -> dict[str, Any]:
+        prepare = processor(model_config(self.size, name, self.sizes.llm))
+        clips = self.made(self.sizes.compared_batch)
+        waves = [clip["audio"] for clip in clips]
+
+        def work() -> None:
+            if where == "device":
+                mel_on_device(prepare, waves, self.device.torch)
+            else:
+                mel_in_loader(prepare, waves)
+
+        work()
+        seconds = statistics.median(self._rounds(work))
+        audio = sum(clip["duration"] for clip in clips)
+        return {
+            "batch": len(clips),
+            "seconds": round(seconds, 5),
+            "times_real_time": round(audio / seconds, 1),
+        }
+
     # ---------------------------------------------------------------- an evaluation
 
     def _evaluation(
@@ -199,7 +224,7 @@ class Speed:
         }
 
     def _moved(self, inputs: Batch) -> Batch:
-        moved = {name: tensor.to(self.device.torch, non_blocking=True) for name, tensor in inputs.items()}
+        moved = {name: tensor.to(self.device.torch) for name, tensor in inputs.items()}
         return moved | {"input_features": moved["input_features"].to(DTYPE)}
 
     def _loaded(self, prepare: Any, clips: list[Clip], batch: int) -> Iterator[Batch]:
@@ -211,7 +236,6 @@ class Speed:
                 collate_fn=lambda rows: dict(prepare(audio=[row["audio"] for row in rows])),
                 num_workers=0 if on_cpu else 2,
                 multiprocessing_context=None if on_cpu else "fork",
-                pin_memory=not on_cpu,
             )
         )
 
@@ -230,18 +254,9 @@ class Speed:
             if kind == "plain":
                 model: Any = PlainModel(config, self.device.torch, DTYPE)
             else:
-                attention = {"attn_implementation": kind} if kind in ATTENTIONS else {}
-                model = random_model(config, self.device.torch, DTYPE, **attention)
+                model = random_model(config, self.device.torch, DTYPE, **attention_of(kind))
+                put_on(model, kind, self.device)
             if kind == "evaluation":
                 cast(model, DTYPE)
-            if kind == "compiled":
-                compile_layers(model, self.device)
             self.held = ((name, kind), (config, model))
         return self.held[1]
-
-
-def compile_layers(model: Any, device: Device) -> None:
-    """Each layer of encoder and LLM by itself: they are alike, so few are compiled. On a CPU none is."""
-    backend = "inductor" if device.module else "eager"
-    for layer in (*model.encoder.layers, *model.language_model.model.layers):
-        layer.compile(dynamic=True, backend=backend)

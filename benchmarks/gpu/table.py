@@ -15,6 +15,12 @@ EVALUATION = {
     "seconds": "seconds", "times_real_time": "times real time", "ours": "ours is faster by",
     "peak_gib": "peak GiB", "error": "error",
 }  # fmt: skip
+FEATURES = {
+    "where": "log-mel by",
+    "batch": "batch",
+    "seconds": "seconds",
+    "times_real_time": "times real time",
+}
 RATES = ("audio_seconds_per_second", "times_real_time")
 
 
@@ -30,6 +36,7 @@ def write_table(lines: Lines) -> str:
         ),
         table("training", TRAINING, lines),
         table("evaluation", EVALUATION, lines),
+        table("features", FEATURES, lines),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_text(lines.path.with_suffix(".md"), text)

@@ -132,6 +132,7 @@ def plan(
     load = Load(
         clips, seconds, frozen_dtype(model_args, bf16), bool(run.gradient_checkpointing),
         model_args.quantization, str(getattr(run.optim, "value", run.optim)), asked.room is not None,
+        run.loss_positions,
     )  # fmt: skip
     chosen, memory, fits = load, training_memory(config, load), True
     lines = [*parameters(config), "", *memory_lines("Training", load, memory, asked.room)]

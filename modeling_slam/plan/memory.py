@@ -12,7 +12,7 @@
     kept         measured on the meta device, operation by operation: see saved.py; with gradient
                  checkpointing the input of each LLM layer, and one layer whole
     logits       B * (words + 1) * V * 12 bytes: logits, log-probabilities and gradient in float32; and the
-                 logits once more in the LLM's type where that is another
+                 logits once more in the LLM's type where that is another. Of `--loss_positions` at most
     encoder      B * T * (6 D + 2 D_inner): what a layer holds at once; or its convolutions, if they are more
     keys, values B * beams * L * 2 * layers * key-value heads * head width
 
@@ -55,6 +55,7 @@ class Load:
     quantization: str | None = None
     optimizer: str = "adamw_torch_fused"
     on_gpu: bool = False
+    loss_positions: int | None = None  # labels that have logits at once; all if not given
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def training_memory(config: SlamAsrConfig, load: Load) -> dict[str, float]:
     layers = len(config.kept_llm_layers)
     inputs = load.clips * shapes.length * config.text_config.hidden_size * size
     llm = around + (layers * inputs + layer if load.checkpointing else layers * layer)
-    logits = load.clips * (shapes.words + 1) * config.text_config.vocab_size
+    labels = load.clips * (shapes.words + 1)
+    logits = min(labels, load.loss_positions or labels) * config.text_config.vocab_size
     logits *= 12 + (size if size < 4 else 0)
     kept = projector_saved(model, load.dtype, load.clips, shapes.frames) + llm
     if config.has_ctc_head:

@@ -271,6 +271,9 @@ class RunArguments(Seq2SeqTrainingArguments):
         metadata={"help": "Seconds of speech per device and step, instead of a number of clips."},
     )
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
+    loss_positions: int | None = field(
+        default=None, metadata={"help": "Labels whose logits are in memory at once; all if not given."}
+    )
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = field(  # ty: ignore[incompatible-mutable-override]
         default="group_by_length",
         metadata={"help": "How clips are put into batches; by length saves padding."},

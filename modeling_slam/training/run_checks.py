@@ -52,6 +52,7 @@ def check_run_numbers(run: Any) -> None:
             "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
             "eval_accumulation_steps", "save_total_limit", "dataloader_prefetch_factor", "ddp_timeout",
             "generation_num_beams", "generation_max_new_tokens", "generation_max_tokens_per_second",
+            "loss_positions",
         ),
         at_least=1,
     )  # fmt: skip

@@ -35,7 +35,7 @@ IGNORED = {
         "dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_backend", "ddp_timeout",
         "per_device_eval_batch_size", "eval_accumulation_steps", "torch_empty_cache_steps", "eval_on_start",
         "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing",
-        "gradient_checkpointing_kwargs",
+        "gradient_checkpointing_kwargs", "loss_positions",
     },
 }  # fmt: skip
 # They decide which checkpoint a run ends with, or its learning rate, where validation does; else nothing.

@@ -16,7 +16,9 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 Draw = Callable[[int], list[int]]  # epoch -> the places of its clips in the training data
-CLIPS_TO_SORT = 1000  # lengths are alike within so many clips drawn at random; more would fix who meets whom
+# Lengths are alike within so many clips drawn at random, and within so many batches where these are large, as
+# in transformers; more would fix who meets whom.
+CLIPS_TO_SORT, BATCHES_TO_SORT = 1000, 50
 
 
 def with_lengths(dataset: Any, column: str) -> Any:
@@ -89,9 +91,11 @@ class SpeechBudgetBatches(Sampler[list[int]]):
     def _batches(self, clips: list[int]) -> list[list[int]]:
         generator = torch.Generator().manual_seed(self.seed)
         lengths = [self.lengths[place] for place in clips]
-        sort_together = max(1, min(CLIPS_TO_SORT, len(lengths)))
+        clips_a_batch = self.budget * len(lengths) / max(1, sum(lengths))
+        sort_together = max(CLIPS_TO_SORT, round(BATCHES_TO_SORT * clips_a_batch))
+        sort_together = max(1, min(sort_together, len(lengths)))
         order = get_length_grouped_indices(lengths, 1, sort_together, generator)
-        cut = cut_by_budget(order, lengths, self.budget)
+        cut = cut_by_budget(back_and_forth(order, sort_together), lengths, self.budget)
         return [[clips[number] for number in batch] for batch in cut]
 
     def __len__(self) -> int:
@@ -104,6 +108,12 @@ class SpeechBudgetBatches(Sampler[list[int]]):
         order = torch.randperm(len(batches), generator=generator).tolist()
         for index in itertools.islice(itertools.cycle(order), len(self)):
             yield batches[index]
+
+
+def back_and_forth(order: list[int], sorted_together: int) -> list[int]:
+    """Every second of the groups that were sorted, backwards: a batch across two of them has like lengths."""
+    groups = (order[start : start + sorted_together] for start in range(0, len(order), sorted_together))
+    return [clip for number, group in enumerate(groups) for clip in group[:: -1 if number % 2 else 1]]
 
 
 def cut_by_budget(order: list[int], lengths: list[int], budget: float) -> list[list[int]]:

@@ -44,7 +44,7 @@ def check_sharding(run: Any, align_folds: int, quantization: str | None = None) 
     Raises:
         ValueError: the message names the flag, or the line of accelerate's configuration.
     """
-    asked = [name for name in SHARDING if os.environ.get(name, "false").lower() == "true"]
+    asked = shares_weights()
     if run.fsdp or run.deepspeed:
         raise ValueError(
             "`--fsdp` and `--deepspeed` are not taken: start by `accelerate launch --config_file "
@@ -60,6 +60,11 @@ def check_sharding(run: Any, align_folds: int, quantization: str | None = None) 
             f"`--quantization {quantization}` packs weights, and packed ones are not shared out: start with "
             "recipes/accelerate/ddp.yaml, or leave it out."
         )
+
+
+def shares_weights() -> bool:
+    """Whether `accelerate launch` asks for weights in shares."""
+    return any(os.environ.get(name, "false").lower() == "true" for name in SHARDING)
 
 
 @contextlib.contextmanager

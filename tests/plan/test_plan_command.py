@@ -83,7 +83,8 @@ def test_weights_gradients_and_states_are_those_of_the_model(config):
 def test_each_way_to_save_memory_saves_some(config):
     whole = training_memory(config, LOAD)["total"]
     kept = "kept for the backward pass"
-    for change in ({"clips": 4}, {"seconds": 2.0}, {"checkpointing": True}, {"quantization": "4bit"}):
+    changes = ({"clips": 4}, {"seconds": 2.0}, {"checkpointing": True}, {"quantization": "4bit"})
+    for change in (*changes, {"loss_positions": 8}):
         assert training_memory(config, dataclasses.replace(LOAD, **change))["total"] < whole
     by_bits = [
         training_memory(config, dataclasses.replace(LOAD, quantization=bits))["weights"]

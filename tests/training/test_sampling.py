@@ -37,10 +37,18 @@ def test_clips_of_a_batch_are_of_like_length(batches_of):
     assert padding(batches_of(0)) < 0.5 * padding([[*range(n, n + 4)] for n in range(0, 96, 4)])
 
 
-def padding(batches: list[list[int]]) -> float:
+def padding(batches: list[list[int]], lengths: list[int] = LENGTHS) -> float:
     """Share of the batches' frames."""
-    real = sum(LENGTHS)
-    return 1 - real / sum(len(batch) * max(LENGTHS[clip] for clip in batch) for batch in batches)
+    real = sum(lengths)
+    return 1 - real / sum(len(batch) * max(lengths[clip] for clip in batch) for batch in batches)
+
+
+@pytest.mark.parametrize("clips", [1091, 2100, 12_000])
+def test_large_batches_by_seconds_hold_little_padding_whatever_the_number_of_clips(clips):
+    """A batch must not hold the shortest clips of those sorted together and the longest of others."""
+    lengths = torch.randint(50, 1500, (clips,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = SpeechBudgetBatches(24_000, lengths, seed=0, epoch=lambda: 0).batches
+    assert padding(batches, lengths) < 0.06
 
 
 def test_batches_keep_their_budget_and_use_it():
