@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_run import flags, logged
+from tiny_world import TinyWorld
 from transformers import CohereConfig, CohereForCausalLM
 
+import train
 from modeling_slam.training import label_loss
 from modeling_slam.training.label_loss import check_loss_positions, check_output_layer, use_loss_positions
 
@@ -80,6 +83,16 @@ def test_scores_of_transcripts_are_as_before(lora_model, tiny_processor, clips):
     scores = lora_model.get_text_scores(**scored)
     use_loss_positions(lora_model, 2)
     assert lora_model.get_text_scores(**scored).tolist() == scores.tolist()
+
+
+@pytest.mark.e2e
+def test_a_run_with_it_has_the_losses_of_one_without(world: TinyWorld, tmp_path):
+    for name, given in (("all", {}), ("parts", {"loss_positions": LARGEST})):
+        settings = {"max_steps": 2, "eval_strategy": "no", "save_strategy": "no", **given}
+        train.main(flags(world, tmp_path / name, **settings))
+    losses, in_parts = (logged(tmp_path / name, "loss") for name in ("all", "parts"))
+    assert len(losses) == 2
+    assert in_parts == pytest.approx(losses, abs=1e-5)
 
 
 def test_an_llm_that_scales_its_logits_is_refused():
