@@ -59,7 +59,7 @@ from modeling_slam.training.sharding import build_whole, check_sharding
 from modeling_slam.training.trained_parts import trained_parts_of
 from modeling_slam.training.trainer import BeginsRun, SlamTrainer
 from modeling_slam.training.upper_layers import layers_to_skip, read_states
-from modeling_slam.training.validation import ValidationMetrics, decode_tokens
+from modeling_slam.training.validation import ValidationMetrics, decode_tokens, find_allowed_doubt
 
 logger = logging.getLogger("slam-asr")
 GROUPS = {
@@ -204,9 +204,11 @@ def main(argv: list[str] | None = None) -> None:
             if run.checkpoint is not None and run.has_ended(run_args.max_steps):
                 trainer.restore_ended(run.checkpoint)
                 logger.info("The run had ended at step %d; no step is added.", trainer.state.global_step)
+                processor.max_doubt = find_allowed_doubt(trainer)
                 trainer.save_model()
             else:
                 result = trainer.train(resume_from_checkpoint=run.checkpoint)
+                processor.max_doubt = find_allowed_doubt(trainer)
                 trainer.save_model()
                 trainer.save_metrics("train", result.metrics)
         trainer.save_state()

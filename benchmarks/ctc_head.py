@@ -42,8 +42,9 @@ from modeling_slam.model.audio_lengths import (
     longest_pause,
     split,
 )
-from modeling_slam.model.ctc_head import holds_speech, timed_words
+from modeling_slam.model.ctc_head import doubt, head_log_probs, holds_speech, timed_words
 from modeling_slam.model.pipeline_slam import SPEECH_THRESHOLD
+from modeling_slam.training.validation import allowed_doubt
 
 Clip = tuple[np.ndarray, str]  # samples at 16 kHz, and what is said
 Spoken = tuple[
@@ -69,7 +70,7 @@ class Head:
     def log_probs(self, samples: np.ndarray) -> np.ndarray:
         pipeline = self.pipeline
         inputs = pipeline.processor(samples, language="en")  # of the prompt nothing is asked
-        return pipeline.log_probs(inputs.to(pipeline.device, pipeline.model.dtype))[0]
+        return head_log_probs(pipeline.model, inputs.to(pipeline.device, pipeline.model.dtype))[0]
 
     def words(self, samples: np.ndarray, text: str) -> list[Word]:
         pipeline, chunk = self.pipeline, Chunk(samples, 0.0, 0.0, True)
@@ -83,8 +84,8 @@ class Head:
         return self.pipeline.vocabulary.decode(changes[changes > 0].tolist())
 
 
-def test_clips(directory: str) -> list[Clip]:
-    folder = Path(directory) / "test"
+def clips_of(directory: str, split: str = "test") -> list[Clip]:
+    folder = Path(directory) / split
     with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
         return [(load_audio(folder / row["file_name"]), row["text"]) for row in csv.DictReader(file)]
 
@@ -268,11 +269,19 @@ def without_speech(clips: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
     }
 
 
-def silence(head: Head, clips: list[Clip]) -> None:
-    """Files of which the LLM is asked, so that it can invent something, and words that it is not asked of."""
+def silence(head: Head, clips: list[Clip], others: Callable[[], list[Clip]]) -> None:
+    """Files of which the LLM is asked, so that it can invent something, and words that it is not asked of.
+
+    A checkpoint that does not say how much doubt is allowed gets it from `others`, as `train.py` from the
+    validation clips.
+    """
+    allowed = head.pipeline.processor.max_doubt
+    if allowed is None:
+        allowed = allowed_doubt(doubt(head.log_probs(samples)) for samples, _ in others())
+    print(f"| doubt allowed | {allowed:.2f} |")
 
     def heard(samples: np.ndarray) -> bool:
-        return holds_speech(head.log_probs(samples), SPEECH_THRESHOLD)
+        return holds_speech(head.log_probs(samples), SPEECH_THRESHOLD, allowed)
 
     for kind, files in without_speech([samples for samples, _ in clips]).items():
         print(f"| {kind} | {sum(map(heard, files))} of {FILES} |", flush=True)
@@ -327,11 +336,11 @@ def main() -> None:
         rows = [json.loads(line)["id"] for line in asked.predictions.read_text(encoding="utf-8").splitlines()]
         confidence(head, {one: load_audio(f"{asked.dataset}/test/{one}") for one in rows}, asked.predictions)
         return
-    clips = test_clips(asked.dataset)
+    clips = clips_of(asked.dataset)
     if asked.part == "times":
         times(head, list(joined_words(clips, asked.count)))
     elif asked.part == "silence":
-        silence(head, clips)
+        silence(head, clips, lambda: clips_of(asked.dataset, "validation"))
     else:
         cuts(head, clips, asked.language, asked.minutes)
 

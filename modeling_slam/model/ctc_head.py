@@ -27,7 +27,6 @@ from .audio_lengths import HOP_SAMPLES, SAMPLING_RATE, Chunk, Word, gap_between,
 
 BLANK = 0  # class of the blank; used token i is class i + 1
 HOP_SECONDS = HOP_SAMPLES / SAMPLING_RATE
-MAX_DOUBT = 1.9  # nats; where voices cannot be told apart it is 2 and more
 WORST_SCORE = -1e4  # of a text that the head cannot align: the LLM decides among such
 
 
@@ -159,17 +158,31 @@ def best_by_both(
 # ---------------------------------------------------------------- when words were said
 
 
-def holds_speech(log_probs: np.ndarray, threshold: float) -> bool:
+def head_log_probs(model: Any, inputs: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
+    """A batch, of which what the encoder takes is read -> (A, 1 + V) of the head for each clip."""
+    names = ("input_features", "input_features_mask", "encoder_frames", "encoder_frames_mask")
+    logits, counts = model.get_ctc_logits(**{name: inputs[name] for name in names if name in inputs})
+    rows = logits.detach().float().log_softmax(dim=-1).cpu().numpy()
+    return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
+
+
+def holds_speech(log_probs: np.ndarray, threshold: float, max_doubt: float | None = None) -> bool:
     """Whether the head, (A, 1 + V), recognises anything: not in silence, noise or the babble of many.
 
     It does if it holds a position for something else than blank with a probability of at least `threshold`,
-    and knows what: its entropy, over the number of positions so held and two more, is at most `MAX_DOUBT`.
-    With 0 it always does.
+    and knows what: its `doubt` is at most `max_doubt`, if that is known. With 0 it always does.
+    """
+    surest = 1 - np.exp(log_probs[:, BLANK].min())
+    return not threshold or bool(surest >= threshold and (max_doubt is None or doubt(log_probs) <= max_doubt))
+
+
+def doubt(log_probs: np.ndarray) -> float:
+    """How little the head, (A, 1 + V), knows what is said: nats for each position not held for blank.
+
+    That is its entropy, over the number of positions so held and two more, so that a few do not count much.
     """
     chances = np.exp(log_probs)
-    heard = 1 - chances[:, BLANK]
-    doubt = -(chances * log_probs).sum() / (heard.sum() + 2)
-    return not threshold or bool(heard.max() >= threshold and doubt <= MAX_DOUBT)
+    return float(-(chances * log_probs).sum() / ((1 - chances[:, BLANK]).sum() + 2))
 
 
 def timed_words(

@@ -37,7 +37,15 @@ from .audio_lengths import (
     split,
     timed,
 )
-from .ctc_head import BLANK, CtcVocabulary, best_by_both, holds_speech, timed_words, vocabulary_of
+from .ctc_head import (
+    BLANK,
+    CtcVocabulary,
+    best_by_both,
+    head_log_probs,
+    holds_speech,
+    timed_words,
+    vocabulary_of,
+)
 
 CHUNK_SECONDS = 15.0  # for checkpoints that do not tell the length of what they were trained on
 # What `generate` takes beside the fields of `GenerationConfig`, and may be given without `generate_kwargs`.
@@ -171,9 +179,10 @@ class SlamAsrPipeline(Pipeline):
         if self.model.ctc_head is None:
             return [with_words(text) for text in self.generated(inputs, chunks, **settings)]
         inputs = self.model.encoded(inputs)
-        log_probs = self.log_probs(inputs)
+        log_probs = head_log_probs(self.model, inputs)
         threshold = SPEECH_THRESHOLD if speech_threshold is None else speech_threshold
-        spoken = [row for row, of_head in enumerate(log_probs) if holds_speech(of_head, threshold)]
+        limits = threshold, self.processor.max_doubt
+        spoken = [row for row, of_head in enumerate(log_probs) if holds_speech(of_head, *limits)]
         texts = [""] * len(chunks)
         if spoken:
             inputs = {name: tensor[spoken] for name, tensor in inputs.items()}
@@ -228,18 +237,13 @@ class SlamAsrPipeline(Pipeline):
             )
 
     @torch.no_grad()
-    def log_probs(self, inputs: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
-        """(A, 1 + V) of the head for each clip."""
-        of_audio = {name: inputs[name] for name in inputs if name not in ("input_ids", "attention_mask")}
-        logits, counts = self.model.get_ctc_logits(**of_audio)
-        rows = logits.float().log_softmax(dim=-1).cpu().numpy()
-        return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
-
     def find_blank(self, samples: np.ndarray, first: int) -> tuple[int, int] | None:
         """Where to cut samples (n,) from `first` on: in the longest stretch without a token."""
         features = self.processor.audio_features(samples)
         features = (features.T if features.dim() == 2 else features)[None]
-        (log_probs,) = self.log_probs({"input_features": features.to(self.device, self.model.dtype)})
+        (log_probs,) = head_log_probs(
+            self.model, {"input_features": features.to(self.device, self.model.dtype)}
+        )
         return longest_blank(np.exp(log_probs[:, BLANK]) > 0.5, self.position_samples, samples, first)
 
     @property

@@ -60,6 +60,10 @@ class SlamAsrProcessor(ProcessorMixin):
             How long the pieces are, at most, that the pipeline cuts recordings over 30 s into. `train.py`
             sets what 99 % of the training clips and a second of pauses around them stay below: a model hears
             worst what is longer, and shorter pieces would cut its sentences in two.
+        max_doubt (`float`, *optional*):
+            Greatest `doubt` of the CTC head, in nats, about a chunk in which the pipeline still takes it to
+            hear speech. `train.py` sets a tenth more than it has about any validation clip. Without it,
+            babble counts as speech.
         audio_geometry (`AudioGeometry` or `dict`, defaults to Whisper's):
             As in the model's config: how the encoder counts samples and frames.
     """
@@ -74,6 +78,7 @@ class SlamAsrProcessor(ProcessorMixin):
         projector_queries: int | None = None,
         pad_to_seconds: float | None = None,
         chunk_seconds: float | None = None,
+        max_doubt: float | None = None,
         audio_geometry: AudioGeometry | dict[str, Any] = WHISPER_GEOMETRY,
     ):
         if isinstance(audio_geometry, dict):
@@ -90,7 +95,7 @@ class SlamAsrProcessor(ProcessorMixin):
         self.instruction, self.audio_geometry = instruction, audio_geometry
         self.projector_stack, self.projector_tail = projector_stack, projector_tail
         self.projector_queries = projector_queries
-        self.pad_to_seconds, self.chunk_seconds = pad_to_seconds, chunk_seconds
+        self.pad_to_seconds, self.chunk_seconds, self.max_doubt = pad_to_seconds, chunk_seconds, max_doubt
         tokenizer.add_special_tokens(
             {"additional_special_tokens": [AUDIO_TOKEN]}, replace_extra_special_tokens=False
         )

@@ -1,20 +1,25 @@
 """What a validation measures of transcripts: error rates of all clips, and of each dataset and language."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import EvalPrediction
 
 from modeling_slam.data.text import normalize_text, written_text
 from modeling_slam.evaluation.metrics import METRICS, Scored
 from modeling_slam.model.configuration_slam import TextStyle
+from modeling_slam.model.ctc_head import doubt, head_log_probs
 from modeling_slam.model.processing_slam import SlamAsrProcessor
 from modeling_slam.training.run_checks import RATES
 from modeling_slam.training.run_health import show_clips
 
 RATES_OF_GROUPS = ("wer", "cer")  # of each dataset and language
+DOUBT_MARGIN = (
+    1.1  # measured with `python -m benchmarks.ctc_head silence`: words that are lost, and babble heard
+)
 
 
 class ValidationMetrics:
@@ -87,3 +92,22 @@ def groups_of(clips: Any) -> dict[str, set[int]]:
 def decode_tokens(processor: SlamAsrProcessor, ids: Any) -> list[str]:
     """Texts of (B, N) tokens of the LLM."""
     return processor.batch_decode(np.where(ids < 0, processor.pad_token_id, ids), skip_special_tokens=True)
+
+
+def allowed_doubt(doubts: Iterable[float]) -> float:
+    """Of clips with speech, none of them trained on: a tenth above the greatest of their `doubt`, in nats."""
+    return round(DOUBT_MARGIN * max(doubts), 4)
+
+
+def find_allowed_doubt(trainer: Any) -> float | None:
+    """By the validation clips, what `pipeline` may doubt of a chunk with speech; None without a CTC head."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if model.ctc_head is None or trainer.eval_dataset is None:
+        return None
+    doubts = [0.0]
+    model.eval()
+    for batch in trainer.get_eval_dataloader():
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            doubts += map(doubt, head_log_probs(model, trainer._prepare_inputs(batch)))
+    greatest = torch.tensor([max(doubts)], device=trainer.args.device)
+    return allowed_doubt(trainer.accelerator.gather(greatest).tolist())

@@ -9,7 +9,7 @@ from transformers import TextIteratorStreamer
 
 from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrPipeline
 from modeling_slam.model.audio_lengths import Chunk
-from modeling_slam.model.ctc_head import align, holds_speech, timed_words
+from modeling_slam.model.ctc_head import align, doubt, head_log_probs, holds_speech, timed_words
 
 
 def log_probs_of(path: list[int], classes: int = 5, sure: float = 0.9) -> np.ndarray:
@@ -166,7 +166,8 @@ def test_a_silent_chunk_leaves_its_neighbours_as_they_are(model, transcribe, two
     model.ctc_head.log_temperature.data += 2.0  # sure of what it says
     torch.nn.init.constant_(model.ctc_head.blank_bias, 30.0)
     heard = [
-        1 - np.exp(rows[:, 0].min()) for rows in transcribe.log_probs(transcribe.processor([*two_clips]))
+        1 - np.exp(rows[:, 0].min())
+        for rows in head_log_probs(transcribe.model, transcribe.processor([*two_clips]))
     ]
     texts = [
         result["text"] if own == max(heard) else ""
@@ -190,8 +191,27 @@ def test_a_silent_chunk_leaves_its_neighbours_as_they_are(model, transcribe, two
 )
 def test_speech_is_where_the_head_recognises_something_for_certain(positions, speech):
     log_probs = np.concatenate([log_probs_of([one], 50, sure) for one, sure in positions])
-    assert holds_speech(log_probs, 0.95) is speech
-    assert holds_speech(log_probs, 0)
+    assert holds_speech(log_probs, 0.95, max_doubt=1.9) is speech
+    assert holds_speech(log_probs, 0, max_doubt=1.9)
+
+
+def test_doubt_is_the_entropy_over_positions_that_are_not_blank_and_two_more():
+    log_probs = np.log([[0.5, 0.25, 0.25], [0.125, 0.5, 0.375]])
+    entropies = [1.5 * np.log(2), -(0.125 * np.log(0.125) + 0.5 * np.log(0.5) + 0.375 * np.log(0.375))]
+    assert doubt(log_probs) == pytest.approx(sum(entropies) / (0.5 + 0.875 + 2))
+    assert holds_speech(log_probs, 0.5, max_doubt=doubt(log_probs))
+    assert not holds_speech(log_probs, 0.5, max_doubt=doubt(log_probs) - 1e-6)
+    assert holds_speech(log_probs, 0.5)  # of a checkpoint that does not say
+
+
+def test_a_pipeline_heeds_the_doubt_that_its_processor_allows(model, tiny_processor, two_clips):
+    transcribe = SlamAsrPipeline(model, tiny_processor, device="cpu", speech_threshold=0.01)
+    texts = [result["text"] for result in transcribe([*two_clips])]
+    assert all(texts)
+    doubts = [doubt(rows) for rows in head_log_probs(model, tiny_processor([*two_clips]))]
+    tiny_processor.max_doubt = float(np.mean(doubts))
+    heard = [result["text"] for result in transcribe([*two_clips])]
+    assert heard == [text if one < max(doubts) else "" for text, one in zip(texts, doubts, strict=True)]
 
 
 def test_a_long_recording_is_cut_where_the_head_recognises_nothing(transcribe, recording, monkeypatch):

@@ -11,7 +11,9 @@ from tiny_run import flags, logged, one_thread, started
 
 import eval
 import train
-from modeling_slam import SlamAsrForConditionalGeneration
+from modeling_slam import SlamAsrForConditionalGeneration, SlamAsrProcessor
+from modeling_slam.data import DataArguments, load_speech
+from modeling_slam.model.ctc_head import doubt, head_log_probs
 from modeling_slam.training.run_directory import how_to_go_on, is_complete
 
 SETTINGS = {"align_epochs": 12, "align_learning_rate": 1e-2, "align_dropout": 0.0, "align_frame_dropout": 0.1}
@@ -53,6 +55,10 @@ def test_the_head_learns_to_read_without_the_llm_and_the_model_begins_with_it(wo
     assert (metrics["wer"], metrics["cer"]) == (figures["best"]["wer"], figures["best"]["cer"])
     model = SlamAsrForConditionalGeneration.from_pretrained(run)
     assert model.config.ctc_vocab_size == len(model.ctc_head.token_ids) > 0
+    processor = SlamAsrProcessor.from_pretrained(run)
+    clips, _ = load_speech(DataArguments(dataset=str(world.dataset)), "validation")
+    doubts = [doubt(head_log_probs(model.eval(), processor(clip["audio"]))[0]) for clip in clips]
+    assert processor.max_doubt == pytest.approx(1.1 * max(doubts), rel=1e-3)
 
 
 def test_the_stage_is_the_same_whoever_trains_after_it(world, tmp_path):
