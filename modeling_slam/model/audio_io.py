@@ -33,6 +33,7 @@ BLOCK_FRAMES = 1 << 20  # Decode in blocks: an hour never lies in memory decoded
 TOLERANCE_SECONDS = 0.1
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # A wrong one would make hours of a second.
 MAX_PEAK = 32.0  # 30 dB above full scale: integers that were made floats, or no sound at all
+LEAST_MIXED_POWER = 1e-3  # of that of the channels: 30 dB below it they take each other away
 # FFmpeg's names of what is read. It plays more, such as playlists with all that they point to.
 FORMATS = "wav,w64,aiff,au,nistsphere,caf,flac,mp3,aac,amr,ogg,mov,matroska,asf"
 READ = "wav, flac, mp3, ogg, opus, m4a, aac, amr, mp4, mov, webm, mkv, wma, aiff, au, caf, w64 and sphere"
@@ -43,6 +44,7 @@ UNREAD = {  # how files of other kinds begin -> what they are, and what to do
     b"\x1f\x8b": "It is packed by gzip: unpack it.",
     b"MThd": "It is MIDI, notes without sound: a synthesiser such as fluidsynth makes a wav of them.",
     b"NIST_1A": "Its samples are packed in a way that `sph2pipe -f wav` unpacks.",
+    b"RIFX": "It is a wav of big-endian samples, which FFmpeg takes for noise: `sox FILE FILE.flac` helps.",
     b"#!SILK": "It is SILK, of a messenger: a SILK decoder makes a wav of it.",
     b"\2#!SILK": "It is SILK, of a messenger: a SILK decoder makes a wav of it.",
 }
@@ -59,6 +61,13 @@ MATROSKA_LENGTH = re.compile(rb"\x44\x89(?:\x84(?!\0{4})|\x88(?!\0{8}))")  # an 
 # Some need not state their length: mp3, aac, matroska, mp4 in fragments. With zeros behind, a torn end shows.
 OPEN_ENDED = re.compile(rb"ID3|\xff[\xe0-\xff]|\x1aE\xdf\xa3|.{4}(?:ftyp|styp|moof)", re.DOTALL)
 PADDING, PADDED = bytes(1 << 16), ("mp3", "aac", "matroska", "mov")
+# The size of a wav's samples, and how many bits of it are valid, which FFmpeg takes for the size.
+VALID_BITS = re.compile(rb"(fmt (?:.{4}|.{20})\xfe\xff.{12}(..)\x16\0)..", re.DOTALL)
+BEGINNINGS = {  # of files that others are joined with, by FFmpeg's name of the format or codec
+    "wav": re.compile(rb"RIFF.{4}WAVE", re.DOTALL), "aiff": re.compile(rb"FORM.{4}AIF", re.DOTALL),
+    "ogg": re.compile(rb"OggS\0\x02\0{8}"), "flac": re.compile(rb"fLaC[\0\x80]\0\0\x22"),
+    "mov": re.compile(rb"ftyp(?:M4A |isom|mp4)"), "mp3": XING,
+}  # fmt: skip
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")  # between the frames of an mp3
 
 Blocks = Iterator[tuple[int, np.ndarray]]  # rate in Hz, samples (n, channels)
@@ -117,7 +126,7 @@ def stream_audio(
         if not block.size:
             continue
         _check_scale(block, name)
-        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        mono = _mixed(block, name) if block.shape[1] > 1 else block[:, 0]
         read += len(mono)
         if resampler:
             mono = resampler.resample_chunk(mono)
@@ -145,6 +154,18 @@ def _check_scale(block: np.ndarray, name: str) -> None:
         )
 
 
+def _mixed(block: np.ndarray, name: str) -> np.ndarray:
+    """The mean of all channels."""
+    mono = block.mean(axis=1)
+    if np.square(mono).mean() < LEAST_MIXED_POWER * np.square(block).mean():
+        raise AudioError(
+            f"{name}: its channels are in opposite phase, and silent together. `ffmpeg -i FILE -af "
+            "'pan=mono|c0=c0' FILE.flac` takes the first.",
+            reason="unreadable",
+        )
+    return mono
+
+
 def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str, Blocks]:
     """Any source -> its name for messages, and its samples."""
     if callable(decode := getattr(source, "get_all_samples", None)):  # torchcodec's, as `datasets` gives it
@@ -159,7 +180,8 @@ def _open(source: Any, sampling_rate: int | None, target_rate: int) -> tuple[str
         if path is None and source_bytes is None:
             raise AudioError(
                 "A recording as a dictionary needs `array` or `raw`, `bytes`, or `path`. This one has "
-                f"{sorted(source)}; of a dataset's rows pass the audio column.",
+                f"{sorted(key for key, value in source.items() if value is not None)}; of a dataset's rows "
+                "pass the audio column.",
                 reason="unreadable",
             )
         name, source = path and str(path), path if source_bytes is None else source_bytes
@@ -233,12 +255,16 @@ def _decode(encoded: bytes, name: str) -> Blocks:
         raise AudioError(f"{name}: the file has no bytes.", reason="empty")
     if cut := _cut_short(encoded):
         raise _truncated(name, cut)
+    if encoded[:4] in (b"RIFF", b"RF64", b"BW64", b"riff"):
+        encoded = VALID_BITS.sub(rb"\1\2", encoded, count=1)
     is_open_ended = bool(OPEN_ENDED.match(encoded)) and not (encoded[:3] == b"ID3" and FLAC.search(encoded))
     mp3_frames = 0
     if is_open_ended and encoded[:1] in b"I\xff":
         mp3_frames = sum(int.from_bytes(tag[2]) for tag in XING.finditer(encoded) if tag[1][0] & 1)
     file = io.BytesIO(encoded + PADDING if is_open_ended and not mp3_frames else encoded)
     try:
+        if encoded[:4] == b"RIFX":
+            raise av.error.InvalidDataError(0, "big-endian")
         container = av.open(file, metadata_errors="replace", options={"format_whitelist": FORMATS})
     except av.error.FFmpegError as error:
         advice = [advice for start, advice in UNREAD.items() if encoded[:99].lstrip().startswith(start)]
@@ -261,7 +287,8 @@ def _cut_short(encoded: bytes) -> str | None:
         return _lost_of_ogg(encoded)
     if encoded[4:8] == b"ftyp":  # ISO/IEC 14496-12: a row of boxes, each with its size in front.
         position, size = 0, 8
-        while position < len(encoded) and size >= 8:
+        # What is no box may stand behind the last, such as a tag.
+        while size >= 8 and encoded[position + 4 : position + 8].isalnum():
             size = int.from_bytes(encoded[position : position + 4])
             size = int.from_bytes(encoded[position + 8 : position + 16]) if size == 1 else size
             position += size
@@ -390,11 +417,16 @@ class _Playback:
             raise self.truncated("there the file is torn")
 
     def check_nothing_follows(self) -> None:
-        """FFmpeg ends where a header says so; of most other formats it plays a second file as well."""
-        if self.format not in ("wav", "w64", "aiff", "caf", "mov", "asf"):
-            return
+        """FFmpeg plays no second file of another kind, and ends where the header of some formats says so."""
+        kinds = self.format, self.track.codec_context.name.removesuffix("float")
+        is_more = any(
+            beginning.search(self.encoded, self.start)
+            for kind, beginning in BEGINNINGS.items()
+            if kind not in kinds
+        )
         rest = self.encoded[self.end :].strip(b"\0")
-        is_more = (self.encoded[4:8] if self.format == "mov" else self.encoded[:4]) in rest
+        if self.format in ("wav", "w64", "aiff", "caf", "mov", "asf"):
+            is_more |= (self.encoded[4:8] if self.format == "mov" else self.encoded[:4]) in rest
         if self.format == "wav" and not re.match(rb"[\w ~-]{4}", rest):  # which is the name of a chunk
             is_more |= len(rest) / (self.end - self.start) * self.heard > TOLERANCE_SECONDS
         if is_more:

@@ -48,18 +48,31 @@ KINDS: dict[str, Callable[[], bytes]] = {  # of three seconds
     "AMR (.amr)": lambda: b"#!AMR\n" + (b"\x3c" + bytes(31)) * 150,
     "wma": lambda: coded("asf", "wmav2", rate=44_100),
 }
+
+
+def opposite() -> bytes:
+    encoded = io.BytesIO()
+    soundfile.write(encoded, noise() * [1, -1], RATE, format="WAV")
+    return encoded.getvalue()
+
+
 OTHERS: dict[str, Callable[[], bytes]] = {
     "wav, sizes 0": lambda: wav(PCM, 0, 0),
     "wav, sizes 0xFFFFFFFF": lambda: wav(PCM, 0xFFFFFFFF, 0xFFFFFFFF),
     "wav, a size too large by the header": lambda: wav(PCM, len(PCM) + 44),
     "wav, short by a byte": lambda: wav(PCM[:-1], len(PCM)),
     "wav, a size of less than there is": lambda: wav(PCM, 3000),
+    "wav, 20 bits valid of 32": lambda: extensible(20),
+    "wav, big-endian (RIFX)": lambda: b"RIFX" + wav(PCM)[4:],
     "AIFF, joined": lambda: written("AIFF", "PCM_16") * 2,
     "wav, joined": lambda: wav(PCM) * 2,
     "m4a, joined": lambda: coded("ipod", "aac") * 2,
     "m4a, its index (moov) lost": lambda: coded("ipod", "aac").replace(b"moov", b"free"),
     "mp3, joined": lambda: written("MP3") * 2,
+    "mp3, joined with a wav": lambda: written("MP3") + wav(PCM),
+    "FLAC, joined with an mp3": lambda: written("FLAC", "PCM_16") + written("MP3"),
     "mp3, joined of two rates": lambda: written("MP3") + written("MP3", rate=44_100),
+    "m4a, a tag of mp3 behind": lambda: coded("ipod", "aac") + b"TAG" + bytes(125),
     "mp3, joined with half of another": lambda: written("MP3") + half(written("MP3")),
     "mp3, a tag between its parts": lambda: written("MP3") + id3(3000) + written("MP3"),
     "mp3, two tags in front": lambda: id3(3000) + id3(200, version=4) + written("MP3"),
@@ -77,6 +90,7 @@ OTHERS: dict[str, Callable[[], bytes]] = {
     "wma of a broadcast, without a length": lambda: coded("asf", "wmav2", rate=44_100, pipe=True),
     "wma, zeros behind": lambda: coded("asf", "wmav2", rate=44_100) + bytes(100_000),
     "wma, joined": lambda: coded("asf", "wmav2", rate=44_100) * 2,
+    "two channels in opposite phase": opposite,
     "two tracks of sound": lambda: coded("mp4", "aac", tracks=2),
     "a picture without sound": lambda: coded("mp4", "aac", tracks=0, video=True),
     "avi": lambda: coded("avi", "libmp3lame"),
@@ -87,6 +101,13 @@ OTHERS: dict[str, Callable[[], bytes]] = {
     "a pointer of Git LFS": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
     "an empty file": lambda: b"",
 }
+
+
+def extensible(valid: int) -> bytes:
+    """Samples of 32 bits of which so many are valid, by the header's word."""
+    encoded = written("WAVEX", "PCM_32")
+    place = encoded.index(b"\x16\0", 36) + 2
+    return encoded[:place] + bytes([valid]) + encoded[place + 1 :]
 
 
 def half(encoded: bytes) -> bytes:
@@ -176,6 +197,12 @@ def test_an_mp3_without_a_tag_loses_the_delay_of_its_decoder_and_nothing_else():
     np.testing.assert_allclose(
         bare[encoder_delay:][: len(tagged)], tagged[: len(bare) - encoder_delay], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("valid", [12, 20, 24])
+def test_a_wav_of_fewer_valid_bits_than_it_has_gives_the_samples_that_libsndfile_gives(valid):
+    samples, _ = soundfile.read(io.BytesIO(extensible(valid)), dtype="float32")
+    np.testing.assert_array_equal(load_audio(extensible(valid)), samples)
 
 
 @pytest.mark.parametrize("channels", [3, 8, 9, 32])
