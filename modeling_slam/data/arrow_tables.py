@@ -15,9 +15,10 @@ from datasets.exceptions import DatasetGenerationError
 
 from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.clips import Clip, DataError, Source, read_place
-from modeling_slam.data.columns import BadValueError, Columns, find_columns, plain_text
+from modeling_slam.data.columns import BadValueError, Columns, find_columns, plain_text, usual_columns
 from modeling_slam.data.report import Drop
-from modeling_slam.data.tables.parquet import features_of, label_name
+from modeling_slam.data.splits import pick_split, stated_split
+from modeling_slam.data.tables.parquet import features_of, label_name, values_of
 
 KIND = "datasets"
 Opened = datasets.Dataset | datasets.IterableDataset
@@ -37,8 +38,8 @@ def hold_sound(files: Sequence[Path], arguments: OneDataset) -> bool:
     return _is_audio(features[audio])
 
 
-def open_parquet(files: Sequence[Path], arguments: OneDataset, split: str | None) -> Source:
-    """The clips of local parquet files with their sound inside."""
+def open_parquet(files: Sequence[Path], arguments: OneDataset, split: str | None, wanted: str) -> Source:
+    """The clips of local parquet files with their sound inside; as by `source_of`."""
     try:
         table = datasets.load_dataset(
             "parquet", data_files=[str(file) for file in files], split="train", streaming=arguments.streaming
@@ -47,16 +48,27 @@ def open_parquet(files: Sequence[Path], arguments: OneDataset, split: str | None
         raise DataError(
             f"{files[0].parent}: not readable as parquet ({error.__cause__ or error})."
         ) from error
-    return source_of(table, arguments, split, str(files[0].parent))
+    return source_of(table, arguments, split, str(files[0].parent), wanted, files[0].parent)
 
 
-def source_of(table: Opened, arguments: OneDataset, split: str | None, where: str) -> Source:
-    """The clips of an opened table.
+def source_of(
+    table: Opened,
+    arguments: OneDataset,
+    split: str | None,
+    where: str,
+    wanted: str,
+    folder: Path | None = None,
+) -> Source:
+    """The clips of an opened table; those `wanted` where it is of no `split` and a column states splits.
+
+    Names of files are relative to `folder`.
 
     Raises:
         DataError: a column is not there, or not of a kind that can be used.
     """
     features = table.features or datasets.Features()
+    if split is None:
+        table, split = _rows_of_split(table, features, wanted, where)
     columns = find_columns(arguments, features, where, _own_names(features))
     _require_audio(features[columns.audio], columns.audio, where)
     for column, flag in ((columns.text, "text"), (columns.speaker, "speaker"), (columns.id, "id")):
@@ -76,7 +88,7 @@ def source_of(table: Opened, arguments: OneDataset, split: str | None, where: st
         )  # Arrow casts only this to a struct.
     table = table.cast_column(columns.audio, datasets.Audio(decode=False))
     if isinstance(table, datasets.IterableDataset):
-        rows = _stream(table, columns, features)
+        rows = _stream(table, columns, features, folder)
         return Source(KIND, split, arguments.language, rows, lambda clip: clip.locator(), streaming=True)
     audio = table.select_columns([columns.audio])
     return Source(
@@ -84,13 +96,32 @@ def source_of(table: Opened, arguments: OneDataset, split: str | None, where: st
         split,
         arguments.language,
         list(_table(table, columns, features)),
-        lambda clip: _fetched(audio[clip.locator][columns.audio]),
+        lambda clip: _fetched(audio[clip.locator][columns.audio], folder),
     )
 
 
+def _rows_of_split(
+    table: Opened, features: datasets.Features, wanted: str, where: str
+) -> tuple[Opened, str | None]:
+    """The rows of a split and its name, where a column tells of splits; else all of them."""
+    column = next(iter(usual_columns("split", features)), None)
+    if column is None or not isinstance(features[column], (datasets.Value, datasets.ClassLabel)):
+        return table, None
+    if isinstance(table, datasets.IterableDataset):
+        raise DataError(
+            f"{where} has a column {column!r}, which says too late what to stream: no --streaming."
+        )
+    stated = [stated_split(column, _by_name(features[column], value)) for value in table[column]]
+    if not any(stated):
+        return table, None
+    name = pick_split(wanted, {value for value in stated if value}, where)
+    return table.select([row for row, value in enumerate(stated) if value == name]), name
+
+
 def _own_names(features: datasets.Features) -> dict[str, str]:
-    """The only column that holds audio as such."""
-    marked = [name for name, feature in features.items() if _is_audio(feature)]
+    """The only column that holds audio as such. Bytes may be a text as well, as Spark writes it."""
+    texts = {column for kind in ("text", "speaker", "split") for column in usual_columns(kind, features)}
+    marked = [name for name, feature in features.items() if _is_audio(feature) and name not in texts]
     return {"audio": marked[0]} if len(marked) == 1 else {}
 
 
@@ -117,7 +148,7 @@ def _table(table: datasets.Dataset, columns: Columns, features: datasets.Feature
     paths: list[str | None] = []
     for batch in table.with_format("arrow").iter(batch_size=1000):
         for name, column in values.items():
-            column += [_by_name(features[name], value) for value in batch[name].to_pylist()]
+            column += [_by_name(features[name], value) for value in values_of(batch[name])]
         for chunk in batch[columns.audio].chunks:
             paths += chunk.field("path").to_pylist()
     ids = values[columns.id] if columns.id else _ids_from(paths)
@@ -135,12 +166,12 @@ def _ids_from(paths: list[str | None]) -> list[str]:
 
 
 def _stream(
-    table: datasets.IterableDataset, columns: Columns, features: datasets.Features
+    table: datasets.IterableDataset, columns: Columns, features: datasets.Features, folder: Path | None
 ) -> Iterator[Clip | Drop]:
     for number, row in enumerate(table):
         values = {name: _by_name(features[name], value) for name, value in row.items()}
         # Read once, and not before the clip is wanted; what is not kept goes with its clip.
-        read = functools.cache(functools.partial(_fetched, row[columns.audio]))
+        read = functools.cache(functools.partial(_fetched, row[columns.audio], folder))
         clip_id = values[columns.id] if columns.id else _row_id(number)
         yield _clip(values, columns, clip_id, number, read)
 
@@ -167,7 +198,11 @@ def _row_id(row: int) -> str:
     return f"{row:08d}"  # Sorts as it counts.
 
 
-def _fetched(audio: dict[str, Any] | None) -> dict[str, Any]:
+def _fetched(audio: dict[str, Any] | None, folder: Path | None) -> dict[str, Any]:
     """The audio with its bytes where it lies on a remote file system; streams of audio files are such."""
     audio = audio or {"bytes": None, "path": None}
-    return read_place(audio["path"]) if audio["bytes"] is None and "://" in (audio["path"] or "") else audio
+    if audio["bytes"] is not None or not audio["path"]:
+        return audio
+    if "://" in audio["path"]:
+        return read_place(audio["path"])
+    return audio | {"path": str(folder / audio["path"])} if folder else audio

@@ -36,7 +36,8 @@ class Clip:
     """One utterance as its source lists it; a corpus has a million, so audio stays where it is.
 
     `locator` is what the source's `read_audio` needs to find the audio: a path, a row number, or the audio
-    itself when it came through a stream. `stated_seconds` is the duration the corpus claims, if it does.
+    itself when it came through a stream. `stated_seconds` is the duration the corpus claims, if it does; it
+    `may_be_part` of a recording where the corpus says when clips begin.
     `dataset` and `language` are those of the clip where several datasets are read as one.
     """
 
@@ -45,6 +46,7 @@ class Clip:
     speaker: str | None
     locator: Any
     stated_seconds: float | None = None
+    may_be_part: bool = False
     dataset: str | None = None
     language: str | None = None
 

@@ -28,6 +28,10 @@ USUAL_NAMES = {
         "words", "utterance", "reference", "ref_text", "target_text",
     ),
     "speaker": ("speaker", "speaker_id", "client_id", "spk", "spk_id", "speakerid", "speaker_name"),
+    "duration": ("duration",),
+    "start": ("offset", "start", "start_time", "start_sec", "start_seconds", "begin", "begin_time", "onset"),
+    "end": ("end", "end_time", "end_sec", "end_seconds", "stop", "stop_time"),
+    "split": ("split", "data_split", "subset", "partition"),
 }  # fmt: skip
 DEFAULTS = {"audio": "audio", "text": "text"}
 # A table in another encoding is no table with a few bad rows: more than so many, or most, end the run.
@@ -42,14 +46,16 @@ MOST_UNDECODABLE, MOST_UNDECODABLE_SHARE = 10, 0.1
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table, by what they hold."""
+    """The columns of a table, by what they hold; `start` and `end` are of a clip in its recording."""
 
     audio: str
     text: str
     id: str | None
     speaker: str | None
     duration: str | None = None
-    offset: str | None = None
+    start: str | None = None
+    end: str | None = None
+    split: str | None = None
 
 
 class BadValueError(ValueError):
@@ -78,7 +84,7 @@ def find_columns(
             return own[kind]
         if flag in available:
             return flag
-        usual = _usual(kind, available) if flag == default else []
+        usual = usual_columns(kind, available) if flag == default else []
         if len(usual) == 1 or (usual and kind == "speaker"):
             return usual[0]
         if flag is None:
@@ -92,17 +98,22 @@ def find_columns(
         wanted = own.get(kind, flag) if flag == default else flag
         raise DataError(f"{where} has no column {wanted!r} (--{kind}_column); it has {there}.")
 
+    def first(kind: str) -> str | None:
+        return next(iter(usual_columns(kind, available)), None)
+
     return Columns(
         audio=str(find("audio")),
         text=str(find("text")),
         id=find("id"),
         speaker=find("speaker"),
-        duration="duration" if "duration" in available else None,
-        offset="offset" if "offset" in available else None,
+        duration=first("duration"),
+        start=first("start"),
+        end=first("end"),
+        split=first("split"),
     )
 
 
-def _usual(kind: str, available: list[str]) -> list[str]:
+def usual_columns(kind: str, available: Iterable[str]) -> list[str]:
     """The columns of a usual name, in the order of those names; `Speaker ID` is `speaker_id`."""
     names = {name: re.sub(r"[\s-]+", "_", name.strip().lower()) for name in available}
     return [name for usual in USUAL_NAMES.get(kind, ()) for name in available if names[name] == usual]
@@ -184,10 +195,14 @@ def _clip(row: Row | BadRow, columns: Columns) -> Clip:
     name = plain_text(audio, columns.audio).strip()
     if not name:
         raise BadValueError(f"names no audio in {columns.audio!r}")
-    if columns.offset and positive_number(values.get(columns.offset)):
-        raise BadValueError(
-            f"begins {values[columns.offset]} s into a longer recording, {shown(name)}. Cut it out"
-        )
+    start, end, stated = (
+        positive_number(values.get(column)) if column else None
+        for column in (columns.start, columns.end, columns.duration)
+    )
+    if start is not None and (columns.start == "offset" or (end is None and stated is None)):
+        raise BadValueError(f"begins {start:g} s into a longer recording, {shown(name)}. Cut it out")
+    if end is not None and columns.start and end > (start or 0):
+        stated = end - (start or 0)
     text = plain_text(values.get(columns.text), columns.text)
     speaker = plain_text(values.get(columns.speaker), columns.speaker).strip() if columns.speaker else ""
     clip_id = plain_text(values.get(columns.id), columns.id).strip() if columns.id else name
@@ -198,7 +213,8 @@ def _clip(row: Row | BadRow, columns: Columns) -> Clip:
         text=text,
         speaker=sys.intern(speaker) or None,  # Common Voice: 128 letters each, a thousand times over.
         locator=name,
-        stated_seconds=positive_number(values.get(columns.duration)) if columns.duration else None,
+        stated_seconds=stated,
+        may_be_part=columns.start is not None,
     )
 
 
@@ -212,6 +228,10 @@ def plain_text(value: Any, column: str | None) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # where a number is missing, pandas makes 5.0 of the others
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="surrogateescape")
     if isinstance(value, (int, float, decimal.Decimal, datetime.date, datetime.time)):
         return str(value)
     if not isinstance(value, str):

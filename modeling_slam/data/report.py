@@ -13,7 +13,7 @@ from typing import Any
 from modeling_slam.common.files import write_json
 from modeling_slam.model.audio_io import AudioError
 
-OF_ROWS = ("bad row", "not UTF-8")  # Reasons of rows of a table that name no clip to look at.
+OF_ROWS = ("bad row", "not UTF-8", "part of a recording")  # Reasons that lie in a table, not in a clip.
 LISTED_IN_SUMMARY = 5  # Drops shown by name per reason; `to_dict` has them all.
 
 

@@ -139,6 +139,11 @@ def _repeated(clip: Clip) -> Drop:
     return Drop(clip.id, "duplicate id", "a clip before it has the same id")
 
 
+def _is_long(seconds: float, stated: float) -> bool:
+    """Whether it is as long as stated, in seconds or milliseconds."""
+    return any(abs(seconds - stated / unit) <= STATED_TOLERANCE_SECONDS for unit in (1, 1000))
+
+
 def _check(
     source: Source, limits: Limits, kept_ids: Set[str], candidate: tuple[int, Clip, str]
 ) -> float | Drop:
@@ -154,6 +159,11 @@ def _check(
     stated = clip.stated_seconds
     if stated is not None and seconds < stated - STATED_TOLERANCE_SECONDS and stated < OTHER_UNIT * seconds:
         return Drop(clip.id, "truncated", f"{seconds:.2f} s decoded, the corpus states {stated:.2f} s")
+    if clip.may_be_part and stated is not None and not _is_long(seconds, stated):
+        detail = (
+            f"{clip.locator}: the row is of {stated:g} s of this recording of {seconds:.2f} s. Cut it out"
+        )
+        return Drop(clip.id, "part of a recording", detail)
     if seconds < limits.min_seconds:
         return Drop(clip.id, "too short", f"{seconds:.2f} s, the least is {limits.min_seconds:g} s")
     if seconds > limits.max_seconds:

@@ -36,9 +36,16 @@ def same_split(wanted: str, name: str) -> bool:
 
 
 def split_word(name: str) -> str | None:
-    """The split that a name speaks of: `cv_dev_v2` is a validation; None if it speaks of none."""
-    parts = re.split(r"[^a-z]+", name.lower())
-    return next((WORDS[part] for part in parts if part in WORDS), None)
+    """The split that a name speaks of: `cv_dev_v2` is a validation; None if of none, or of several."""
+    words = {WORDS[part] for part in re.split(r"[^a-z]+", name.lower()) if part in WORDS}
+    return words.pop() if len(words) == 1 else None
+
+
+def stated_split(column: str | None, value: object) -> str | None:
+    """The split that a value states; a column that is not called `split` does so by usual words alone."""
+    if column is None or not isinstance(value, str) or not value.strip():
+        return None
+    return value.strip() if column.lower() == "split" or split_word(value) else None
 
 
 def split_of_path(path: PurePath) -> str | None:

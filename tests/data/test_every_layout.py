@@ -1,7 +1,9 @@
 """Every layout, format and encoding in the table of docs/data.md is really read, and comes out as stated."""
 
+import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -169,6 +171,10 @@ manifest("`test_manifest.json`, an object per line (NeMo)", "test_manifest.json"
          lines({"audio_filepath": k, "text": v, "duration": 1.0} for k, v in TEXTS.items()))  # fmt: skip
 manifest("NeMo, a row with an `offset` into a recording", "test.json",
          lines([*ROWS, {"audio": "c.wav", "text": "part", "offset": 3.5}]))  # fmt: skip
+manifest("NeMo, a row of the first `duration` of a longer recording, `offset` 0", "test.json",
+         lines([*ROWS, {"audio": "c.wav", "text": "part", "offset": 0, "duration": 0.5}]))  # fmt: skip
+manifest("columns `start`, `end` of clips in a recording", "test.csv",
+         "audio,text,start,end\na.wav,één,0,1\nb.wav,two,7,8\nc.wav,part,0.0,0.5\n")  # fmt: skip
 
 
 @layout("`test.parquet` of paths")
@@ -208,6 +214,58 @@ def _(corpus):
     return corpus.write("mine.csv", content) / "mine.csv"
 
 
+@layout("a single file with a column `Subset` or `partition`")
+def _(corpus):
+    corpus.sound()
+    content = "Path,Sentence,Subset\na.wav,één,Test\nb.wav,two,Test\nc.wav,three,Train\n"
+    return corpus.write("mine.csv", content) / "mine.csv"
+
+
+@layout("`train_dev_test.csv` with a column `split`")
+def _(corpus):
+    corpus.sound()
+    content = "path,sentence,split\na.wav,één,test\nb.wav,two,test\nc.wav,three,train\n"
+    return corpus.write("train_dev_test.csv", content)
+
+
+@layout("parquet with the sound inside and a column `split`")
+def _(corpus):
+    sound = corpus.sound()
+    rows = [*ROWS, {"audio": "c.wav", "text": "three"}]
+    rows = [row | {"split": "train" if row["text"] == "three" else "test",
+                   "audio": {"bytes": (sound / row["audio"]).read_bytes(), "path": row["audio"]}}
+            for row in rows]  # fmt: skip
+    parquet(corpus.root / "mine.parquet", rows)
+    return corpus.root / "mine.parquet"
+
+
+@layout("parquet with maps in a column, and a text that is not UTF-8")
+def _(corpus):
+    corpus.sound()
+    texts = [*(text.encode() for text in TEXTS.values()), b"tr\xe9"]
+    table = {"audio": [*TEXTS, "c.wav"], "text": pa.array(texts).view(pa.string())}
+    table["more"] = pa.array([[("k", 1)]] * 3, pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table(table), corpus.root / "test.parquet")
+    return corpus.root
+
+
+@layout("parquet, texts as bytes, as Spark writes them")
+def _(corpus):
+    corpus.sound()
+    parquet(corpus.root / "test.parquet", [row | {"text": row["text"].encode()} for row in ROWS])
+    return corpus.root
+
+
+@layout("an archive (.tar, .tar.gz) of any of these")
+def _(corpus):
+    corpus.sound("test")
+    shutil.make_archive(str(corpus.root.parent / "mine"), "gztar", corpus.write("test/metadata.csv", CSV))
+    return corpus.root.parent / "mine.tar.gz"
+
+
+manifest("a table that is packed (.gz, .xlsx)", "test.csv", gzip.compress(CSV.encode()))
+
+
 @layout("files without splits, validated on without `--validation_share`")
 def _(corpus):
     corpus.sound()
@@ -233,6 +291,10 @@ layout("Common Voice, a tab inside a sentence")(
     lambda corpus: broken_voice(corpus, "me\tc.wav\tfirst half\tsecond half\t2\tnl\t\n")
 )
 
+layout("Common Voice, a tab inside a sentence and the last empty cell lost")(
+    lambda corpus: broken_voice(corpus, "me\tc.wav\tfirst half\tsecond half\t2\tnl\n")
+)
+
 audio_folder("columns `path`, `sentence`", CSV.replace("file_name,text", "path,sentence"))
 audio_folder(
     "columns `Audio File`, `Transcription`", CSV.replace("file_name,text", "Audio File,Transcription")
@@ -245,6 +307,8 @@ audio_folder("no column of a usual name", "name;remark\na.wav;één\n")
 
 audio_folder("CSV with semicolons", CSV.replace(",", ";"))
 audio_folder("CSV with tabs or bars", CSV.replace(",", "|"))
+audio_folder("CSV, `sep=;` in front", "sep=;\n" + CSV.replace(",", ";"))
+audio_folder("CSV, a blank before a quote", CSV.replace(",two", ', "two,"'))
 audio_folder("CSV, a text with a comma in quotes", CSV.replace("two", '"two,"'))
 audio_folder("CSV, doubled quotes in quotes", CSV.replace("two", '"""two"""'))
 audio_folder("CSV, a line break in quotes", CSV.replace("two", '"two\n"'))
@@ -256,6 +320,10 @@ audio_folder("CSV, a line break in a text without quotes", CSV + "c.wav,the firs
 audio_folder("CSV, a row that names no audio", CSV + ",three\n")
 audio_folder("CSV, blank lines", CSV.replace("\n", "\n\n"))
 audio_folder("CSV without a row", "file_name,text\n")
+manifest("TSV, all in quotes, as R writes it", "test.tsv",
+         '"file_name"\t"text"\n"a.wav"\t"één"\n"b.wav"\t"two"\n')  # fmt: skip
+manifest("TSV, a line break in quotes, as pandas writes it", "test.tsv",
+         'file_name\ttext\na.wav\téén\nb.wav\t"two\n"\n')  # fmt: skip
 audio_folder("paths of Windows, `sub\\a.wav`", CSV.replace("a.wav", "..\\test\\a.wav"))
 
 
@@ -266,9 +334,27 @@ def _(corpus):
     return corpus.write("test/metadata.csv", CSV.replace("a.wav", "\xe9/a.wav"))
 
 
+@layout("an address `file://…`, with `%20` for a blank, and a name that begins with `~`")
+def _(corpus):
+    corpus.sound("my sounds", ["a.wav"])
+    corpus.sound("~sounds", ["b.wav"])
+    place = (corpus.root / "my sounds").as_uri()
+    return corpus.write("test.csv", CSV.replace("a.wav", f"{place}/a.wav").replace("b.wav", "~sounds/b.wav"))
+
+
 audio_folder("an address that does not answer", CSV + "http://127.0.0.1:9/gone.wav,three\n")
 audio_folder("a file that is not there", CSV + "gone.wav,three\n")
 
+manifest("`test.jsonl` that is a list", "test.jsonl", json.dumps(ROWS, indent=1))
+manifest("JSON, commas at the ends of lines", "test.jsonl", lines(ROWS).replace("\n", ",\n"))
+manifest(
+    "JSON, objects of several lines each", "test.jsonl", "\n".join(json.dumps(row, indent=1) for row in ROWS)
+)
+manifest(
+    "JSON, a list for each column", "test.json", json.dumps({"audio": [*TEXTS], "text": [*TEXTS.values()]})
+)
+manifest("JSON, columns by numbers of rows, as pandas writes them", "test.json",
+         json.dumps({key: {str(n): row[key] for n, row in enumerate(ROWS)} for key in ROWS[0]}))  # fmt: skip
 manifest("JSON, a torn line", "test.jsonl", lines(ROWS) + '{"audio": "c.wav", "te')
 manifest("JSON, a torn object in a list", "test.json",
          json.dumps(ROWS)[:-1] + ',\n{"audio": "c.wav", "te\n]')  # fmt: skip

@@ -242,6 +242,16 @@ def test_a_dropped_row_does_not_claim_its_id(audio_folder, tmp_path):
     assert report.reasons == {"empty transcript": 1, "missing file": 1, "duplicate id": 1}
 
 
+def test_a_row_that_says_where_it_lies_is_used_only_if_its_recording_was_cut(audio_folder, tmp_path):
+    rows = {"uncut.wav": (0, 1000, 2.0), "cut.wav": (7000, 9000, 2.0), "blank.wav": ("", "", 2.0)}
+    root = audio_folder(tmp_path, "test", [(name, "words", row[2]) for name, row in rows.items()])
+    lines = [f"{name},words,{start},{end}" for name, (start, end, _) in rows.items()]
+    (root / "test" / "metadata.csv").write_text("\n".join(["file_name,text,Start,End", *lines]) + "\n")
+    clips, report = load_speech(DataArguments(str(root)), "test")
+    assert clips["id"][:] == ["cut.wav", "blank.wav"]
+    assert "of this recording of 2.00 s. Cut it out" in report.summary()
+
+
 def test_a_duration_in_another_unit_does_not_drop_the_clips(audio_folder, tmp_path):
     audio_folder(tmp_path, "train", [(f"{name}.wav", name, 1.0) for name in "abcd"])
     rows = ["a.wav,a,1.0", "b.wav,b,1000", "c.wav,c,", "d.wav,d,3.5"]

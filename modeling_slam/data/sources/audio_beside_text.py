@@ -31,17 +31,16 @@ def table_of(root: Path, files: Sequence[Path], text_column: str) -> Table:
             f"(file_name,text), or a .txt beside each. If the folders ({', '.join(folders[:5])}) are named "
             f"after what is said in them, add --text_column {LABEL}."
         )
-    rows = [
-        Row(
-            number,
-            {"audio": file.relative_to(root).as_posix(), "text": texts.get(file), LABEL: file.parent.name},
-        )
-        for number, file in enumerate(files, start=1)
-    ]
+    rows = []
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        rows.append(Row(name, {"audio": name, "text": texts.get(file), LABEL: file.parent.name}))
     return Table(root, ["audio", "text", LABEL], rows, unit="recording")
 
 
 def _text_of(file: Path) -> str | None:
     """The lines of the text beside a recording; None if there is none."""
-    text = file.with_suffix(".txt")
-    return "\n".join(line for _, line in read_lines(text)) if text.is_file() else None
+    for text in (file.with_suffix(".txt"), file.with_suffix(".TXT")):
+        if text.is_file():
+            return "\n".join(line for _, line in read_lines(text))
+    return None

@@ -8,19 +8,22 @@ makes bad rows. Stated durations find clips that lost their end in a way the mp3
 Source: https://commonvoice.mozilla.org, https://github.com/common-voice/cv-dataset
 """
 
-from collections.abc import Iterable, Iterator
+import re
 from pathlib import Path
 
 from modeling_slam.data.archives import SUFFIXES, unpack_once
 from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.clips import Clip, DataError, Source, read_place
 from modeling_slam.data.columns import clips_of, find_columns, positive_number
+from modeling_slam.data.sources import local_tables
 from modeling_slam.data.splits import pick_split
 from modeling_slam.data.tables import BadRow, Row, read_table
+from modeling_slam.data.tables.rows import shown
 
 DESCRIPTION = "a Common Voice folder (clips/ and train.tsv, or its parent with --language) or .tar.gz"
 KIND = "Common Voice"
 OWN_NAMES = {"audio": "path", "text": "sentence", "speaker": "client_id"}
+LOCALE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?")
 SPLITS = ("train", "dev", "test", "validated", "other", "invalidated")
 
 
@@ -30,7 +33,11 @@ def recognises(dataset: str) -> bool:
 
 
 def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
-    return open_release(Path(dataset).expanduser(), arguments, split)
+    path = Path(dataset).expanduser()
+    path = unpack_once(path) if path.is_file() else path
+    if not _language_folders(path) and local_tables.recognises(str(path)):  # an archive of another layout
+        return local_tables.open_source(str(path), arguments, split)
+    return open_release(path, arguments, split)
 
 
 def open_release(path: Path, arguments: OneDataset, split: str) -> Source:
@@ -42,21 +49,27 @@ def open_release(path: Path, arguments: OneDataset, split: str) -> Source:
     table = read_table(folder / f"{split}.tsv")
     columns = find_columns(arguments, table.columns, table.path, OWN_NAMES)
     durations = _read_durations(folder / "clip_durations.tsv")
-    locales = set()
-    table.rows = _noting(locales, table.rows)
+    table.rows = list(table.rows)
+    locales = {row.values.get("locale") for row in table.rows if isinstance(row, Row) and not row.is_cut}
+    locales = {locale for locale in locales if locale and LOCALE.fullmatch(locale)}
+    if locales:
+        table.rows = [_in_place(row) for row in table.rows]
     clips = list(clips_of(table, columns, table.path.name))
     for clip in clips:
         if isinstance(clip, Clip):
             clip.stated_seconds = durations.get(clip.locator)
-    language = _checked_language(arguments.language, locales - {None, ""}, folder)
+    language = _checked_language(arguments.language, locales, folder)
     return Source(KIND, split, language, clips, lambda clip: read_place(str(folder / "clips" / clip.locator)))
 
 
-def _noting(locales: set[str | None], rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
-    for row in rows:
-        if isinstance(row, Row) and not row.is_cut:
-            locales.add(row.values.get("locale"))
-        yield row
+def _in_place(row: Row | BadRow) -> Row | BadRow:
+    """The row; a bad one if its values are not in their columns, as a tab inside the sentence moves them."""
+    if isinstance(row, Row) and not row.is_cut and not LOCALE.fullmatch(locale := row.values["locale"] or ""):
+        name = shown(row.values.get("path") or "")
+        return BadRow(
+            row.line, f"of {name} has {shown(locale)} for its locale: take the tab out of its sentence"
+        )
+    return row
 
 
 def _language_folders(path: Path) -> list[Path]:
@@ -103,6 +116,8 @@ def _read_durations(table: Path) -> dict[str, float]:
 def _checked_language(language: str | None, locales: set[str], folder: Path) -> str | None:
     """The language asked for, which must be the one the table states; or the one it states."""
     stated = ", ".join(sorted(locales)) or None
+    if len(locales) > 1:
+        raise DataError(f"{folder} holds rows in several languages ({stated}); keep a table for each.")
     if language and stated and stated.partition("-")[0] != language.partition("-")[0]:
         raise DataError(f"{folder} holds the language {stated!r}, but --language is {language!r}.")
     return language or stated

@@ -60,7 +60,7 @@ def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
             "--train_split, --validation_split or --test_split."
         ) from error
     where = f"{dataset}, split {split}"
-    return source_of(table, arguments, split, where)  # ty: ignore[invalid-argument-type] (of a single split)
+    return source_of(table, arguments, split, where, split)  # ty: ignore[invalid-argument-type] (of a single split)
 
 
 def _open_saved(path: Path, arguments: OneDataset, split: str) -> Source:
@@ -69,4 +69,5 @@ def _open_saved(path: Path, arguments: OneDataset, split: str) -> Source:
     tables = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or ""): saved}
     name = "" if "" in tables else pick_split(split, map(str, tables), path)
     table = tables[name].to_iterable_dataset() if arguments.streaming else tables[name]
-    return source_of(table, arguments, name or None, f"{path}, split {name}" if name else str(path))
+    where = f"{path}, split {name}" if name else str(path)
+    return source_of(table, arguments, name or None, where, split)

@@ -13,7 +13,9 @@ Source: https://huggingface.co/docs/datasets/audio_dataset
 """
 
 import os
+import re
 import unicodedata
+import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
@@ -24,7 +26,7 @@ from modeling_slam.data.clips import Clip, DataError, MissingSplitError, Source,
 from modeling_slam.data.columns import Columns, clips_of, find_columns
 from modeling_slam.data.report import Drop
 from modeling_slam.data.sources import audio_beside_text
-from modeling_slam.data.splits import WORDS, names_in, pick_split, split_of_path
+from modeling_slam.data.splits import WORDS, names_in, pick_split, split_of_path, stated_split
 from modeling_slam.data.tables import READERS, BadRow, Row, Table, read_table
 
 DESCRIPTION = (
@@ -32,7 +34,7 @@ DESCRIPTION = (
     "<split>/metadata.csv or <split>.jsonl, or one of recordings with a .txt beside each"
 )
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-KALDI, SPLIT_COLUMN = "wav.scp", "split"
+KALDI = "wav.scp"
 NO_TABLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
 SUFFIXES = tuple(suffix for suffix in READERS if suffix != ".scp")  # Kaldi has other lists of that kind.
 OWN_NAMES = {"audio": "file_name"}
@@ -56,7 +58,7 @@ def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
         return _open_recordings(root, arguments, split)
     name, files = _files_of_split(root, files, split)
     if hold_sound(files, arguments):
-        return open_parquet(files, arguments, name)
+        return open_parquet(files, arguments, name, split)
     tables = _with_columns(files, arguments)
     if name is None:
         name = _keep_split(tables, split, root)
@@ -142,13 +144,13 @@ def _files_of_split(
 def _keep_split(tables: Sequence[tuple[Table, Columns]], wanted: str, root: Path) -> str | None:
     """Leave the rows of one split in the tables, if their rows tell of splits; returns its name.
 
-    They do in a column `split`, or by the folder that their audio lies in, as in `test/clip1.flac`.
+    They do in a column such as `split`, or by the folder that their audio lies in, as in `test/clip1.flac`.
     """
     splits, is_stated = set(), False
     for table, columns in tables:
         table.rows = list(table.rows)
         splits |= {_split_of_row(row, columns) for row in table.rows if isinstance(row, Row)}
-        is_stated = is_stated or SPLIT_COLUMN in table.columns
+        is_stated = is_stated or columns.split is not None
     # Who names a single file of one split means its rows, whatever folder they lie in.
     if splits <= {None} or (root.is_file() and len(splits) == 1 and not is_stated):
         return None
@@ -166,8 +168,8 @@ def _keep_split(tables: Sequence[tuple[Table, Columns]], wanted: str, root: Path
 
 
 def _split_of_row(row: Row, columns: Columns) -> str | None:
-    if isinstance(stated := row.values.get(SPLIT_COLUMN), str) and stated.strip():
-        return stated.strip()
+    if stated := stated_split(columns.split, row.values.get(columns.split)):
+        return stated
     place = row.values.get(columns.audio)
     if not isinstance(place, str):
         return None
@@ -203,19 +205,22 @@ def _placed(rows: Iterable[Clip | Drop], folder: Path, with_ids: bool = True) ->
 def _is_far(name: str) -> bool:
     """Whether a name is an address or an absolute path, and not relative to its table."""
     may_be = (
-        name.startswith(("/", "\\", "~")) or ":" in name
+        name.startswith(("/", "\\", "~/")) or ":" in name
     )  # millions are not: a path object takes its time
-    return may_be and ("://" in name or Path(name).expanduser().is_absolute())
+    return may_be and ("://" in name or name[0] == "~" or Path(name).is_absolute())
 
 
 def _place(folder: Path, name: str, is_far: bool) -> str:
     """Where the audio is: an address, or a path."""
-    if is_far:
-        name = name.removeprefix("file://")
-        return name if "://" in name else str(Path(name).expanduser())
+    if is_far and "://" in name and not name.startswith("file://"):
+        return name
     place = f"{folder}{os.sep}{name}"
-    if ("\\" in name or not name.isascii()) and not Path(place).exists():
-        # A table written on Windows; a disk that spells accents in another way than the table, as macOS does.
-        names = (name.replace("\\", "/"), *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-        return next((f"{folder}/{other}" for other in names if Path(folder, other).exists()), place)
+    if is_far:
+        place = str(Path(re.sub("^file://(localhost)?", "", name)).expanduser())
+    if (is_far or "\\" in name or not name.isascii()) and not Path(place).exists():
+        # A table written on Windows; a disk that spells accents in another way than the table, as macOS does;
+        # an address, in which signs are written as %20.
+        places = (place, place.replace("\\", "/"), urllib.parse.unquote(place))
+        spelt = (unicodedata.normalize(form, other) for other in places for form in ("NFC", "NFD"))
+        return next((other for other in (*places, *spelt) if Path(other).exists()), place)
     return place

@@ -7,7 +7,7 @@ they were. To add a format: write a reader and put it in `READERS`. What columns
 from collections.abc import Callable
 from pathlib import Path
 
-from modeling_slam.data.tables.json_rows import read_json_lines, read_json_table
+from modeling_slam.data.tables.json_rows import read_json
 from modeling_slam.data.tables.kaldi import read_kaldi
 from modeling_slam.data.tables.parquet import read_parquet
 from modeling_slam.data.tables.rows import BadRow, Row, Table
@@ -18,8 +18,8 @@ __all__ = ["READERS", "BadRow", "Row", "Table", "read_table"]
 READERS: dict[str, Callable[[Path], Table]] = {
     ".csv": read_separated,
     ".tsv": read_separated,
-    ".jsonl": read_json_lines,
-    ".json": read_json_table,
+    ".jsonl": read_json,
+    ".json": read_json,
     ".parquet": read_parquet,
     ".scp": read_kaldi,
 }

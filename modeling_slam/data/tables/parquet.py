@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -14,13 +15,19 @@ LABELS = datasets.ClassLabel
 
 
 def features_of(path: Path) -> datasets.Features:
-    """The columns and their types, with what `datasets` wrote about them.
+    """The columns of types that `datasets` knows, with what it wrote about them.
 
     Raises:
         DataError: the file is no whole parquet file.
     """
     try:
-        return datasets.Features.from_arrow_schema(pq.read_schema(path))
+        schema = pq.read_schema(path)
+        for field in schema:
+            try:
+                datasets.Features.from_arrow_schema(pa.schema([field]))
+            except (ValueError, NotImplementedError):
+                schema = schema.remove(schema.get_field_index(field.name))
+        return datasets.Features.from_arrow_schema(schema)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as parquet ({error}). Write or fetch it again.") from error
 
@@ -36,13 +43,23 @@ def _rows(path: Path, features: datasets.Features) -> Iterator[Row]:
     labels = {name: feature for name, feature in features.items() if isinstance(feature, LABELS)}
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for values in batch.to_pylist():
+            for batch in file.iter_batches(columns=list(features)):
+                columns = [values_of(column) for column in batch.columns]
+                for values in zip(*columns, strict=True):
                     number += 1
-                    named = {name: label_name(label, values[name]) for name, label in labels.items()}
-                    yield Row(number, values | named)
+                    row = dict(zip(features, values, strict=True))
+                    named = {name: label_name(label, row[name]) for name, label in labels.items()}
+                    yield Row(number, row | named)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}, after row {number}: damaged ({error}). Write or fetch it again.") from error
+
+
+def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The values of a column; as bytes, if not all of its texts are UTF-8."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return column.cast(pa.large_binary()).to_pylist()
 
 
 def label_name(feature: LABELS, value: int | None) -> str | None:

@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modeling_slam.data.clips import DataError
+
 HEAD_CHARACTERS = 1 << 16  # Enough to see how lines end.
 # Bytes that are not UTF-8 are read as these, one each (PEP 383), so that the lines around them are read.
 UNDECODABLE = re.compile("[\udc80-\udcff]")
+PACKED = {"gzip": b"\x1f\x8b", "zip, as spreadsheets are too": b"PK\3\4", "zstd": b"(\xb5/\xfd"}
 DAMAGE = re.compile("[\ud800-\udfff\ufffd\0]")
 
 
 @dataclass(slots=True)
 class Row:
-    """One row: where it begins (from 1), and its values by column.
+    """One row: where it begins (from 1, or a name), and its values by column.
 
     `is_cut` marks a line that ended before its last columns.
     """
 
-    line: int
+    line: int | str
     values: dict[str, Any]
     is_cut: bool = False
 
@@ -29,7 +32,7 @@ class Row:
 class BadRow:
     """A row that cannot be used, with what is wrong and what to do."""
 
-    line: int
+    line: int | str
     problem: str
 
 
@@ -52,9 +55,16 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     Lines end where an editor ends them (LF, CR LF, or CR where a file has no other); all else that Python
     takes for a line's end is part of the text.
+
+    Raises:
+        DataError: it is packed, and no text.
     """
     with path.open("rb") as file:
-        encoding = json.detect_encoding(file.read(4))
+        start = file.read(4)
+    for name, sign in PACKED.items():
+        if start.startswith(sign):
+            raise DataError(f"{path} is packed ({name}); unpack it, or save it as text, and name that file.")
+    encoding = json.detect_encoding(start)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
     with path.open(encoding=encoding, errors=errors, newline="") as file:
         head = file.read(HEAD_CHARACTERS)

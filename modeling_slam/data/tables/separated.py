@@ -6,8 +6,8 @@ the value as long as none of them is a row by itself (the right number of values
 whole must end as a well-formed row within `MOST_LINES`. Else that line alone is a bad row.
 A mark elsewhere (`say "yes"`, `"yes" he said`) is a character of the text.
 
-TSV: unquoted, as Common Voice, Kaldi and most speech corpora write it. A value in quotes that holds doubled
-ones, which only a writer that quotes makes, is unquoted.
+TSV: unquoted, as Common Voice, Kaldi and most speech corpora write it, unless its header is in quotes. A
+value in quotes that holds doubled ones or a line break, which only a writer that quotes makes, is unquoted.
 """
 
 import csv
@@ -21,17 +21,20 @@ from modeling_slam.data.tables.rows import BadRow, Row, Table, read_lines, shown
 
 SEPARATORS = (",", ";", "\t", "|")  # Spreadsheets in half of Europe write semicolons.
 MOST_LINES = 100
+SAID_SEPARATOR = re.compile(r"sep=.\s*")
 QUOTED_WITH_QUOTES = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 
 
 def read_separated(path: Path) -> Table:
     """The rows below the first line, which names the columns; blank lines are no rows."""
     lines = read_lines(path)
-    header = next((line for _, line in lines if line.strip()), None)
+    # Spreadsheets may say in front which separator they use, which is seen anyway.
+    header = next((line for _, line in lines if line.strip() and not SAID_SEPARATOR.fullmatch(line)), None)
     if header is None:
         raise DataError(f"{path} is empty; expected a first line that names the columns.")
-    is_quoted = path.suffix.lower() == ".csv"
-    separator = max(SEPARATORS, key=header.count) if is_quoted else "\t"
+    is_csv = path.suffix.lower() == ".csv"
+    separator = max(SEPARATORS, key=header.count) if is_csv else "\t"
+    is_quoted = is_csv or header.startswith('"')
     columns = [name.strip() for name in _well_formed(header, separator) or header.split(separator)]
     if twice := [name for name in columns if name and columns.count(name) > 1]:
         raise DataError(f"{path} names the column {shown(twice[0])} twice; rename one of them.")
@@ -40,12 +43,17 @@ def read_separated(path: Path) -> Table:
 
 
 def _tsv_rows(lines: Iterator[tuple[int, str]], columns: list[str]) -> Iterator[Row | BadRow]:
-    for number, line in lines:
-        if line.strip():
-            values = line.split("\t")
-            if '""' in line:
-                values = [_unquoted(value) for value in values]
-            yield _row(number, values, columns, line)
+    ahead: deque[tuple[int, str]] = deque()
+    while (numbered := ahead.popleft() if ahead else next(lines, None)) is not None:
+        number, line = numbered
+        if not line.strip():
+            continue
+        values = line.split("\t")
+        if values[-1].startswith('"') and _is_open(line, "\t"):
+            values = _over_lines(line, lines, ahead, len(columns), "\t") or values
+        if '""' in line:
+            values = [_unquoted(value) for value in values]
+        yield _row(number, values, columns, line)
 
 
 def _csv_rows(lines: Iterator[tuple[int, str]], columns: list[str], separator: str) -> Iterator[Row | BadRow]:
@@ -93,7 +101,8 @@ def _over_lines(
                 return None
             ahead.append(following)
         following_line = ahead[used][1]
-        if '"' not in following_line and len(following_line.split(separator)) == count:
+        is_row = len(following_line.split(separator)) == count
+        if is_row and (separator == "\t" or '"' not in following_line):
             return None
         record, used = f"{record}\n{following_line}", used + 1
         values = _well_formed(record, separator)
@@ -109,9 +118,9 @@ def _over_lines(
 
 
 def _well_formed(record: str, separator: str) -> list[str] | None:
-    """The values, if the record follows RFC 4180 from end to end."""
+    """The values, if the record follows RFC 4180 from end to end, but for blanks before its quotes."""
     try:
-        return next(csv.reader([record], delimiter=separator, strict=True))
+        return next(csv.reader([record], delimiter=separator, strict=True, skipinitialspace=True))
     except csv.Error:
         return None
 
