@@ -34,6 +34,7 @@ TOLERANCE_SECONDS = 0.1
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # A wrong one would make hours of a second.
 MAX_PEAK = 32.0  # 30 dB above full scale: integers that were made floats, or no sound at all
 LEAST_MIXED_POWER = 1e-3  # of that of the channels: 30 dB below it they take each other away
+SILENT_POWER = 1e-6  # 60 dB below full scale there may be noise of a codec's own, of any phase
 # FFmpeg's names of what is read. It plays more, such as playlists with all that they point to.
 FORMATS = "wav,w64,aiff,au,nistsphere,caf,flac,mp3,aac,amr,ogg,mov,matroska,asf"
 READ = "wav, flac, mp3, ogg, opus, m4a, aac, amr, mp4, mov, webm, mkv, wma, aiff, au, caf, w64 and sphere"
@@ -156,8 +157,8 @@ def _check_scale(block: np.ndarray, name: str) -> None:
 
 def _mixed(block: np.ndarray, name: str) -> np.ndarray:
     """The mean of all channels."""
-    mono = block.mean(axis=1)
-    if np.square(mono).mean() < LEAST_MIXED_POWER * np.square(block).mean():
+    mono, power = block.mean(axis=1), np.square(block).mean()
+    if power > SILENT_POWER and np.square(mono).mean() < LEAST_MIXED_POWER * power:
         raise AudioError(
             f"{name}: its channels are in opposite phase, and silent together. `ffmpeg -i FILE -af "
             "'pan=mono|c0=c0' FILE.flac` takes the first.",

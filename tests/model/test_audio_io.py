@@ -184,3 +184,11 @@ def test_integers_of_unknown_full_scale_are_refused():
     assert np.abs(load_audio(np.array([0, 16384], dtype=np.int16))).max() == 0.5
     with pytest.raises(AudioError, match="int16 or int32, got int64"):
         load_audio([0, 1000, -32000])
+
+
+def test_faint_noise_in_opposite_phase_is_silence_and_no_fault():
+    """Codecs leave it where nothing is said."""
+    noise = 1e-4 * np.random.default_rng(0).standard_normal((16_000, 1))
+    encoded = io.BytesIO()
+    soundfile.write(encoded, noise * [1, -1], 16_000, format="WAV", subtype="FLOAT")
+    assert np.abs(load_audio(encoded.getvalue())).max() < 1e-6
