@@ -17,6 +17,7 @@ Thousands: the decimal number formats of Unicode CLDR, https://cldr.unicode.org
 # ruff: noqa: RUF001 (look-alike letters and apostrophes are the subject here)
 
 import functools
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -37,7 +38,7 @@ class LanguageRules:
     front, which elsewhere counts as a quotation mark and is removed.
     """
 
-    thousands: Literal[",", ".", ""] = ""
+    thousands: Literal[",", ".", "'", ""] = ""
     lakhs: bool = False
     upper_to_lower: dict[str, str] = field(default_factory=dict)
     leading_apostrophe: frozenset[str] = frozenset()
@@ -58,15 +59,18 @@ LANGUAGES = {
     **_alike("bs ca da de el es eu fo gl hr id is it jv kl lo mk nl pt ro sl sr vi", POINT),
     "af": LanguageRules(leading_apostrophe=frozenset({"n"})),  # 'n man
     "az": DOTLESS_I,
+    **_alike("de-ch de-li gsw it-ch rm", LanguageRules("'")),
     # 's morgens, 't huis
     "nl": LanguageRules(".", leading_apostrophe=frozenset({"k", "m", "n", "r", "s", "t"})),
     "tr": DOTLESS_I,
 }
 UNKNOWN_LANGUAGE = COMMA
 
-# Typists and phones write the apostrophe in many ways, the modifier letter among them.
-APOSTROPHES = dict.fromkeys(map(ord, "’‘‛ʼ´`′＇"), "'")
-INSIDE_ABBREVIATION = re.compile(r"(?<=\b[^\W\d])\.(?=[^\W\d]\b)")
+# Typists and phones write the apostrophe in many ways, modifier letters and the Hebrew geresh among them.
+APOSTROPHES = dict.fromkeys(map(ord, "’‘‛ʼʻ´`′＇׳՚"), "'")
+BETWEEN_DIGITS = re.compile(r"(?<=\d)'(?=\d)")
+CATALAN_POINT = re.compile("(?<=l)·(?=l)", re.IGNORECASE)
+LETTER = re.compile(r"'?[^\W\d]'?")
 ARABIC_THOUSANDS = "\u066c"
 # Signs that show nothing and that Unicode counts among letters and marks: joiners and fillers of Hangul,
 # Khmer and Mongolian, variation selectors. Those among the format characters are found by their category.
@@ -74,13 +78,15 @@ INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 JOINERS = "\u200c\u200d"  # they shape words of Persian and of Indian scripts
-# Kinds of compatibility decomposition that change how a character looks, and nothing else; and ligatures, of
-# Latin, Armenian and Hebrew letters. Other decompositions are of letters in their own right (ำ, և) or say
-# more than what they consist of (½, m²).
+# Kinds of compatibility decomposition that change how a character looks, and nothing else; those of symbols
+# that are letters (㎏ ℃ №); and Latin, Armenian, Hebrew and Lao ligatures, the micro sign, the voicing
+# marks of kana. Others are letters in their own right (ำ, և) or say more than what they consist of (½, m²).
 LOOKS = ("wide", "narrow", "small", "vertical", "font", "initial", "medial", "final", "isolated")
 OTHER_LOOKS = frozenset(f"<{look}>" for look in LOOKS)
-LIGATURES = frozenset(map(chr, (0x132, 0x133, 0x149, 0x17F, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4),
-                                *range(0xFB00, 0xFB50))))  # fmt: skip
+WRITTEN_AS_SYMBOLS = frozenset({"<compat>", "<square>"})
+LETTERS_ALIKE = frozenset(map(chr, (0xB5, 0x132, 0x133, 0x13F, 0x140, 0x149, 0x17F, *range(0x1C4, 0x1CD),
+                                    *range(0x1F1, 0x1F4), 0xEDC, 0xEDD, 0x309B, 0x309C,
+                                    *range(0xFB00, 0xFB50))))  # fmt: skip
 
 
 def normalize_text(text: str, language: str | None = None) -> str:
@@ -94,10 +100,10 @@ def normalize_text(text: str, language: str | None = None) -> str:
         # Composed only when what stood invisibly between a letter and its marks is gone.
         text = unicodedata.normalize("NFC", "".join(map(_visible, text)))
         text = unicodedata.normalize("NFC", "".join(map(_plain, text)))
-    text = text.translate(str.maketrans(rules.upper_to_lower)).lower().translate(APOSTROPHES)
-    text = _groups(rules.thousands, rules.lakhs).sub(_joined, text)
-    text = INSIDE_ABBREVIATION.sub("", text)
-    words = (_word(token, rules) for token in "".join(map(_spoken, text)).split())
+    text = text.translate(str.maketrans(rules.upper_to_lower)).translate(APOSTROPHES)
+    text = BETWEEN_DIGITS.sub(" ", _groups(rules.thousands, rules.lakhs).sub(_joined, text))
+    tokens = "".join(map(_spoken, CATALAN_POINT.sub("", text))).split()
+    words = (_word(piece, rules) for token in tokens for piece in _pieces(token))
     return unicodedata.normalize("NFC", " ".join(filter(None, words)))
 
 
@@ -124,7 +130,7 @@ def in_style(dataset: Any, style: TextStyle) -> Any:
 def rules_of(language: str | None) -> LanguageRules:
     if not language:
         return UNKNOWN_LANGUAGE
-    code = language.lower()
+    code = language.lower().replace("_", "-")
     return LANGUAGES.get(code) or LANGUAGES.get(code.partition("-")[0], LanguageRules())
 
 
@@ -137,13 +143,16 @@ def _visible(character: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _plain(character: str) -> str:
-    """What a letter, digit, mark or punctuation sign stands for, if it only looks otherwise."""
-    kind = unicodedata.decomposition(character).partition(" ")[0]
-    is_text = unicodedata.category(character)[0] in "LMNP"
-    if not is_text or not (kind in OTHER_LOOKS or (kind == "<compat>" and character in LIGATURES)):
+    """What a letter, digit, mark, punctuation sign or symbol stands for, if it only looks otherwise."""
+    kind, category = unicodedata.decomposition(character).partition(" ")[0], unicodedata.category(character)
+    is_symbol = category in ("So", "Sc")
+    is_look = kind in OTHER_LOOKS and (is_symbol or category[0] in "LMNP")
+    is_letters = is_symbol and kind in WRITTEN_AS_SYMBOLS and character < "\U00010000"  # beyond: emoji
+    if not (is_look or is_letters or character in LETTERS_ALIKE):
         return character
     # A mark that stands by itself is a space with the mark, which belongs to what comes before it.
-    return unicodedata.normalize("NFKC", character).strip()
+    letters = unicodedata.normalize("NFKC", character).strip()
+    return f" {letters}" if is_letters and letters[:1].isdecimal() else letters  # ㋂: no part of a number
 
 
 @functools.lru_cache(maxsize=4096)
@@ -156,8 +165,8 @@ def _readable(character: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _spoken(character: str) -> str:
-    """The character if it is a letter, mark, digit or apostrophe; otherwise a gap."""
-    return character if unicodedata.category(character)[0] in "LMN" or character == "'" else " "
+    """The character if it is a letter, mark, digit, apostrophe or point; otherwise a gap."""
+    return character if unicodedata.category(character)[0] in "LMN" or character in "'." else " "
 
 
 @functools.lru_cache
@@ -176,6 +185,14 @@ def _joined(number: re.Match[str]) -> str:
     """A number without the marks in it; one that begins with a zero has no thousands."""
     first, digits = number[0][0], filter(str.isdecimal, number[0])
     return number[0] if unicodedata.decimal(first) == 0 else "".join(digits)
+
+
+def _pieces(token: str) -> list[str]:
+    """A token in lower case, parted at its points, but for those between single letters: U.S. -> us."""
+    # One by one, since the small sigma at the end of a Greek word is another letter.
+    pieces = [piece.lower() for piece in token.split(".")]
+    runs = itertools.groupby(pieces, key=lambda piece: bool(LETTER.fullmatch(piece)))
+    return [word for are_letters, run in runs for word in (["".join(run)] if are_letters else run)]
 
 
 def _word(token: str, rules: LanguageRules) -> str:
