@@ -28,7 +28,7 @@ from modeling_slam.evaluation.arguments import EvaluationArguments
 from modeling_slam.evaluation.decoding import CtcRecogniser, SlamRecogniser, decode
 from modeling_slam.evaluation.hotwords import with_hotwords
 from modeling_slam.evaluation.own_run import flags_of_run
-from modeling_slam.evaluation.predictions import PredictionStore
+from modeling_slam.evaluation.predictions import OF_THE_CLIP, PredictionStore
 from modeling_slam.evaluation.report import package_versions, score, summary
 from modeling_slam.evaluation.settings import check_checkpoint, decoding_settings, text_style_of
 from modeling_slam.evaluation.whisper_baseline import WhisperRecogniser, check_baseline
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     if of_the_run and os.environ.get("RANK", "0") == "0":
         print(f"As the model's run has it: {shlex.join(of_the_run)}")
-    with ends_in_one_line(lambda: "The same command goes on where it stopped."):
+    advice = "The same command goes on where it stopped."
+    with ends_in_one_line(lambda: advice), clear_errors((OSError,)):
         evaluate(arguments, data)
 
 
@@ -86,7 +87,7 @@ def evaluate(arguments: EvaluationArguments, data: DataArguments) -> None:
         store = PredictionStore(arguments.output_dir)
         with state.main_process_first():
             (store.start if state.is_main_process else store.check_settings)(settings)
-            store.check(dataset["id"][:], dataset["text"][:])
+            store.check(dataset.select_columns(["id", *OF_THE_CLIP.values()]).to_list())
     state.print(data_report.summary() + beside_paper(data_report))
 
     with clear_errors():

@@ -138,8 +138,8 @@ def read_json(path: str | os.PathLike) -> Any:
         ValueError: it is no JSON; the message names the file. OSError: it cannot be read.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors put a mark in front
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON file ({error}). Restore it from a copy.") from error
 
 

@@ -11,10 +11,10 @@ that names file and line, never left out: a score of fewer clips would look like
 deleted, `eval.py` decodes its clip again.
 """
 
+import codecs
 import contextlib
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +30,9 @@ from modeling_slam.common.files import naming_what_has_no_room, read_json, write
 logger = logging.getLogger("slam-asr")
 
 PREDICTIONS, PARTS = "predictions.jsonl", "predictions.part-*.jsonl"
+# What a line holds of its clip -> where a dataset has it.
+OF_THE_CLIP = {"reference": "text", "raw_reference": "raw_text", "duration": "duration"}
+BEYOND_ANY_NUMBER = 1e12
 HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # a surrogate: JSON may hold it, UTF-8 may not
 
 
@@ -85,7 +88,10 @@ def numbered_rows(path: str | os.PathLike, advice: str = DECODE_AGAIN) -> Iterat
     """
     path = Path(path)
     seen: dict[str, dict[str | int, int]] = {"clip": {}, "index": {}}  # of each: the line that it is in
-    lines = path.read_bytes().split(b"\n")
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} is UTF-16 text from line 1 on, as some editors save it. Save it as UTF-8.")
+    lines = content.split(b"\n")
     if path.match(PARTS):
         lines.pop()
     for number, line in enumerate(lines, start=1):
@@ -93,7 +99,7 @@ def numbered_rows(path: str | os.PathLike, advice: str = DECODE_AGAIN) -> Iterat
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}, is no JSON ({error}). {advice}") from error
         if wrong := fault(values):
             raise ValueError(f"{path}, line {number}: {wrong}. {advice}")
@@ -123,13 +129,13 @@ def fault(values: Any) -> str:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value of a line can be that of a field: numbers are finite and not negative, text is text."""
+    """Whether a value of a line can be that of a field: numbers are 0 or more and no giants, text is text."""
     if isinstance(value, bool):
         return False
     if isinstance(value, list):
         return isinstance(value, kind) and all(fits(one, str) for one in value)
     if kind in (int, float):
-        return isinstance(value, (int, kind)) and 0 <= value < math.inf
+        return isinstance(value, (int, kind)) and 0 <= value < BEYOND_ANY_NUMBER
     return isinstance(value, kind) and not (value and HALF_OF_A_PAIR.search(value))
 
 
@@ -207,13 +213,13 @@ class PredictionStore:
             return None
         return settings if isinstance(settings, dict) else None
 
-    def check(self, ids: Sequence[str], references: Sequence[str]) -> None:
-        """Check what was decoded so far against the dataset: ids and texts as scored, in dataset order.
+    def check(self, clips: Sequence[Mapping[str, Any]]) -> None:
+        """Check what was decoded so far against the dataset's rows, in order: `id` and `OF_THE_CLIP`.
 
         Raises:
             ValueError: a line is damaged, comes twice or belongs to another dataset.
         """
-        places = {name: place for place, name in enumerate(ids)}
+        places = {clip["id"]: place for place, clip in enumerate(clips)}
         for path in self._files():
             for number, row in numbered_rows(path):
                 place = places.get(row.id)
@@ -221,10 +227,15 @@ class PredictionStore:
                     wrong = f"{row.id!r} is no clip of this dataset"
                 elif place != row.index:
                     wrong = f"{row.id!r} has the index {row.index}, and is number {place} of this dataset"
-                elif row.reference != references[place]:
-                    wrong = f"{row.id!r} has another reference than the dataset"
                 else:
-                    continue
+                    others = [
+                        name
+                        for name, column in OF_THE_CLIP.items()
+                        if vars(row)[name] != clips[place][column]
+                    ]
+                    if not others:
+                        continue
+                    wrong = f"{row.id!r} has another {others[0]} than the dataset"
                 raise ValueError(f"{path}, line {number}: {wrong}. {DECODE_AGAIN}")
 
     def read(self) -> list[Prediction]:

@@ -137,6 +137,9 @@ def with_value(**values) -> str:
         (with_value(tokens="4"), "`tokens` must be int"),
         (with_value(duration=float("nan")), "`duration` must be float, got NaN"),
         (with_value(seconds=None), "`seconds` must be float, got null"),
+        (with_value(seconds=10**400), "`seconds` must be float, got 1000"),
+        (with_value(duration=1e308), "`duration` must be float, got 1e.308"),
+        ("[" * 100_000, "is no JSON"),
         (with_value(speaker=["a"]), "`speaker` must be str | None"),
         (GOOD, "has the clip 'clip-0' of line 1 again"),
         (with_value(id="other"), "has the index 0 of line 1 again"),
@@ -162,12 +165,22 @@ def test_what_an_editor_does_to_a_file_changes_nothing(tmp_path):
     assert read_predictions(path) == [prediction(0), prediction(1)]
 
 
+def test_a_file_that_an_editor_saved_as_utf_16_is_said_to_be(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    for encoding in ("utf-16-le", "utf-16-be"):
+        path.write_bytes(("\ufeff" + to_lines([prediction(0), prediction(1)])).encode(encoding))
+        with pytest.raises(ValueError, match=r"predictions\.jsonl is UTF-16 text .* Save it as UTF-8\."):
+            read_predictions(path)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         (prediction(7), "'clip-7' is no clip of this dataset"),
         (dataclasses.replace(prediction(1), index=2), "'clip-1' has the index 2, and is number 1 of this"),
         (prediction(1, "een"), "'clip-1' has another reference than the dataset"),
+        (dataclasses.replace(prediction(1), raw_reference="Een"), "'clip-1' has another raw_reference than"),
+        (dataclasses.replace(prediction(1), duration=0), "'clip-1' has another duration than the dataset"),
     ],
 )
 @pytest.mark.parametrize("part", [True, False])
@@ -175,18 +188,19 @@ def test_a_line_of_another_dataset_is_named_and_once_deleted_its_clip_is_decoded
     store, row, message, part
 ):
     path = store.directory / ("predictions.part-0.jsonl" if part else "predictions.jsonl")
-    dataset = [f"clip-{index}" for index in range(3)], ["een blå fugl"] * 3
+    text = "een blå fugl"
+    dataset = [{"id": f"clip-{i}", "text": text, "raw_text": text, "duration": 2.0} for i in range(3)]
     path.write_text(to_lines([prediction(0), row, prediction(2)]), encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(f"{path}, line 2: {message}")):
-        store.check(*dataset)
+        store.check(dataset)
     path.write_text(to_lines([prediction(0), prediction(2)]), encoding="utf-8")
-    store.check(*dataset)
+    store.check(dataset)
     with store.open_part(1) as lines:
         lines.append([prediction(1)])
     assert store.finish(3) == [prediction(0), prediction(1), prediction(2)]
 
 
-@pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"model": '])
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"model": ', "[" * 100_000])
 def test_settings_that_cannot_be_read_are_named_with_advice_that_helps(tmp_path, content):
     store = PredictionStore(tmp_path)
     store.settings_path.write_text(content)
@@ -202,6 +216,11 @@ def test_settings_that_cannot_be_read_are_named_with_advice_that_helps(tmp_path,
         file.unlink()
     store.start(SETTINGS)
     assert store.read() == []
+
+
+def test_settings_saved_with_a_byte_order_mark_are_the_same(store):
+    store.settings_path.write_bytes(b"\xef\xbb\xbf" + store.settings_path.read_bytes())
+    store.start(SETTINGS)
 
 
 def test_a_slash_at_the_end_of_a_path_is_no_other_setting(store):
