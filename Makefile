@@ -18,7 +18,7 @@ BENCH ?= --encoder openai/whisper-base --llm Qwen/Qwen2.5-0.5B --dataset data/di
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-oldest test oldest lint format nightly slow browser locks bench demo demo-study \
-        demo-assets fuzz clean
+        demo-assets docs fuzz clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ browser: $(INSTALLED)  ## The pages of a study and of a model in a real Chromium
 
 locks: $(INSTALLED)  ## Write locks/newest.txt and locks/oldest.txt anew from pyproject.toml
 	$(BIN)/python locks/renew.py
+
+docs: $(INSTALLED)  ## The documentation as a site, in build/docs; a link that leads nowhere ends it
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -c docs . build/docs
+	@echo "build/docs/index.html"
 
 # Other models, speech and settings: make bench BENCH="--encoder DIR --llm DIR --dataset DIR --parts training"
 bench: $(INSTALLED)  ## Speed and memory of training, evaluation and loading, against plain ways

@@ -8,6 +8,7 @@ it: what `slam-asr plan` said. On a CPU; 9 GB of disk. A step that is recorded i
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -84,12 +85,14 @@ class Mission:
             loss = model(**batch).loss
         loss.backward()
         optimizer.step()
+        step_peak = peak_gib(resource.getrusage(resource.RUSAGE_SELF))
         model.save_pretrained(self.checkpoint)
         processor.save_pretrained(self.checkpoint)
         counts = model.parameter_counts()
         names = ("total", "trainable", "encoder_kept", "llm", "lora", "projector")
         return {
             "loss": round(float(loss.detach()), 4),
+            "step_peak_gib": step_peak,  # saving reads the base models again, to leave out what is theirs
             "million_parameters": {name: round(counts[name] / 1e6, 2) for name in names},
             "is_lean": model.config.is_lean,
             "checkpoint_gib": gib(self.checkpoint),
@@ -139,9 +142,14 @@ def made(command: list[str], out: Path) -> dict[str, Any]:
         raise ChildProcessError(f"`{' '.join(command)}` ended with {process.returncode}:\n{text[-3000:]}")
     return {
         "seconds": round(time.monotonic() - start, 1),
-        "peak_gib": round(usage.ru_maxrss * 1024 / GIB, 2),  # Linux counts in KiB
+        "peak_gib": peak_gib(usage),
         "said": text.strip().splitlines(),
     }
+
+
+def peak_gib(usage: resource.struct_rusage) -> float:
+    """Highest resident memory; Linux counts in KiB."""
+    return round(usage.ru_maxrss * 1024 / GIB, 2)
 
 
 def gib(directory: Path) -> float:
@@ -160,7 +168,7 @@ def run(mission: Mission) -> dict[str, Any]:
         found = made(command, out)
         said = found.pop("said")
         if name == "plan":
-            found["plan"] = said
+            found["plan"] = said[said.index("Parameters") :]  # warnings of libraries may come before it
         elif name == "load":
             loaded = read_json(out / "loaded.json")
             found |= {name: loaded[name] for name in ("dtype", "logit_difference")}
