@@ -16,6 +16,7 @@ sys.path.insert(0, str(REPOSITORY))
 from modeling_slam import __version__  # noqa: E402
 
 PAGES = {
+    "Begin": ["docs/first-model", "docs/help", "docs/moving"],
     "Use a model": [
         "docs/transcribe", "docs/pipeline", "docs/serve", "docs/app", "docs/checkpoints", "docs/vllm"
     ],
