@@ -101,10 +101,11 @@ def normalize_text(text: str, language: str | None = None) -> str:
         text = unicodedata.normalize("NFC", "".join(map(_visible, text)))
         text = unicodedata.normalize("NFC", "".join(map(_plain, text)))
     text = text.translate(str.maketrans(rules.upper_to_lower)).translate(APOSTROPHES)
-    text = BETWEEN_DIGITS.sub(" ", _groups(rules.thousands, rules.lakhs).sub(_joined, text))
+    text = _groups(rules.thousands, rules.lakhs).sub(_joined, text)
     tokens = "".join(map(_spoken, CATALAN_POINT.sub("", text))).split()
     words = (_word(piece, rules) for token in tokens for piece in _pieces(token))
-    return unicodedata.normalize("NFC", " ".join(filter(None, words)))
+    # Last, as of two apostrophes between digits one is left by then.
+    return unicodedata.normalize("NFC", BETWEEN_DIGITS.sub(" ", " ".join(filter(None, words))))
 
 
 def written_text(text: str) -> str:

@@ -12,6 +12,7 @@ from modeling_slam.data import DataArguments, DataError
 from modeling_slam.data.clips import Clip
 from modeling_slam.data.columns import clips_of, find_columns
 from modeling_slam.data.tables import READERS, read_table
+from modeling_slam.data.tables.rows import PACKED
 
 GOOD = {f"{number}.wav": f"text number {number}" for number in range(6)}
 
@@ -91,6 +92,8 @@ def test_any_line_of_jsonl_takes_nothing_with_it(folder, line, place):
     lines.insert(place, line.replace(b"\n", b"").replace(b"\r", b""))
     if lines[0][:4].startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in lines[0][:4]:
         return  # says that the file is in another encoding
+    if lines[0].startswith(tuple(PACKED.values())):
+        return  # says that it is no text
     found, _ = read(folder / "t.jsonl", b"\n".join(lines))
     assert found == GOOD
 

@@ -71,6 +71,7 @@ TEXTS = st.one_of(
         ("हिन्दी में।", "hi", "हिन्दी में"),
         ("…!?", "da", ""),
         ("", None, ""),
+        ("0‘‘0 5'10", "en", "0 0 5 10"),
     ],
 )
 def test_normalised_text_by_example(text, language, expected):

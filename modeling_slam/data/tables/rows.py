@@ -12,7 +12,7 @@ from modeling_slam.data.clips import DataError
 HEAD_CHARACTERS = 1 << 16  # Enough to see how lines end.
 # Bytes that are not UTF-8 are read as these, one each (PEP 383), so that the lines around them are read.
 UNDECODABLE = re.compile("[\udc80-\udcff]")
-PACKED = {"gzip": b"\x1f\x8b", "zip, as spreadsheets are too": b"PK\3\4", "zstd": b"(\xb5/\xfd"}
+PACKED = {"gzip": b"\x1f\x8b\x08", "zip, as spreadsheets are too": b"PK\3\4", "zstd": b"(\xb5/\xfd"}
 DAMAGE = re.compile("[\ud800-\udfff\ufffd\0]")
 
 
