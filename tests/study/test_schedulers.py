@@ -63,6 +63,7 @@ def check_killed_on_ray(study: Study, tmp_path: Path) -> None:
         assert store.record(spec).attempts == again
 
 
+@pytest.mark.nightly
 def test_ray_with_a_killed_worker_equals_the_scripts_by_hand(study_file, tmp_path):
     check_killed_on_ray(load_study(study_file(), LONGER), tmp_path)
 
