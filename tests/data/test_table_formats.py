@@ -98,6 +98,13 @@ def test_any_line_of_jsonl_takes_nothing_with_it(folder, line, place):
     assert found == GOOD
 
 
+@pytest.mark.parametrize("first", ["0]", "{}]", "]", '{"audio": "x.wav"', "{} x"])
+def test_a_first_line_that_is_no_row_takes_none_with_it(folder, first):
+    lines = [first, *(json.dumps({"audio": name, "text": text}) for name, text in GOOD.items())]
+    found, _ = read(folder / "first.jsonl", "\n".join(lines))
+    assert GOOD.items() <= found.items()
+
+
 def test_numbers_are_texts_as_they_are_written_and_lists_are_named(folder):
     rows = [
         '{"audio": "a.wav", "text": 5, "speaker": 0}', '{"audio": "b.wav", "text": 1.50, "speaker": 1e3}',

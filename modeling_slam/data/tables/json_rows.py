@@ -34,10 +34,10 @@ def read_json(path: Path) -> Table:
         whole, end = DECODER.raw_decode(text, start)
     except (json.JSONDecodeError, RecursionError):
         return _lines(path, text)
-    if text[end:].strip():  # objects that take several lines each, or share one
-        return _table(path, list(_items(text, start)))
     if not isinstance(whole, dict):
         return _lines(path, text)
+    if text[end:].strip():  # objects that take several lines each, or share one
+        return _table(path, list(_items(text, start)))
     return _of_one(path, whole, is_row="\n" not in text[start:end])
 
 
@@ -134,7 +134,7 @@ def _items(text: str, position: int, torn: str | None = None) -> Iterator[Row | 
             if torn:
                 yield BadRow(line, torn)
             return
-        if text[position] == "]":
+        if torn and text[position] == "]":
             if text[position + 1 :].strip():
                 yield BadRow(line, "ends the list, but more stands after it. Put all objects into the list")
             return
