@@ -70,7 +70,6 @@ OTHERS: dict[str, Callable[[], bytes]] = {
     "m4a, its index (moov) lost": lambda: coded("ipod", "aac").replace(b"moov", b"free"),
     "mp3, joined": lambda: written("MP3") * 2,
     "mp3, joined with a wav": lambda: written("MP3") + wav(PCM),
-    "FLAC, joined with an mp3": lambda: written("FLAC", "PCM_16") + written("MP3"),
     "mp3, joined of two rates": lambda: written("MP3") + written("MP3", rate=44_100),
     "m4a, a tag of mp3 behind": lambda: coded("ipod", "aac") + b"TAG" + bytes(125),
     "mp3, joined with half of another": lambda: written("MP3") + half(written("MP3")),
