@@ -54,8 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     if of_the_run and os.environ.get("RANK", "0") == "0":
         print(f"As the model's run has it: {shlex.join(of_the_run)}")
-    advice = "The same command goes on where it stopped."
-    with ends_in_one_line(lambda: advice), clear_errors((OSError,)):
+    with ends_in_one_line(lambda: "The same command goes on where it stopped."), clear_errors((OSError,)):
         evaluate(arguments, data)
 
 

@@ -201,16 +201,16 @@ def main(argv: list[str] | None = None) -> None:
         logger.info("Processes: %d", run_args.world_size)
 
         with clear_errors((RunError,)):
+            metrics = None
             if run.checkpoint is not None and run.has_ended(run_args.max_steps):
                 trainer.restore_ended(run.checkpoint)
                 logger.info("The run had ended at step %d; no step is added.", trainer.state.global_step)
-                processor.max_doubt = find_allowed_doubt(trainer)
-                trainer.save_model()
             else:
-                result = trainer.train(resume_from_checkpoint=run.checkpoint)
-                processor.max_doubt = find_allowed_doubt(trainer)
-                trainer.save_model()
-                trainer.save_metrics("train", result.metrics)
+                metrics = trainer.train(resume_from_checkpoint=run.checkpoint).metrics
+            processor.max_doubt = find_allowed_doubt(trainer)
+            trainer.save_model()
+            if metrics is not None:
+                trainer.save_metrics("train", metrics)
         trainer.save_state()
         if own_cache and run_args.process_index == 0:
             shutil.rmtree(str(cache_args.cache_features), ignore_errors=True)
