@@ -184,6 +184,8 @@ def build_parser(
     order = list(groups)
     for action in sorted(actions, key=lambda action: order.index(action.dest)):
         groups[action.dest]._group_actions.append(action)
+        if action.type is string_to_bool:  # `--bf16` is `--bf16 true` for those too that are unset by default
+            action.nargs, action.const = "?", True
         if action.nargs == 0:  # `--no_...`, the twin of a switch that is on by default
             action.help = argparse.SUPPRESS
     if not show_all:

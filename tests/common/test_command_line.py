@@ -100,6 +100,14 @@ def test_a_choice_that_does_not_exist_is_named_wherever_it_comes_from(tmp_path, 
         assert "'none', 'first', 'last'" in message
 
 
+@pytest.mark.parametrize("switch", [["--bf16"], ["--bf16", "true"]])
+def test_a_switch_without_a_value_is_on_whatever_it_is_by_default(tmp_path, switch):
+    """As with transformers' scripts; `bf16` is unset until the machine has been asked."""
+    argv = ["--output_dir", str(tmp_path), "--use_cpu", *switch]
+    (run,) = parse_arguments(RunArguments, description="Train.", argv=argv)
+    assert (run.bf16, run.use_cpu) == (True, True)
+
+
 def test_a_value_of_the_wrong_type_is_named(capsys):
     assert "--minutes: invalid float value: 'long'" in error_of(capsys, "--minutes", "long")
 
