@@ -106,3 +106,19 @@ def test_files_beside_the_tables_of_splits_are_no_tables(write):
     write("speakers.csv", "name,age\nanna,30\n")
     root = write("vocab.json", '{"a": 1}')
     assert read(root)[0] == {"1.wav": "one"}
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "all.tsv"])
+def test_a_table_of_no_split_beside_those_of_splits_is_named_in_the_report(write, name):
+    own = "metadata.csv" if name == "metadata.csv" else "part.tsv"
+    row = "{}{}{}\n".format
+    by = "\t" if name.endswith(".tsv") else ","
+    write("test/1.wav")
+    root = write(f"test/{own}", row("file_name", by, "text") + row("1.wav", by, "one"))
+    assert read(root)[1].note is None
+    write("2.wav")
+    write(name, row("file_name", by, "text") + row("2.wav", by, "two"))
+    texts, report = read(root)
+    assert texts == {"1.wav": "one"}
+    assert f"not read: {name}, of no split" in report.summary()
+    assert read(root / name)[0] == {"2.wav": "two"}

@@ -53,17 +53,19 @@ def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
         root = root / arguments.dataset_config
         if not root.is_dir():
             raise DataError(f"{dataset} has no folder for the configuration {arguments.dataset_config}.")
-    files = _tables(root)
-    if not files:
+    there = _tables(root)
+    if not there:
         return _open_recordings(root, arguments, split)
-    name, files = _files_of_split(root, files, split)
+    name, files = _files_of_split(root, there, split)
     if hold_sound(files, arguments):
         return open_parquet(files, arguments, name, split)
     tables = _with_columns(files, arguments)
     if name is None:
         name = _keep_split(tables, split, root)
     kind = "AudioFolder" if files[0].name in METADATA else "Kaldi" if files[0].name == KALDI else "table"
-    return _source(kind, name, arguments, list(_clips(tables, root)))
+    source = _source(kind, name, arguments, list(_clips(tables, root)))
+    source.note = _left_out(root, there, files)
+    return source
 
 
 def _open_recordings(root: Path, arguments: OneDataset, split: str) -> Source:
@@ -139,6 +141,18 @@ def _files_of_split(
             f"{card} says which files are which split; read one by its own name, --dataset {files[0]}."
         )
     return None, list(files)
+
+
+def _left_out(root: Path, there: Sequence[Path], read: Sequence[Path]) -> str | None:
+    """A line about tables that tell of no split where others do; `None` if there are none."""
+    names = [file.name for file in there if file.parent == root and file not in read]
+    names = [name for name in names if split_of_path(PurePath(name)) is None]
+    if not names:
+        return None
+    return (
+        f"not read: {', '.join(names)}, of no split where other tables are of one; to read one, name it with "
+        "--dataset"
+    )
 
 
 def _keep_split(tables: Sequence[tuple[Table, Columns]], wanted: str, root: Path) -> str | None:
