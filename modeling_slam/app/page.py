@@ -15,8 +15,8 @@ from av.stream import Disposition
 from modeling_slam.app import markup
 from modeling_slam.app.recogniser import Recogniser
 from modeling_slam.common.files import write_text
-from modeling_slam.model.audio_io import FORMATS as CONTAINERS
 from modeling_slam.model.audio_io import AudioError
+from modeling_slam.model.sound_files import FORMATS as CONTAINERS
 from modeling_slam.transcription.formats import FORMATS
 from modeling_slam.transcription.recordings import SUFFIXES
 

@@ -31,9 +31,9 @@ from modeling_slam.common.numbers import check_numbers
 from modeling_slam.data.collator import CLIP_DIGEST
 from modeling_slam.data.frame_store import FrameReader, FrameStore, StoreFullError, clip_digests
 from modeling_slam.model.audio_encoders import ENCODERS
-from modeling_slam.model.audio_io import DECODING
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 from modeling_slam.model.checkpoints import encoder_tensors, lazy_tensors
+from modeling_slam.model.sound_files import DECODING
 
 logger = logging.getLogger("slam-asr")
 FILL_BATCH_SIZE = 8

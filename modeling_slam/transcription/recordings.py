@@ -13,8 +13,9 @@ import numpy as np
 
 from modeling_slam.common.files import files_below
 from modeling_slam.data.columns import AUDIO_SUFFIXES
-from modeling_slam.model.audio_io import FORMATS, read_bytes, stream_audio
+from modeling_slam.model.audio_io import read_bytes, stream_audio
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
+from modeling_slam.model.sound_files import FORMATS
 
 # The last ones are not read, which is told of each and not passed over in silence.
 VIDEO_SUFFIXES = {

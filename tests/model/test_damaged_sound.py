@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sound_files import RATE
 from test_sound_files import KINDS, OTHERS
 
-from modeling_slam.model.audio_io import TOLERANCE_SECONDS, AudioError, load_audio
+from modeling_slam.model.audio_io import AudioError, load_audio
+from modeling_slam.model.sound_files import TOLERANCE_SECONDS
 
 pytestmark = pytest.mark.fuzz
 

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 from sound_files import PCM, RATE, SECONDS, coded, id3, noise, wav, written
 
-from modeling_slam.model.audio_io import TOLERANCE_SECONDS, AudioError, load_audio
+from modeling_slam.model.audio_io import AudioError, load_audio
+from modeling_slam.model.sound_files import TOLERANCE_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 KINDS: dict[str, Callable[[], bytes]] = {  # of three seconds
