@@ -1,15 +1,16 @@
 """What the CTC head tells at inference, beside what is known: times of words, confidence, silence, cuts.
 
     python -m benchmarks.ctc_head times      --model RUN --dataset data/digits-en
-    python -m benchmarks.ctc_head spoken     --model RUN --language en
+    python -m benchmarks.ctc_head spoken     --model RUN --language en [--flite slt rms]
     python -m benchmarks.ctc_head confidence --model RUN --dataset DIR --predictions RESULTS/predictions.jsonl
     python -m benchmarks.ctc_head silence    --model RUN --dataset DIR
     python -m benchmarks.ctc_head cuts       --model RUN --dataset DIR
 
 Prints the rows of the tables in docs/pipeline.md. `times` takes digit strings whose joints are as quiet as
-those of digits-en; `spoken` sentences of eSpeak NG, which tells when it begins a word. The LLM does
-not run: times are those of the reference, and cuts are compared by what the head reads greedily. DIR is an
-AudioFolder, of which the test split is taken. Everything drawn follows from one seed.
+those of digits-en; `spoken` takes sentences of eSpeak NG, which tells when it begins a word, or with `--flite
+slt rms` of these voices of the program Flite, which tells the same of its sounds. The LLM does not run: times
+are those of the reference, and cuts are compared by what the head reads greedily. DIR is an AudioFolder, of
+which the test split is taken. Everything drawn follows from one seed.
 
 Source: calibration error, https://arxiv.org/abs/1706.04599
 """
@@ -17,8 +18,11 @@ Source: calibration error, https://arxiv.org/abs/1706.04599
 import argparse
 import csv
 import ctypes
+import functools
 import json
 import random
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -55,6 +59,7 @@ FLOOR = 10 ** (-76 / 10)  # of the noise between the recordings of a digit strin
 BINS = 10  # of confidence
 FILES = 50  # of each kind of sound without speech
 SNR_DB = (None, 20.0, 10.0)  # of white noise put over a recording
+RECOGNISED = 0.5  # confidence; of words below it the head may not know where they are
 
 
 class Head:
@@ -175,23 +180,54 @@ def spoken_sentences(language: str, count: int) -> Iterator[Spoken]:
             yield samples, list(zip(words, speech.starts, strict=True))
 
 
+def flite_sentences(voices: Sequence[str], count: int) -> Iterator[Spoken]:
+    """Test sentences of the demo by voices of Flite; a word has as many sounds as when it is said alone."""
+
+    @functools.cache
+    def sounds(word: str, voice: str) -> int:
+        return sum(sound != "pau" for sound, _ in flite(word, voice, "none"))
+
+    for place, sentence in enumerate(sentences_of("en", seed=42)["test"][:count]):
+        voice, words = voices[place % len(voices)], normalize_text(sentence, "en").split()
+        with tempfile.TemporaryDirectory() as scratch:
+            said = flite(" ".join(words), voice, f"{scratch}/said.wav")
+            samples = load_audio(f"{scratch}/said.wav")
+        ends = [0.0, *(end for _, end in said)]
+        begins = [begin for begin, (sound, _) in zip(ends, said, strict=False) if sound != "pau"]
+        firsts = np.cumsum([0, *(sounds(word, voice) for word in words)])
+        if firsts[-1] == len(begins):
+            yield samples, [(word, begins[first]) for word, first in zip(words, firsts, strict=False)]
+
+
+def flite(text: str, voice: str, out: str) -> list[tuple[str, float]]:
+    """Each sound of a text, and the second in which it ends."""
+    command = ["flite", "-voice", voice, "-t", text, "-o", out, "-psdur"]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [(sound, float(end)) for sound, end in (one.split(":") for one in printed.split())]
+
+
 def times(head: Head, recordings: Sequence[Spoken]) -> None:
-    """Errors of words' starts, beside those of words spread evenly from the onset of speech to its end."""
+    """Errors of words' starts, beside those of words spread evenly from the onset of speech to its end.
+
+    Of all words, and of those that the head recognises.
+    """
     for snr_db in SNR_DB:
-        generator, ours, even, backwards = np.random.default_rng(SEED), [], [], 0
+        generator, ours, even, sure, backwards = np.random.default_rng(SEED), [], [], [], 0
         for samples, known in recordings:
             words = head.words(noisy(samples, snr_db, generator), " ".join(word for word, _ in known))
             starts = np.array([start for _, start in known])
             loud = np.flatnonzero(hop_power(samples) > 1e-3 * hop_power(samples).max())
             ours += list(np.array([word.start for word in words]) - starts)
             even += list(np.linspace(*loud[[0, -1]] / 100, len(words), endpoint=False) - starts)
+            sure += [word.confidence >= RECOGNISED for word in words]
             seconds = [second for word in words for second in (word.start, word.end)]
             backwards += seconds != sorted(seconds)
-        errors, others = np.abs(ours), np.abs(even)
+        errors, others, recognised = np.abs(ours), np.abs(even), np.abs(ours)[np.array(sure)]
         print(
             f"| {'none' if snr_db is None else f'{snr_db:g} dB'} | {len(errors)} | {errors.mean():.3f} s | "
             f"{np.median(errors):.3f} s | {np.mean(errors <= 0.1):.1%} | {others.mean():.3f} s | "
-            f"{np.mean(others <= 0.1):.1%} | {backwards} |",
+            f"{np.mean(others <= 0.1):.1%} | {np.mean(sure):.0%} | {recognised.mean():.3f} s | "
+            f"{np.mean(recognised <= 0.1):.1%} | {backwards} |",
             flush=True,
         )
 
@@ -324,13 +360,19 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="A checkpoint with a CTC head.")
     parser.add_argument("--dataset", help="An AudioFolder with a test split.")
     parser.add_argument("--language", default="en", help="That of the speech.")
+    parser.add_argument("--flite", nargs="+", help="Voices of Flite that speak, in English; else eSpeak NG.")
     parser.add_argument("--predictions", type=Path, help="Those of `eval.py` on the dataset.")
     parser.add_argument("--count", type=int, default=100, help="Recordings whose words are timed.")
     parser.add_argument("--minutes", type=float, default=5.0, help="Length of the recording that is cut.")
     asked = parser.parse_args()
     head = Head(asked.model)
     if asked.part == "spoken":
-        times(head, list(spoken_sentences(asked.language, asked.count)))
+        spoken = (
+            flite_sentences(asked.flite, asked.count)
+            if asked.flite
+            else spoken_sentences(asked.language, asked.count)
+        )
+        times(head, list(spoken))
         return
     if asked.part == "confidence":
         rows = [json.loads(line)["id"] for line in asked.predictions.read_text(encoding="utf-8").splitlines()]
