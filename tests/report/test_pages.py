@@ -248,6 +248,23 @@ def test_runs_that_are_older_than_an_axis_of_their_study_are_reported(tmp_path, 
     assert not re.search(r"\bnan\b|\b12\.0\b", pages)
 
 
+@pytest.mark.parametrize(
+    ("planned", "said"),
+    [
+        (["6L-projector", "4L-projector"], "2 of 2 runs finished"),
+        (["6L-projector", "2L-projector"], "1 of 2 runs finished, and 1 more that the study no longer plans"),
+        (["4L-projector"], "1 of 1 runs finished, and 1 more that the study no longer plans"),
+    ],
+)
+def test_runs_that_the_study_no_longer_plans_are_counted_apart(tmp_path, planned, said):
+    runs = [(spec_of(n, "projector", "en"), predictions_of(n, "projector", "en", 6, 42)) for n in (6, 4)]
+    study = json.loads((write_study(tmp_path, runs) / "study.json").read_text())
+    specs = [spec_of(int(name[0]), "projector", "en") for name in planned]
+    (tmp_path / "study.json").write_text(json.dumps(study | {"specs": specs}))
+    for text in texts_of(write_report(tmp_path)).values():
+        assert f"{said}{': base-' if 'more' in said else '.'}" in text
+
+
 def test_several_reports_at_once_leave_one_whole(tmp_path):
     for number in range(4):
         (tmp_path / f"made-{number}").mkdir()
