@@ -6,6 +6,7 @@ where there were none the training loss by more than a fifth. Such a run says ho
 its encoder can do. Where the log of the training is gone, the WER alone decides.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from modeling_slam.analysis.frames import each_row
-from modeling_slam.analysis.results import StudyResults, read_json
+from modeling_slam.analysis.results import StudyResults
+from modeling_slam.common.files import read_entries
 from modeling_slam.evaluation.metrics import PLATEAU_WER
 
 TRAINER_STATE = "trainer_state.json"  # the trainer's own record, beside the model or in its place
@@ -50,21 +52,28 @@ def log_of(directory: Path) -> list[dict[str, Any]]:
     """The log of a run's training, from what the trainer left; empty if it is gone or damaged."""
     for file in (directory / TRAINER_STATE, directory / "model" / TRAINER_STATE):
         try:
-            return read_json(file)["log_history"]
-        except (OSError, ValueError, KeyError):
+            log = read_entries(file, "log_history")["log_history"]
+        except (OSError, ValueError):
             continue
+        if isinstance(log, list):
+            return [entry for entry in log if isinstance(entry, dict) and is_number(entry.get("step"))]
     return []
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one that can be compared: a loss that was lost is NaN, or null where JSON has none."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def last_fall(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What still fell steeply in the last fifth of a training, from where to where; empty if nothing did."""
     steps = max((entry["step"] for entry in log), default=0)
-    wers = [(entry["step"], entry["eval_wer"]) for entry in log if "eval_wer" in entry]
+    wers = [(entry["step"], entry["eval_wer"]) for entry in log if is_number(entry.get("eval_wer"))]
     before, last = parts(wers, (0, 1 - LAST_PART, 1), steps)
     if before and last:
         fall = {"watched": "validation WER", "before": min(before), "after": min(last)}
         return fall if fall["before"] - fall["after"] > max(WER_FALL * fall["before"], POINT) else {}
-    losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+    losses = [(entry["step"], entry["loss"]) for entry in log if is_number(entry.get("loss"))]
     before, last = parts(losses, (1 - 2 * LAST_PART, 1 - LAST_PART, 1), steps)
     if min(len(before), len(last)) < FEWEST_LOSSES:
         return {}

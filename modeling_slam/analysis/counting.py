@@ -10,7 +10,7 @@ from modeling_slam.analysis.convergence import last_fall, log_of
 from modeling_slam.analysis.counts import BANDS, BY_BAND, COUNTS_FILE, band_of, further_rates
 from modeling_slam.analysis.error_types import error_type
 from modeling_slam.analysis.frames import each_row
-from modeling_slam.analysis.results import METRICS_FILE, read_json, read_rows, trained_on
+from modeling_slam.analysis.results import read_metrics, read_rows, trained_on
 from modeling_slam.analysis.utterances import COUNTS, operations, utterance_frame
 from modeling_slam.common.files import write_bytes
 from modeling_slam.evaluation.metrics import AUTHORS_BATCH_SIZE, METRICS
@@ -33,7 +33,7 @@ def write_counts(
         occurrences: of each word in the training text; None if not known.
         token_limit: tokens at which the transcript of a clip of so many seconds was cut.
     """
-    metrics = read_json(directory / METRICS_FILE)
+    metrics = read_metrics(directory)
     counts = counts_of(read_rows(directory), metrics, occurrences, token_limit)
     counts.attrs |= {"data": trained_on(run_directory), "fall": last_fall(log_of(run_directory))}
     write_bytes(directory / COUNTS_FILE, counts.to_parquet(index=False))

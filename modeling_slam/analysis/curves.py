@@ -71,8 +71,8 @@ def safe_zone(
     A row for each cut, against the full encoder trained in the same mode. `significant`: both tests of
     `significance.compare` say so in at least one seed, corrected for all tests of the table (`holm_p`); None
     without a test. `safe` asks each test by itself, since a correction would make it easier to be safe, and
-    is never said of too few clips to test. A test that finds nothing on a few clips is no proof of safety:
-    `high` is the largest degradation that the data do not rule out.
+    is never said of too few clips to test, nor of runs without a seed in common. A test that finds nothing on
+    a few clips is no proof of safety: `high` is the largest degradation that the data do not rule out.
     """
     rows, tests_of_rows = [], []
     for key, curve in keyed(results.runs, [*CURVE, *columns(by)]):
@@ -87,7 +87,8 @@ def safe_zone(
             refuted = any(
                 test.significant is None or (test.significant and test.difference > 0) for test in tests
             )
-            still_safe = still_safe and bool(degradation < points) and not refuted
+            tested = bool(tests) or results.directory is None  # of published rates the threshold decides
+            still_safe = still_safe and bool(degradation < points) and tested and not refuted
             tests_of_rows.append(tests)
             rows.append(
                 {

@@ -32,9 +32,14 @@ def groups(frame: pd.DataFrame, keys: By) -> Iterator[tuple[Any, pd.DataFrame]]:
 
 
 def keyed(frame: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """As `groups`, with the key as a dictionary: column -> value."""
+    """As `groups`, with the key as a dictionary: column -> value, None where there is none.
+
+    A run that is older than an axis of its study has no value on it; NaN is never the NaN of another row.
+    """
     names = list(dict.fromkeys(keys))
-    return ((dict(zip(names, key, strict=True)), rows) for key, rows in groups(frame, names))
+    for key, rows in groups(frame, names):
+        values = (None if pd.isna(value) else value for value in key)
+        yield dict(zip(names, values, strict=True)), rows
 
 
 def each_row(frame: pd.DataFrame) -> Iterator[Any]:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from modeling_slam.analysis.counts import COUNTS_FILE, Counted, kept_frame, read_counts
 from modeling_slam.analysis.utterances import utterance_frame
-from modeling_slam.common.files import read_json
+from modeling_slam.common.files import read_entries, read_json
 from modeling_slam.evaluation.intervals import INTERVAL_METHOD
 from modeling_slam.evaluation.metrics import (
     ERROR_RATES,
@@ -84,7 +84,7 @@ class StudyResults:
                 f"{directory} holds no study: there is no {study_file.name} in it. Give the output directory "
                 "of `python -m modeling_slam.study run`."
             )
-        study = read_json(study_file)
+        study = read_entries(study_file, "name", "specs")
         finished = sorted(file.parent for file in directory.glob(f"runs/*/{RUN_FILE}"))
         if not finished:
             raise ValueError(f"No run of {directory} is finished yet: there is no runs/*/{RUN_FILE}.")
@@ -155,6 +155,11 @@ class StudyResults:
     def unfinished(self) -> list[str]:
         return [name for name in self.planned if name not in set(self.runs["name"])]
 
+    @property
+    def unplanned(self) -> list[str]:
+        """Runs of before the study shrank: they are finished, and in its results."""
+        return [name for name in self.runs["name"] if name not in set(self.planned)]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -173,7 +178,7 @@ def decoders_of(eval_flags: Mapping[str, Any]) -> list[str]:
 
 def evaluations_of(run_directory: Path) -> list[Evaluation]:
     """All evaluations of a finished run, the run's own first."""
-    spec = read_json(run_directory / RUN_FILE)["spec"]
+    spec = read_record(run_directory)["spec"]
     return evaluations(spec["name"], spec.get("eval_flags", {}), run_directory)
 
 
@@ -191,6 +196,17 @@ def evaluations(name: str, eval_flags: Mapping[str, Any], run_directory: Path) -
     ]
 
 
+def read_record(run_directory: Path) -> dict[str, Any]:
+    """The run.json of a finished run."""
+    names = ("spec", "finished", "commit", "train_seconds", "evaluate_seconds")
+    return read_entries(run_directory / RUN_FILE, *names)
+
+
+def read_metrics(directory: Path) -> dict[str, Any]:
+    """The metrics.json that eval.py wrote there."""
+    return read_entries(directory / METRICS_FILE, "utterances", "parameters", "settings")
+
+
 def run_row(directory: str | os.PathLike, evaluation: Evaluation | None = None) -> dict[str, Any]:
     """One row of `StudyResults.runs` from one run's directory, of its own evaluation if none is named.
 
@@ -200,7 +216,7 @@ def run_row(directory: str | os.PathLike, evaluation: Evaluation | None = None) 
     one when few people speak a test set.
     """
     directory = Path(directory)
-    record = read_json(directory / RUN_FILE)
+    record = read_record(directory)
     evaluation = evaluation or evaluations_of(directory)[0]
     spec = {
         name: " + ".join(value) if isinstance(value, list) else value  # several datasets
@@ -253,7 +269,7 @@ Scores = tuple[dict[str, Any], ErrorCounts, list[str | None]]  # metrics, words 
 
 
 def scores_of_predictions(directory: Path) -> Scores:
-    metrics, rows = read_json(directory / METRICS_FILE), read_rows(directory)
+    metrics, rows = read_metrics(directory), read_rows(directory)
     rules = rules_in_use(row.language for row in rows)
     if metrics.get("whisper_rules") != rules:  # from a machine with or without the list of spellings
         metrics.pop("whisper_wer", None)
@@ -280,7 +296,7 @@ def read_rows(directory: Path) -> list[Prediction]:
     """
     advice = f"Restore the file from a copy, or delete the directory {directory} and run the study again."
     rows = read_predictions(directory / PREDICTIONS_FILE, advice)
-    scored = read_json(directory / METRICS_FILE)["utterances"]
+    scored = read_metrics(directory)["utterances"]
     if len(rows) != scored:
         raise ValueError(
             f"{directory / PREDICTIONS_FILE} holds {len(rows)} predictions, and {METRICS_FILE} beside it is "
@@ -321,7 +337,7 @@ def run_rows(directory: Path, finished: Sequence[Path]) -> list[dict[str, Any]]:
             known = {(row["name"], row["finished"]): row for row in index.to_dict("records")}
     rows = []
     for run in finished:
-        when = read_json(run / RUN_FILE)["finished"]
+        when = read_record(run)["finished"]
         rows += [known.get((one.name, when)) or run_row(run, one) for one in evaluations_of(run)]
     return rows
 

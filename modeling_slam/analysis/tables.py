@@ -86,9 +86,9 @@ def shallowest_cuts(runs: pd.DataFrame, x: str = X) -> dict[str, Any]:
 
 
 def find_runs(runs: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """The runs whose columns have these values."""
+    """The runs whose columns have these values; None where they have none."""
     for column, value in wanted.items():
-        runs = runs[runs[column] == value]
+        runs = runs[runs[column].isna() if value is None else runs[column] == value]
     return runs
 
 

@@ -143,6 +143,19 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path} is damaged or no JSON file ({error}). Restore it from a copy.") from error
 
 
+def read_entries(path: str | os.PathLike, *names: str) -> dict[str, Any]:
+    """The object that a JSON file holds, which has at least the entries of these names.
+
+    Raises:
+        ValueError: it is no JSON, or lacks one; the message names the file. OSError: it cannot be read.
+    """
+    values = read_json(path)
+    missing = [name for name in names if not isinstance(values, dict) or name not in values]
+    if missing:
+        raise ValueError(f"{path} is damaged: it has no {', '.join(missing)}. Restore it from a copy.")
+    return values
+
+
 def check_writable(directory: str | os.PathLike, flag: str) -> None:
     """Check that a directory is writable or can be made; nothing is made yet.
 

@@ -184,7 +184,7 @@ class DataArguments:
                 f"`dataset_weights` has {len(weights)} values ({', '.join(f'{w:g}' for w in weights)}) and "
                 f"`dataset` names {len(self.dataset)}; give one for each, in their order."
             )
-        if weights is not None and not all(0 < weight < math.inf for weight in weights):
+        if weights is not None and not (min(weights) > 0 and sum(weights) < math.inf):
             raise ValueError(
                 f"`dataset_weights` must be above 0, got {', '.join(f'{w:g}' for w in weights)}; leave out "
                 "of `dataset` what is not to be drawn."

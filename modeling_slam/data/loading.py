@@ -51,11 +51,10 @@ def load_speech(arguments: DataArguments, split: Role) -> tuple[datasets.Dataset
     where several were read, `dataset`: the name that ids begin with.
 
     Raises:
-        DataError: the source or the split cannot be read, or no clip of it.
+        DataError: a source or its split cannot be read, or no clip of it.
     """
     dataset, report = _load(arguments, split)
-    if not report.kept_clips:
-        raise DataError(f"No clip is left to use.\n{report.summary()}")
+    _check_clips_are_left(report)
     return dataset, report
 
 
@@ -68,21 +67,34 @@ def load_for_run(
 
     Raises:
         DataError: as by `load_speech`, or the audio of more than ten clips cannot be read, and of more than
-            `max_dropped` of those that were looked at.
+            `max_dropped` of those that were looked at, of all datasets or of one.
     """
     dataset, report = _load(arguments, split)
     if directory is not None:
         report.save(Path(directory, f"data_{split}.json"))
+    _check_clips_are_left(report)
+    for one in (report, *report.parts):
+        looked_at = one.kept_clips + len(one.dropped)
+        if one.unread_clips > max(FEW_CLIPS, arguments.max_dropped * looked_at):
+            of_one = "" if one is report else f" of {one.source}"
+            written = "" if directory is None else f" {Path(directory, f'data_{split}.json')} names each."
+            raise DataError(
+                f"The audio of {one.unread_clips:,} of {looked_at:,} clips{of_one} cannot be read, more than "
+                f"--max_dropped {arguments.max_dropped:g} allows.{written}\n{report.summary()}"
+            )
+    return dataset, report
+
+
+def _check_clips_are_left(report: DataReport) -> None:
+    """Refuse data without clips to use, or one of several datasets of which all clips were dropped."""
     if not report.kept_clips:
         raise DataError(f"No clip is left to use.\n{report.summary()}")
-    looked_at = report.kept_clips + len(report.dropped)
-    if report.unread_clips > max(FEW_CLIPS, arguments.max_dropped * looked_at):
-        written = "" if directory is None else f" {Path(directory, f'data_{split}.json')} names each."
-        raise DataError(
-            f"The audio of {report.unread_clips:,} of {looked_at:,} clips cannot be read, more than "
-            f"--max_dropped {arguments.max_dropped:g} allows.{written}\n{report.summary()}"
-        )
-    return dataset, report
+    for part in report.parts:
+        if not part.kept_clips and len(part.dropped) == part.read_clips:
+            raise DataError(
+                f"No clip of {part.source} is left to use; leave it out of `dataset`, or mend it.\n"
+                f"{report.summary()}"
+            )
 
 
 def _load(arguments: DataArguments, split: Role) -> tuple[datasets.Dataset, DataReport]:

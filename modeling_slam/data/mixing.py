@@ -41,7 +41,8 @@ def with_shares(clips: Any, arguments: DataArguments) -> Any:
     if empty := [name for name, size in sizes.items() if not size]:
         raise DataError(f"{empty[0]} has a share in the training clips, and no clip of it is left to draw.")
     if arguments.dataset_temperature is not None:
-        weights = [size ** (1 / arguments.dataset_temperature) for size in sizes.values()]
+        largest = max(sizes.values())  # powers of what is at most 1 never overflow
+        weights = [(size / largest) ** (1 / arguments.dataset_temperature) for size in sizes.values()]
     else:
         weights = arguments.dataset_weights or []
     shares = {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}

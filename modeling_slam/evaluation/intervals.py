@@ -77,7 +77,13 @@ def score_interval(rate: float, spread: float, bounded: bool) -> list[float]:
 
 
 def spread_of_rate(errors: np.ndarray, lengths: np.ndarray, bounded: bool, confidence: float) -> float:
-    """t^2 phi: the squared quantile times how many words are worth one independent word."""
+    """t^2 phi: the squared quantile times how many words are worth one independent word.
+
+    Raises:
+        ValueError: `confidence` is no share.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must be between 0 and 1, such as {CONFIDENCE}, got {confidence}.")
     units, words = len(errors), max(lengths.sum(), 1.0)
     rate = errors.sum() / words
     unit_words = max((lengths.astype(float) ** 2).sum() / words, 1.0)
@@ -110,14 +116,17 @@ def interval_of_difference(
     """[low, high] of sum(differences) / sum(lengths), (N,) errors of one run less those of another.
 
     The difference is what is worse less what is better, two rates that exclude each other within a unit, and
-    its interval follows from theirs and their correlation. By group it holds that by utterance. Where no unit
-    differs it is Tango's for matched pairs, 0 -+ z^2 / (n + z^2).
+    its interval follows from theirs and their correlation. Both have the larger spread of the two: where one
+    run looped once, the other may as well, and one unit that differs much says nothing of the rest. By group
+    it holds that by utterance. Where no unit differs it is Tango's for matched pairs, 0 -+ z^2 / (n + z^2).
     """
     units, words = total(differences, groups), total(lengths, groups)
     parts = [np.maximum(units, 0), np.maximum(-units, 0)]
     worse, better = (part.sum() / max(words.sum(), 1) for part in parts)
+    bounded = bool(np.all(np.abs(units) <= words))
+    spread = max(spread_of_rate(part, words, bounded, confidence) for part in parts) / max(words.sum(), 1)
     (worse_low, worse_high), (better_low, better_high) = (
-        interval_of_rate(part, words, confidence=confidence) for part in parts
+        score_interval(float(rate), spread, bounded) for rate in (worse, better)
     )
     residuals = [part - rate * words for part, rate in zip(parts, (worse, better), strict=True)]
     size = np.sqrt((residuals[0] ** 2).sum() * (residuals[1] ** 2).sum())

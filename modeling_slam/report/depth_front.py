@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib import pyplot as plt
 
 from modeling_slam.analysis.depths import LLM_DEPTH, depth_front
-from modeling_slam.analysis.frames import each_row, groups
+from modeling_slam.analysis.frames import each_row, keyed
 from modeling_slam.analysis.results import StudyResults
 from modeling_slam.analysis.tables import MODES
 from modeling_slam.report.line_styles import MARKERS
@@ -19,6 +19,7 @@ from modeling_slam.report.written import (
     language_name,
     millions,
     percent,
+    plain,
     table_of_rows,
     whole,
     yes_no,
@@ -63,7 +64,7 @@ def plot_depth_front(study: StudyResults, view: View) -> Any | None:
     placed = (len(panels), 1) if view.narrow else (len(languages), len(costs))
     size = (4.6 * placed[1], 3.4 * placed[0])
     figure, axes = plt.subplots(*placed, figsize=size, squeeze=False, layout="constrained")
-    depths = sorted(data[LLM_DEPTH].unique())
+    depths = [values[LLM_DEPTH] for values, _ in keyed(data.sort_values(LLM_DEPTH), [LLM_DEPTH])]
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(depths)))
     lines, colours = ["encoder_name", "mode", *study.axes], dict(zip(depths, shades, strict=True))
     for axis, (language, cost) in zip(axes.flat, panels, strict=True):
@@ -76,9 +77,9 @@ def plot_depth_front(study: StudyResults, view: View) -> Any | None:
 def draw_costs(axis: Any, data: pd.DataFrame, cost: str, lines: Sequence[str], colours: Any) -> None:
     """One panel; what the columns `lines` tell apart is a line each."""
     title, unit = COSTS[cost]
-    for _, line in groups(data, lines):
-        depth, mode = line[LLM_DEPTH].iloc[0], line["mode"].iloc[0]
-        colour, label = colours[depth], f"{depth} LLM layers, {MODES[mode]}"
+    for values, line in keyed(data, lines):
+        depth, mode = values[LLM_DEPTH], values["mode"]
+        colour, label = colours[depth], f"{plain(depth) or 'all'} LLM layers, {MODES[mode]}"
         axis.plot(
             line[cost] / unit, 100 * line["wer"], MARKERS[mode], color=colour, mfc="none", linestyle="-",
             linewidth=0.8, label=label,

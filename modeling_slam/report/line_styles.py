@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from modeling_slam.analysis.frames import keyed
 from modeling_slam.report.view import View
 
 COLOURS = {"projector": "#0072b2", "lora": "#d55e00"}  # told apart with any colour vision
@@ -20,7 +21,7 @@ def line_styles(table: pd.DataFrame, view: View) -> dict[tuple[Any, ...], dict[s
     dashes, or the mode is no line, it is the other way round; points that are not joined differ in colour.
     """
     names = list(view.lines)
-    lines = list(dict.fromkeys(table[names].itertuples(index=False, name=None)))
+    lines = [tuple(values.values()) for values, _ in keyed(table, names)]
     modes = [dict(zip(names, line, strict=True)).get("mode", "projector") for line in lines]
     kinds = [tuple(v for name, v in zip(names, line, strict=True) if name != "mode") for line in lines]
     told = list(dict.fromkeys(kinds)) if view.ordered else lines

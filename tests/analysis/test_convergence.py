@@ -58,7 +58,14 @@ def test_a_study_names_its_runs_that_had_not_converged(tmp_path, place):
     assert found.loc["lost", "after"] == 1.0
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"log_history"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{}", "[]", '{"log_history"', '{"log_history": null}', '{"log_history": [{"loss": 3}, 7]}',
+        '{"log_history": [{"step": 10, "eval_wer": 0.9}, {"step": 100, "eval_wer": null}]}',
+        '{"log_history": [{"step": 10, "eval_wer": 0.9}, {"step": 100, "eval_wer": NaN}]}',
+    ],
+)  # fmt: skip
 def test_a_damaged_log_leaves_the_wer_to_decide(tmp_path, text):
     study = make_study(tmp_path, languages=["en"], utterances=20)
     (study / "runs" / "base-6L-lora-en-s42" / "trainer_state.json").write_text(text)

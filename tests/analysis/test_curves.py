@@ -83,6 +83,20 @@ def test_a_cut_that_is_significantly_better_is_safe(tmp_path):
     assert (cut["degradation"], cut["significant"], cut["safe"]) == (-0.25, True, True)
 
 
+@pytest.mark.parametrize("seeds", [(1, 2, 3), (1, 2, 1)])
+def test_a_cut_without_a_test_is_not_safe(tmp_path, seeds):
+    """Tests pair runs of one seed; where there are none, nothing says that a cut is not worse."""
+    rows = [row(i, "one two", "one two") for i in range(30)]
+    runs = [
+        (spec_of(layers, "projector", "en", seed), rows)
+        for layers, seed in zip((6, 4, 2), seeds, strict=True)
+    ]
+    zone = safe_zone(StudyResults.load(write_study(tmp_path, runs)))
+    assert zone["degradation"].tolist() == [0, 0]
+    assert zone["holm_p"].notna().tolist() == [False, seeds[2] == 1]
+    assert zone["safe"].tolist() == [False, False]  # nor a deeper one behind it
+
+
 def test_no_safe_cut_leaves_the_whole_encoder():
     results = published({6: 0.1, 4: 0.5})
     assert deepest_safe_cuts(safe_zone(results), results.runs)["removed"].tolist() == [0]

@@ -6,7 +6,7 @@ import jiwer
 import numpy as np
 import pandas as pd
 import pytest
-from made_study import row, spec_of, write_results, write_run, write_study
+from made_study import make_study, row, spec_of, write_results, write_run, write_study
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.analysis.results import run_row, shown_rates
@@ -134,6 +134,24 @@ def test_a_directory_without_a_study_is_named(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps({"name": "empty", "specs": []}))
     with pytest.raises(ValueError, match=r"No run of .* is finished"):
         StudyResults.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "missing"),
+    [
+        ("study.json", "{}", "name, specs"),
+        ("study.json", '{"name": "made"}', "specs"),
+        ("runs/base-4L-lora-en-s42/run.json", "[]", "spec, finished"),
+        ("runs/base-4L-lora-en-s42/run.json", '{"spec": {}}', "finished, commit"),
+        ("runs/base-4L-lora-en-s42/metrics.json", "{}", "utterances, parameters, settings"),
+        ("runs/base-4L-lora-en-s42/metrics.json", "7", "utterances"),
+    ],
+)
+def test_a_file_of_a_study_that_lost_entries_is_named_with_what_is_missing(tmp_path, file, text, missing):
+    study = make_study(tmp_path, languages=["en"], utterances=3)
+    (study / file).write_text(text)
+    with pytest.raises(ValueError, match=f"{study / file} is damaged: it has no {missing}"):
+        StudyResults.load(study)
 
 
 def test_runs_on_other_clips_are_not_compared():

@@ -1,6 +1,7 @@
 """Several datasets read as one: nothing of them is mixed up, and limits hold for all of them together."""
 
 import itertools
+from pathlib import Path
 
 import datasets
 import pytest
@@ -10,6 +11,7 @@ from modeling_slam.common.command_line import parse_arguments
 from modeling_slam.data import DataArguments, DataError, load_speech
 from modeling_slam.data.arguments import OneDataset
 from modeling_slam.data.joining import names_of
+from modeling_slam.data.loading import load_for_run
 from modeling_slam.model.audio_io import load_audio
 
 
@@ -82,6 +84,46 @@ def test_the_report_sums_and_shows_each(corpora, tmp_path):
     told = report.to_dict()
     assert [drop["id"] for drop in told["dropped"]] == ["queen/clip0.wav", "sky/clip3.wav"]
     assert [(part["source"], part["dropped_clips"]) for part in told["parts"]] == [(c, 1) for c in corpora]
+
+
+@pytest.mark.parametrize(
+    ("changes", "split", "reason"),
+    [
+        ({"min_seconds": 1.05}, "train", "too short"),
+        ({"text_column": ["text", "note"]}, "train", "empty transcript"),
+        ({"min_seconds": 1.05}, "test", "too short"),
+    ],
+)
+def test_a_dataset_that_gives_no_clip_is_not_left_out_without_a_word(
+    audio_folder, tmp_path, changes, split, reason
+):
+    """A mean over the others would pass for one over all."""
+    long, short = str(tmp_path / "long"), str(tmp_path / "short")
+    for folder, seconds in ((long, 1.1), (short, 1.0)):
+        for each in ("train", "test"):
+            audio_folder(Path(folder), each, [(f"{number}.wav", "so", seconds) for number in range(4)])
+    if "text_column" in changes:
+        table = Path(short, "train", "metadata.csv")
+        head, *rows = table.read_text().splitlines()
+        table.write_text("\n".join([f"{head},note", *(f"{row}," for row in rows)]))
+    with pytest.raises(DataError, match=f"No clip of {short} is left to use(.|\n)*dropped 4, {reason}"):
+        load_speech(DataArguments([long, short], **changes), split)
+
+
+@pytest.mark.parametrize("unread", [0, 1])
+def test_a_small_dataset_that_cannot_be_read_is_not_lost_beside_a_large_one(audio_folder, tmp_path, unread):
+    """Of all clips together eleven are less than a tenth."""
+    large, small = str(tmp_path / "large"), str(tmp_path / "small")
+    for folder, count in ((large, 120), (small, 14)):
+        audio_folder(Path(folder), "train", [(f"{number}.wav", "so", 1.0) for number in range(count)])
+    for number in range(10 + unread):
+        Path(small, "train", f"{number}.wav").write_bytes(b"no sound")
+    arguments = DataArguments([large, small])
+    if not unread:
+        assert load_for_run(arguments, "train", None)[1].unread_clips == 10
+        return
+    with pytest.raises(DataError, match=f"The audio of 11 of 14 clips of {small} cannot be read"):
+        load_for_run(arguments, "train", None)
 
 
 def test_datasets_of_one_name_are_told_apart_by_the_directory_above(audio_folder, tmp_path):

@@ -86,6 +86,8 @@ def test_which_clips_an_epoch_has_follows_from_seed_and_epoch_alone():
         ({"dataset_weights": [1, 2, 3, 4]}, "has 4 values"),
         ({"dataset_weights": [1, 0, 1]}, "must be above 0, got 1, 0, 1"),
         ({"dataset_weights": [1, float("inf"), 1]}, "must be above 0"),
+        ({"dataset_weights": [1, float("nan"), 1]}, "must be above 0"),
+        ({"dataset_weights": [1e308, 1e308, 1]}, "must be above 0"),
         ({"dataset_temperature": 0.0}, "`dataset_temperature` must be above 0, got 0"),
         ({"dataset_temperature": 2, "dataset_weights": [1, 1, 1]}, "leave one out"),
         ({"dataset": ["queen"], "dataset_weights": [1]}, "is for several datasets"),
@@ -102,3 +104,10 @@ def test_a_dataset_that_would_never_be_drawn_is_refused():
         with_shares(clips(5, 5), DataArguments(list(SETS), dataset_weights=[1, 1, 1]))
     with pytest.raises(DataError, match=r"sky gets a share of 0\.001.*an epoch has 10"):
         shares(5, 5, dataset_weights=[999, 1])
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1e-3, 1e-320])
+def test_a_temperature_near_zero_leaves_a_small_dataset_nothing_and_is_refused(temperature):
+    """The reverse of a temperature, meant as an exponent: the power of a size would be beyond all numbers."""
+    with pytest.raises(DataError, match=r"(sky|talk) gets a share of .* none would be of it"):
+        shares(90, 3, 2, dataset_temperature=temperature)

@@ -119,3 +119,38 @@ def test_many_differences_have_the_interval_of_their_mean():
     differences = np.random.default_rng(0).integers(-3, 5, size=2000)
     expected = stats.ttest_1samp(differences / 10, 0).confidence_interval()
     assert interval_of_difference(differences, np.full(2000, 10)) == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("differences", "lengths"),
+    [
+        ([250] + [0] * 99, [5] * 100),  # one loop
+        ([250, -1] + [0] * 98, [5] * 100),
+        ([0] * 297 + [-250] * 3, [5] * 300),
+        ([40] + [0] * 19, [8] * 20),
+    ],
+)
+def test_a_loop_or_three_of_one_run_are_no_difference(differences, lengths):
+    """Their signs are chance: p is 1, or 1 / 4 of three."""
+    low, high = interval_of_difference(np.array(differences), np.array(lengths))
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize(("utterances", "loops"), [(40, 0.01), (300, 0.003)])
+def test_the_interval_of_two_equal_runs_that_loop_now_and_then_holds_no_difference(utterances, loops):
+    draw = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        lengths = draw.integers(3, 10, utterances)
+        one, other = (draw.binomial(lengths, 0.1) + 200 * (draw.random(utterances) < loops) for _ in range(2))
+        low, high = interval_of_difference(other - one, lengths)
+        held += low <= 0 <= high
+    assert held / 300 > 0.93
+
+
+@pytest.mark.parametrize("confidence", [95, 1.0, 0.0, -0.5, float("nan")])
+def test_a_confidence_that_is_no_share_is_refused(confidence):
+    with pytest.raises(ValueError, match=r"`confidence` must be between 0 and 1, such as 0\.95"):
+        interval_of_rate(np.array([1, 0]), np.array([5, 5]), confidence=confidence)
+    with pytest.raises(ValueError, match="`confidence` must be between 0 and 1"):
+        interval_of_difference(np.array([1, 0]), np.array([5, 5]), confidence=confidence)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from full_disk import full_disk
-from made_study import row, spec_of, write_results, write_study
+from made_study import predictions_of, row, spec_of, write_results, write_study
 
 from modeling_slam.analysis import StudyResults
 from modeling_slam.common.files import DiskFullError
@@ -221,6 +221,48 @@ def test_a_study_of_one_finished_run_is_reported(tmp_path, layers, mode):
     run = (spec_of(layers, mode, "en"), [row(0, "one two", "one too")])
     report = write_report(write_study(tmp_path / "study", [run]), view=paper_view())
     assert pd.read_csv(report / "tables" / "runs.csv")["wer"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "x"),
+    [("hours", 2.5, "keep_layers"), ("hours", 2.5, "max_train_hours"), ("llm_layers", 12, "keep_layers")],
+)
+def test_runs_that_are_older_than_an_axis_of_their_study_are_reported(tmp_path, axis, value, x):
+    """A study may grow: what was finished before has no value on the new axis."""
+    runs = [
+        (spec_of(layers, mode, "en", **{axis: given}), predictions_of(layers, mode, "en", 6, 42))
+        for layers in (6, 4)
+        for mode in ("projector", "lora")
+        for given in (None, value)
+    ]
+    report = write_report(write_study(tmp_path, runs), view=View(x=x))
+    table = pd.read_csv(report / "tables" / "table2_wer.csv")
+    column = {"hours": "max_train_hours", "llm_layers": "keep_llm_layers"}[axis]
+    assert table[column].isna().sum() == table[column].notna().sum() == 4
+    if x == "keep_layers":
+        spots = pd.read_csv(report / "tables" / "table3_sweet_spots.csv")
+        assert spots[column].isna().sum() == spots[column].notna().sum() == 3
+    pages = "".join(texts_of(report).values()) + "".join(
+        path.read_text(encoding="utf-8") for path in (report / "plots").glob("*.svg")
+    )
+    assert not re.search(r"\bnan\b|\b12\.0\b", pages)
+
+
+@pytest.mark.parametrize(
+    ("planned", "said"),
+    [
+        (["6L-projector", "4L-projector"], "2 of 2 runs finished"),
+        (["6L-projector", "2L-projector"], "1 of 2 runs finished, and 1 more that the study no longer plans"),
+        (["4L-projector"], "1 of 1 runs finished, and 1 more that the study no longer plans"),
+    ],
+)
+def test_runs_that_the_study_no_longer_plans_are_counted_apart(tmp_path, planned, said):
+    runs = [(spec_of(n, "projector", "en"), predictions_of(n, "projector", "en", 6, 42)) for n in (6, 4)]
+    study = json.loads((write_study(tmp_path, runs) / "study.json").read_text())
+    specs = [spec_of(int(name[0]), "projector", "en") for name in planned]
+    (tmp_path / "study.json").write_text(json.dumps(study | {"specs": specs}))
+    for text in texts_of(write_report(tmp_path)).values():
+        assert f"{said}{': base-' if 'more' in said else '.'}" in text
 
 
 def test_several_reports_at_once_leave_one_whole(tmp_path):
