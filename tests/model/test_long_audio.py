@@ -121,7 +121,7 @@ def test_where_words_run_on_the_next_one_starts_a_little_before_it_is_recognised
     assert gap_between(dipped, 60, 110) == (102, 102)
     dipped[80:90] = 1e-9
     assert gap_between(dipped, 60, 110) == (80, 90)
-    dipped[80:90] = power.max() / 50  # a soft sound
+    dipped[80:90] = power.max() / 20  # a soft sound
     assert gap_between(dipped, 60, 110) == (102, 102)
 
 
