@@ -99,6 +99,14 @@ def _(corpus):
     return corpus.write("metadata.csv", content)
 
 
+@layout("AudioFolder, `test/metadata.csv` and one at the root that tells of no split")
+def _(corpus):
+    corpus.sound("test")
+    corpus.sound(names=["d.wav"])
+    corpus.write("metadata.csv", "file_name,text\nd.wav,other\n")
+    return corpus.write("test/metadata.csv", CSV)
+
+
 @layout("AudioFolder, a `metadata.csv` in each folder of `test/`")
 def _(corpus):
     for name, text in TEXTS.items():
@@ -406,4 +414,6 @@ def test_each_layout_has_the_outcome_that_the_docs_state(name, outcomes, tmp_pat
     found = {Path(clip["audio"]["path"].replace("\\", "/")).name: clip["raw_text"] for clip in clips}
     assert {name: re.sub(r'[",\s]', "", text) for name, text in found.items()} == TEXTS
     dropped = "".join(f", {count} dropped: {reason}" for reason, count in report.reasons.items())
-    assert outcome == f"read{dropped}"
+    left_out = re.match(r"not read: [^,]+", report.note or "")
+    said = f"; the report says `{left_out[0]}`" if left_out else ""
+    assert outcome == f"read{dropped}{said}"
