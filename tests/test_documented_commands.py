@@ -84,7 +84,7 @@ OWN_NAMES = {
     " ...": " --output_dir runs/mixed",
     "/data/": "",
     "--ray auto": "--ray local",
-    "me/slam-medium-": "me/slam-d8-",  # a name says how wide the encoder is, and the tiny one has a width of 8
+    "me/slam-medium-": "me/slam-d8-",  # the tiny encoder has a width of 8, and a name must be true
     "/tmp/": "tmp/",
 }
 
