@@ -102,7 +102,8 @@ SMALL = {
     "benchmarks.whisper_finetuning": "--minutes 0.02 --validate_minutes 0.01 --num_workers 0",
     "benchmarks.time_to_wer": f"{TRAIN} --max_steps 4 --eval_steps 2 --mark 9 --rates 1e-4",
     "benchmarks.serve": "--clients 2 --seconds 1 --alone_seconds 1",
-    "-m benchmarks": "--rounds 1 --steps 1 --eval_clips 2 --lora_ranks 16",
+    "--checkpoint runs/mine": "--parts evaluation --rounds 1 --eval_clips 2",
+    "-m benchmarks": "--parts training --rounds 1 --steps 1 --lora_ranks 16",  # the rest: test_benchmarks.py
     "eval.py": "--max_test_clips 2 --num_workers 0",
     "slam-asr eval": "--max_test_clips 2 --num_workers 0",
     "train.py": TRAIN,
@@ -115,6 +116,7 @@ SMALL = {
 # Beginning of a command: what is typed before it. What was presumed further up gives way to the real one.
 BEFORE = {
     "accelerate launch train.py --keep_layers 22": "rm -r runs/slam-medium-22L-lora-nl",
+    "for assets in": "mkdir tmp && ln -s ../modeling_slam/demo/assets tmp/rebuilt",
 }
 SHELL = re.compile(r"[>\n]|&&")
 SERVERS = re.compile(r"slam-asr (serve|app) |transformers_serve ")
@@ -128,7 +130,8 @@ def snippets(page: str) -> Iterator[tuple[str, str]]:
         if language == "python" or (language == "yaml" and block.startswith("name: ")):
             yield language, block
         if language == "bash":
-            for command in re.findall(r"^for (?s:.*?)^done$|^[^#\n].*$", block.replace("\\\n", " "), re.M):
+            block = re.sub(r"(^|\s+)#.*", "", block.replace("\\\n", " "))
+            for command in re.findall(r"^for (?s:.*?)^done$|^.+$", block, re.M):
                 yield language, command
 
 
@@ -142,7 +145,6 @@ def as_typed(command: str, port: int) -> str:
         command = command.replace(name, own)
     lines = []
     for line in command.replace("8000", str(port)).splitlines():
-        line = re.sub(r"\s+#.*", "", line)
         flags = next((flags for part, flags in SMALL.items() if part in line), "")
         before, redirection, file = line.partition(" > ")
         lines.append(f"{before} {flags}{redirection}{file}")
