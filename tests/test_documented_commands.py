@@ -108,7 +108,7 @@ SMALL = {
     "slam-asr eval": "--max_test_clips 2 --num_workers 0",
     "train.py": TRAIN,
     "slam-asr train": TRAIN,
-    "studies/real-small.yaml": "--only 'base-4L-lora-en-*'",
+    "studies/real-small.yaml": "--dry_run",  # the demo study runs
     "studies/mine.yaml": "--only '*22L*llm12*lora-nl-1h*no-context*s42'",
     "slam-asr probe": "--align_epochs 1 --dataloader_num_workers 0",
     "depth_probe": "--align_epochs 1 --dataloader_num_workers 0",
