@@ -12,11 +12,11 @@ SPECIAL = ["<|endoftext|>", "<|startoftranscript|>", *LANGUAGES, *TASKS, "<|noti
 VOCABULARY_SIZE = {"multilingual": 51_865, "english": 51_864}
 
 
-def write_decoding_whisper(directory: Path, kind: str) -> None:
+def write_decoding_whisper(directory: Path, kind: str, encoder_layers: int = 1) -> None:
     """A `multilingual` or `english` one: no tokenizer or generation settings of Whisper's."""
     torch.manual_seed(0)
     config = WhisperConfig(
-        vocab_size=VOCABULARY_SIZE[kind], num_mel_bins=8, d_model=8, encoder_layers=1,
+        vocab_size=VOCABULARY_SIZE[kind], num_mel_bins=8, d_model=8, encoder_layers=encoder_layers,
         decoder_layers=1, encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8,
         decoder_ffn_dim=8, init_std=1.0,
     )  # fmt: skip

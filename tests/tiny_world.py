@@ -113,8 +113,8 @@ def write_whisper(directory: Path) -> None:
     WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(directory)
 
 
-def write_causal_lm(directory: Path) -> None:
-    """A Qwen2 of two layers and a byte-level BPE tokenizer of the words, with Qwen2.5's special tokens."""
+def write_causal_lm(directory: Path, layers: int = 2) -> None:
+    """A small Qwen2 and a byte-level BPE tokenizer of the words, with Qwen2.5's special tokens."""
     untrained = Qwen2Tokenizer(vocab={"<|endoftext|>": 0}, merges=[])
     tokenizer = untrained.train_new_from_iterator(
         [" ".join(WORDS)] * 2,
@@ -126,7 +126,7 @@ def write_causal_lm(directory: Path) -> None:
     config = Qwen2Config(
         vocab_size=384,  # padded beyond the tokenizer, as Qwen2.5's is
         initializer_range=INITIAL_STD,
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        hidden_size=64, intermediate_size=128, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
         bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

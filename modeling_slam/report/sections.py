@@ -175,6 +175,7 @@ def bands_in_columns(data: pd.DataFrame, band: str, value: str, axes: Iterable[s
     """One row an encoder, language, depth, mode and further axis; one column a band, the mean over seeds."""
     keys = ["encoder_name", "language", "keep_layers", "mode", *axes]
     wide = data.pivot_table(index=keys, columns=band, values=value, sort=False)
+    wide = wide.reindex(columns=data[band].unique())  # pandas leaves out a band in which no run has a rate
     runs = data.groupby(keys, sort=False)["name"].agg(lambda names: list(names.unique()))
     return wide.assign(runs=runs).reset_index()
 

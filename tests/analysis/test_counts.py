@@ -196,3 +196,17 @@ def test_errors_by_frequency_add_up_to_the_wer(both):
         )
         wer = errors.sum() / bands["reference_words"].sum()
         assert wer == pytest.approx(kept.runs.set_index("name").loc[name, "wer"])
+
+
+@pytest.mark.parametrize("inserted", ["quagga", "one", "four three"])
+def test_a_band_in_which_words_were_only_inserted_has_no_rate_and_stays_in_the_report(inserted, tmp_path):
+    rows = [row(0, "two two", f"two two {inserted}"), row(1, "two", "two")]
+    study = write_study(tmp_path, [(spec_of(6, mode, "en"), rows) for mode in ("projector", "lora")])
+    for run in (study / "runs").iterdir():
+        write_counts(run, run, TRAINED, limit)
+    tables = {table.name: table for table in report_tables(StudyResults.load(study))}
+    written = tables["errors_by_training_frequency"].shown
+    empty = {band_of(TRAINED.get(word, 0)) for word in inserted.split()}
+    assert empty < set(written.columns)
+    assert set(written[sorted(empty)].to_numpy().ravel()) == {""}
+    assert set(written[band_of(TRAINED["two"])]) == {"0.0"}
