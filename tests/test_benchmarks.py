@@ -182,7 +182,7 @@ def checkpoint(benchmark: harness.Benchmark, tmp_path: Path) -> None:
     benchmark.arguments.checkpoint = directory
 
 
-@pytest.mark.e2e
+@pytest.mark.nightly
 def test_the_whole_command_measures_another_checkout(flags, tmp_path):
     """This one as both sides: real processes, whose times differ by what this machine does meanwhile."""
     harness.main([*flags, "--parts", "loading", "--against", str(REPOSITORY), "--rounds", "5"])
