@@ -59,7 +59,8 @@ def test_the_head_learns_to_read_without_the_llm_and_the_model_begins_with_it(wo
     processor = SlamAsrProcessor.from_pretrained(run)
     clips, _ = load_speech(DataArguments(dataset=str(world.dataset)), "validation")
     doubts = [doubt(head_log_probs(model.eval(), processor(clip["audio"]))[0]) for clip in clips]
-    assert processor.max_doubt == pytest.approx(1.3 * np.quantile(doubts, 0.98), rel=1e-3)
+    limit = min(1.3 * np.quantile(doubts, 0.98), 1.1 * max(doubts))
+    assert processor.max_doubt == pytest.approx(limit, rel=1e-3)
 
 
 def test_the_stage_is_the_same_whoever_trains_after_it(world, tmp_path):
