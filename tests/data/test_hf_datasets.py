@@ -60,6 +60,15 @@ def test_local_parquet_with_mapped_columns_loads(parquet):
     check(clips, report, [f"{number}.flac" for number in range(10) if number != 3])
 
 
+def test_a_file_of_no_split_beside_those_of_splits_is_named_in_the_report(parquet, table, tmp_path):
+    before, report = load_speech(arguments(parquet), "train")
+    assert report.note is None
+    table.to_parquet(tmp_path / "corpus" / "everything.parquet")
+    clips, report = load_speech(arguments(parquet), "train")
+    assert len(clips) == len(before)
+    assert "not read: everything.parquet, of no split" in report.summary()
+
+
 def test_an_id_column_names_the_clips(parquet):
     clips, report = load_speech(arguments(parquet, id_column="key"), "train")
     check(clips, report, [f"key-{number}" for number in range(10) if number != 3])

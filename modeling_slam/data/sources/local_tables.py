@@ -58,12 +58,13 @@ def open_source(dataset: str, arguments: OneDataset, split: str) -> Source:
         return _open_recordings(root, arguments, split)
     name, files = _files_of_split(root, there, split)
     if hold_sound(files, arguments):
-        return open_parquet(files, arguments, name, split)
-    tables = _with_columns(files, arguments)
-    if name is None:
-        name = _keep_split(tables, split, root)
-    kind = "AudioFolder" if files[0].name in METADATA else "Kaldi" if files[0].name == KALDI else "table"
-    source = _source(kind, name, arguments, list(_clips(tables, root)))
+        source = open_parquet(files, arguments, name, split)
+    else:
+        tables = _with_columns(files, arguments)
+        if name is None:
+            name = _keep_split(tables, split, root)
+        kind = "AudioFolder" if files[0].name in METADATA else "Kaldi" if files[0].name == KALDI else "table"
+        source = _source(kind, name, arguments, list(_clips(tables, root)))
     source.note = _left_out(root, there, files)
     return source
 
