@@ -57,6 +57,7 @@ Spoken = tuple[
 SEED = 0
 FLOOR = 10 ** (-76 / 10)  # of the noise between the recordings of a digit string; it lies at -80 dB
 BINS = 10  # of confidence
+PAUSE_SECONDS = (0.2, 0.8)  # between the clips of a long recording
 FILES = 50  # of each kind of sound without speech
 SNR_DB = (None, 20.0, 10.0)  # of white noise put over a recording
 RECOGNISED = 0.5  # confidence; of words below it the head may not know where they are
@@ -93,6 +94,22 @@ def clips_of(directory: str, split: str = "test") -> list[Clip]:
     folder = Path(directory) / split
     with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
         return [(load_audio(folder / row["file_name"]), row["text"]) for row in csv.DictReader(file)]
+
+
+def long_recording(
+    clips: Sequence[Clip], minutes: float, generator: np.random.Generator
+) -> tuple[np.ndarray, list[int]]:
+    """Clips with pauses until they fill the minutes, and their places; each once before any comes again."""
+    parts, order, samples = [], [], 0
+    while samples <= minutes * 60 * SAMPLING_RATE:
+        for place in generator.permutation(len(clips)).tolist():
+            if samples > minutes * 60 * SAMPLING_RATE:
+                break
+            pause = np.zeros(int(generator.uniform(*PAUSE_SECONDS) * SAMPLING_RATE), np.float32)
+            parts += [clips[place][0], pause]
+            samples += len(clips[place][0]) + len(pause)
+            order.append(place)
+    return np.concatenate(parts), order
 
 
 def noisy(samples: np.ndarray, snr_db: float | None, generator: np.random.Generator) -> np.ndarray:
@@ -331,15 +348,12 @@ def silence(head: Head, clips: list[Clip], others: Callable[[], list[Clip]]) -> 
 
 def cuts(head: Head, clips: list[Clip], language: str, minutes: float) -> None:
     """WER of the head's own reading of a recording of clips with pauses, cut at pauses and at blanks."""
-    generator, parts, references = np.random.default_rng(SEED), [], []
-    for place in generator.permutation(len(clips)):
-        if sum(map(len, parts)) > minutes * 60 * SAMPLING_RATE:
-            break
-        parts += [clips[place][0], np.zeros(int(generator.uniform(0.2, 0.8) * SAMPLING_RATE), np.float32)]
-        references.append(normalize_text(clips[place][1], language))
+    generator = np.random.default_rng(SEED)
+    quiet, order = long_recording(clips, minutes, generator)
+    references = [normalize_text(clips[place][1], language) for place in order]
     length, ways = head.pipeline.processor.chunk_seconds, (longest_pause, head.pipeline.find_blank)
     for snr_db in SNR_DB:
-        recording = noisy(np.concatenate(parts), snr_db, generator)
+        recording = noisy(quiet, snr_db, generator)
         cells = [wer_of(head, recording, find, length, " ".join(references)) for find in ways]
         print(f"| {'none' if snr_db is None else f'{snr_db:g} dB'} | {' | '.join(cells)} |", flush=True)
 

@@ -23,13 +23,11 @@ import jiwer
 import numpy as np
 import soundfile
 
-from benchmarks.ctc_head import clips_of
+from benchmarks.ctc_head import SEED, Clip, clips_of, long_recording
 from modeling_slam.common.files import write_json
 from modeling_slam.data import normalize_text
 from modeling_slam.model.audio_lengths import SAMPLING_RATE
 
-SEED = 0
-PAUSE_SECONDS = (0.2, 0.8)
 SHORT_SECONDS = 60  # of the recordings in other containers
 SILENT_SECONDS = 5
 
@@ -49,8 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     references = [normalize_text(text, asked.language) for _, text in clips]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        drawn = {f"{minutes:g}-minutes": orders(clips, minutes) for minutes in asked.minutes}
-        make_folder(folder / "recordings", clips, drawn)
+        drawn = make_folder(folder / "recordings", clips, asked.minutes)
         needed = sorted({place for order in drawn.values() for place in order})
         (folder / "clips").mkdir()
         for place in needed:
@@ -87,26 +84,14 @@ def main(argv: list[str] | None = None) -> None:
         write_json(asked.out, figures)
 
 
-def orders(clips: Sequence[tuple[np.ndarray, str]], minutes: float) -> list[int]:
-    """Places of clips until they fill the minutes; each once before any comes again."""
-    generator, order, samples = np.random.default_rng(SEED), [], 0
-    while samples < minutes * 60 * SAMPLING_RATE:
-        for place in generator.permutation(len(clips)).tolist():
-            if samples < minutes * 60 * SAMPLING_RATE:
-                order.append(place)
-                samples += len(clips[place][0]) + round(np.mean(PAUSE_SECONDS) * SAMPLING_RATE)
-    return order
-
-
-def make_folder(folder: Path, clips: Sequence[tuple[np.ndarray, str]], drawn: dict[str, list[int]]) -> None:
+def make_folder(folder: Path, clips: Sequence[Clip], all_minutes: Sequence[float]) -> dict[str, list[int]]:
+    """The recordings; of those of so many minutes the places of their clips, by their names."""
     folder.mkdir()
-    recordings = {}
-    for name, order in drawn.items():
-        generator, parts = np.random.default_rng(SEED), []
-        for place in order:
-            pause = int(generator.uniform(*PAUSE_SECONDS) * SAMPLING_RATE)
-            parts += [clips[place][0], np.zeros(pause, np.float32)]
-        recordings[name] = np.concatenate(parts)
+    recordings, orders = {}, {}
+    for minutes in all_minutes:
+        name = f"{minutes:g}-minutes"
+        generator = np.random.default_rng(SEED)
+        recordings[name], orders[name] = long_recording(clips, minutes, generator)
         soundfile.write(folder / f"{name}.wav", recordings[name], SAMPLING_RATE)
     minute = min(recordings.values(), key=len)[: SHORT_SECONDS * SAMPLING_RATE]
     encode(folder / "m4a.m4a", minute, picture=False)
@@ -115,6 +100,7 @@ def make_folder(folder: Path, clips: Sequence[tuple[np.ndarray, str]], drawn: di
     content = (folder / "broken.flac").read_bytes()
     (folder / "broken.flac").write_bytes(content[: len(content) // 2])
     soundfile.write(folder / "silent.wav", np.zeros(SILENT_SECONDS * SAMPLING_RATE), SAMPLING_RATE)
+    return orders
 
 
 def encode(path: Path, samples: np.ndarray, picture: bool) -> None:
